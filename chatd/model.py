@@ -1,0 +1,317 @@
+"""The nouns of chatd: names, positions, commands that come in, answers and pushes that go out.
+
+Everything here is a value: frozen, comparable, without behaviour that waits or looks at a clock. Bytes that are JSON
+text are passed through as they came; nobody here parses them. How a command looks on a wire is wire's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, TypeAlias
+
+Json: TypeAlias = bytes
+"""UTF-8 JSON text without a raw newline, exactly as its author sent it."""
+
+
+class Position(NamedTuple):
+    """A place in a room's history: `offset` counts 1, 2, 3 … within one `epoch`; 0 is before the first message.
+
+    An empty epoch means "whichever is current".
+    """
+
+    epoch: str
+    offset: int
+
+
+class Door(StrEnum):
+    """By which way a client came in."""
+
+    PLAIN = "plain"
+    SDK = "sdk"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a token says about rooms: `pattern` as in the settings (`*` stands for any run of characters)."""
+
+    pattern: str
+    role: str = "member"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who somebody is, as verified.
+
+    Attributes:
+        user: the token's `sub`; opaque, compared bytewise.
+        name: the display name, already cleaned; "" when the token has none.
+        info: the token's `info` claim as JSON, shown to other members; None when there is none.
+        grants: rooms the token opens beyond the public ones.
+        expires_at: Unix seconds; None: never (open mode only).
+        token_id: the token's `jti`; None when it has none, then it can be revoked only with its user.
+        issued_at: Unix seconds of `iat`; None when the token has none.
+    """
+
+    user: str
+    name: str = ""
+    info: Json | None = None
+    grants: tuple[Grant, ...] = ()
+    expires_at: float | None = None
+    token_id: str | None = None
+    issued_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """One connection of a user, as other members see it. `conn_info` is the token's `info` claim."""
+
+    user: str
+    client: str
+    conn_info: Json | None = None
+    chan_info: Json | None = None
+
+
+# --- commands: what a client asks for ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Join `room`, and with `recover` be sent what came after (`epoch`, `offset`).
+
+    Attributes:
+        token: a subscription token; "" when the room needs none.
+        join_leave: the client wants to hear who joins and leaves.
+        reject_unrecovered: answer error 112 rather than `recovered: false` (flag bit 2).
+        kind: the protocol's subscription type; all but 0 are refused.
+        delta: a delta format the client offers; "" for none.
+        filtered: the client sent a tags filter, which chatd refuses.
+    """
+
+    room: str
+    token: str = ""
+    recover: bool = False
+    epoch: str = ""
+    offset: int = 0
+    join_leave: bool = False
+    reject_unrecovered: bool = False
+    kind: int = 0
+    delta: str = ""
+    filtered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Say who one is. `subs` are positions of server-side subscriptions from before, by room."""
+
+    token: str = ""
+    data: Json | None = None
+    subs: Mapping[str, Subscribe] = field(default_factory=dict)
+    name: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubRefresh:
+    room: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    room: str
+    data: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceStats:
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A page of `room`: after `since` (before it with `reverse`), at most `limit`; 0 asks for the top position only."""
+
+    room: str
+    limit: int = 0
+    since: Position | None = None
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    method: str
+    data: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """An asynchronous message that expects no reply."""
+
+    data: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A client's ping command, which the protocol knows and servers refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to a server's ping."""
+
+
+Command: TypeAlias = (
+    Connect | Subscribe | Unsubscribe | Publish | Presence | PresenceStats | History
+    | Ping | Send | Rpc | Refresh | SubRefresh | Pong
+)  # fmt: skip
+
+
+class Request(NamedTuple):
+    """A command with the number its reply will bear; 0 for those that have no reply."""
+
+    id: int
+    command: Command
+
+
+# --- results: what a command is answered with -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The state of a fresh subscription.
+
+    Attributes:
+        position: the top of the room when not recovering, the position asked for when recovered; None: no history.
+        publications: what was missed, oldest first, each a publication as JSON.
+        was_recovering: the client asked for recovery.
+        recovered: it got all of it.
+        ttl_s: seconds until the subscription token ends and wants a refresh; None: it does not end.
+    """
+
+    position: Position | None = None
+    publications: tuple[Json, ...] = ()
+    was_recovering: bool = False
+    recovered: bool = False
+    ttl_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The welcome. `ping_s` is the heartbeat in seconds; `ttl_s` as in Subscribed; `subs` are the server's own."""
+
+    client: str
+    version: str
+    ping_s: int
+    ttl_s: int | None = None
+    subs: Mapping[str, Subscribed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    client: str
+    version: str
+    ttl_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubRefreshed:
+    ttl_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribed:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where and when a message landed. `position` is None in a room without history; `time_ms` is Unix time."""
+
+    position: Position | None
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceResult:
+    """Connections in a room: connection id to its ClientInfo as JSON."""
+
+    presence: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceStatsResult:
+    num_clients: int
+    num_users: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryResult:
+    """A page and the top of the room; `publications` are JSON, in the order asked for."""
+
+    publications: tuple[Json, ...]
+    top: Position
+
+
+@dataclass(frozen=True, slots=True)
+class RpcResult:
+    data: Json
+
+
+Result: TypeAlias = (
+    Connected | Refreshed | Subscribed | SubRefreshed | Unsubscribed | Published
+    | PresenceResult | PresenceStatsResult | HistoryResult | RpcResult
+)  # fmt: skip
+
+
+# --- events: what happens in a room, as the store's feed brings it ----------------------------------------------------
+
+
+class Kind(StrEnum):
+    """What an event is; the value is its mark on the feed."""
+
+    PUBLICATION = "p"
+    JOIN = "j"
+    LEAVE = "l"
+
+
+class Event(NamedTuple):
+    """Something that happened in a room.
+
+    `body` is a publication as JSON (with its offset and time inside) or, for joins and leaves, a ClientInfo as JSON.
+    `position` is None for what has no place in history.
+    """
+
+    kind: Kind
+    body: Json
+    position: Position | None = None
+
+
+class Lost(NamedTuple):
+    """A room's history was lost or cut: its readers cannot be brought up to date and must subscribe again."""
+
+    top: Position
+
+
+class Delivery(NamedTuple):
+    """What the feed brought for one room in one go: events in order and without a gap, or the news that there is one."""
+
+    room: str
+    events: tuple[Event, ...]
+    lost: Lost | None = None
