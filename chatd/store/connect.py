@@ -1,0 +1,167 @@
+"""From a URL to redis-py's client of the right kind, and to the server that holds a key.
+
+Standalone, Sentinel and Cluster differ here and nowhere else: the rest of the store asks for a pipeline, or for a
+connection to whichever server holds a channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from .errors import StoreMisconfigured
+
+SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
+
+
+class Pipeline(Protocol):
+    """What we need of redis-py's pipelines, which share no type."""
+
+    def execute_command(self, *args: Any) -> Any: ...
+
+    def execute(self, raise_on_error: bool = ...) -> Awaitable[list[Any]]: ...
+
+
+class Servers(Protocol):
+    """The store's servers, however many."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def pipeline(self) -> Pipeline: ...
+
+    def server_of(self, channel: str) -> str:
+        """The name of the server that holds `channel`; one line of the feed goes to each such name."""
+        ...
+
+    async def dial(self, server: str) -> AbstractConnection:
+        """A connection of its own to `server`, for the feed."""
+        ...
+
+    async def hang_up(self, connection: AbstractConnection) -> None: ...
+
+    async def look_again(self) -> None:
+        """Learn the topology anew, after a server said that a channel has moved."""
+        ...
+
+
+class Standalone:
+    """One server, or the current master of a Sentinel group."""
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+
+    async def open(self) -> None:
+        await self.client.ping()
+
+    async def close(self) -> None:
+        await self.client.aclose()
+        await self.client.connection_pool.disconnect()
+
+    def pipeline(self) -> Pipeline:
+        return cast("Pipeline", self.client.pipeline(transaction=False))
+
+    def server_of(self, channel: str) -> str:
+        return ""
+
+    async def dial(self, server: str) -> AbstractConnection:
+        return cast("AbstractConnection", await self.client.connection_pool.get_connection())
+
+    async def hang_up(self, connection: AbstractConnection) -> None:
+        await connection.disconnect(nowait=True)
+        await self.client.connection_pool.release(connection)
+
+    async def look_again(self) -> None:
+        return
+
+
+class Cluster:
+    """A Redis Cluster."""
+
+    def __init__(self, client: RedisCluster) -> None:
+        self.client = client
+
+    async def open(self) -> None:
+        await self.client.initialize()
+
+    async def close(self) -> None:
+        await self.client.aclose()
+
+    def pipeline(self) -> Pipeline:
+        return cast("Pipeline", self.client.pipeline())
+
+    def server_of(self, channel: str) -> str:
+        node = self.client.get_node_from_key(channel)
+        if node is None:
+            raise ConnectionError(f"no server of the cluster holds {channel}")
+        return str(node.name)
+
+    async def dial(self, server: str) -> AbstractConnection:
+        connection = cast("AbstractConnection", self._node(server).acquire_connection())
+        await connection.connect()
+        return connection
+
+    async def hang_up(self, connection: AbstractConnection) -> None:
+        await connection.disconnect(nowait=True)
+        for node in self.client.get_nodes():
+            if connection in node._connections:  # redis-py has no public way back from a connection to its node
+                node.release(connection)
+
+    async def look_again(self) -> None:
+        await self.client.nodes_manager.initialize()
+
+    def _node(self, server: str) -> ClusterNode:
+        node = self.client.get_node(node_name=server)
+        if node is None:
+            raise ConnectionError(f"{server} is no longer part of the cluster")
+        return node
+
+
+def servers(url: str, timeout: float) -> Servers:
+    """The servers behind `url`; nothing is connected yet.
+
+    Args:
+        url: one of SCHEMES; Sentinel as `redis+sentinel://[user:password@]host:port,host:port/service`.
+        timeout: seconds to wait for a connection and for a reply. Nothing is tried twice below us: a script that was
+            sent may have run, and whether it may be repeated only its caller knows.
+    Raises:
+        StoreMisconfigured: the URL is of no known kind.
+    """
+    common: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_keepalive": True,
+    }
+    if url.startswith("redis+sentinel://"):
+        return Standalone(_sentinel(url, common))
+    if url.startswith("redis+cluster://"):
+        return Cluster(RedisCluster.from_url("redis" + url.removeprefix("redis+cluster"), **common))
+    if url.startswith(SCHEMES):
+        if url.startswith("unix://"):
+            del common["socket_keepalive"]
+        return Standalone(Redis.from_url(url, **common))
+    raise StoreMisconfigured(
+        f"redis.url must begin with one of {', '.join(SCHEMES)}; it begins with {urlsplit(url).scheme or 'no scheme'!r}"
+    )
+
+
+def _sentinel(url: str, common: dict[str, Any]) -> Redis:
+    authority, _, service = url.removeprefix("redis+sentinel://").partition("/")
+    credentials, _, hosts = authority.rpartition("@")
+    user, _, password = credentials.rpartition(":")
+    if not service or not hosts:
+        raise StoreMisconfigured("redis.url for Sentinel must look like redis+sentinel://host:port,host:port/service")
+    addresses = [(host, int(port or 26379)) for host, _, port in (h.partition(":") for h in hosts.split(","))]
+    sentinel = Sentinel(addresses, sentinel_kwargs={"socket_timeout": common["socket_timeout"]}, **common)
+    master = sentinel.master_for(service, username=user or None, password=password or None)
+    return cast("Redis", master)

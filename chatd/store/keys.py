@@ -1,0 +1,86 @@
+"""The names of everything chatd keeps in Redis, in one place.
+
+Keys that one script touches together share a hash tag, so that they live in one slot of a Redis Cluster: a room's keys
+under the room, a user's under one of 64 registry shards, the nodes' under one tag of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from zlib import crc32
+
+# Enough to spread a large registry over a large cluster; few enough to walk in one status request.
+REGISTRY_SHARDS: Final = 64
+
+
+def registry_shard(user: str) -> int:
+    """Which shard of the registry holds `user`'s connections; the same on every node, for ever."""
+    return crc32(user.encode()) % REGISTRY_SHARDS
+
+
+def tag(room: str) -> str:
+    """`room` as a hash tag: braces would end the tag early and scatter the room's keys over slots."""
+    return room.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+
+
+class Keys:
+    """Key names under one prefix, so that several installations can share a server."""
+
+    __slots__ = ("prefix",)
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def meta(self, room: str) -> str:
+        return f"{self.prefix}:{{{tag(room)}}}:meta"
+
+    def log(self, room: str) -> str:
+        return f"{self.prefix}:{{{tag(room)}}}:log"
+
+    def feed(self, room: str) -> str:
+        return f"{self.prefix}:{{{tag(room)}}}:feed"
+
+    def present(self, room: str) -> str:
+        return f"{self.prefix}:{{{tag(room)}}}:present"
+
+    def repeat(self, room: str, user: str, cid: str) -> str:
+        # The length keeps ("a", "b:c") and ("a:b", "c") apart.
+        return f"{self.prefix}:{{{tag(room)}}}:cid:{len(user)}:{user}:{cid}"
+
+    def registry(self, shard: int) -> str:
+        return f"{self.prefix}:{{registry:{shard}}}"
+
+    def rooms(self, lease: str) -> str:
+        """The set of rooms in which the node behind `lease` has, or is about to have, somebody present."""
+        return f"{self.prefix}:{{node:{lease}}}:rooms"
+
+    def probe(self, lease: str, line: int) -> str:
+        """The channel on which a node hears itself; `line` is varied until it lies on the server to be proven."""
+        return f"{self.prefix}:{{probe:{lease}:{line}}}"
+
+    def reply(self, request: str) -> str:
+        return f"{self.prefix}:{{reply:{request}}}"
+
+    @property
+    def leases(self) -> str:
+        return f"{self.prefix}:{{nodes}}:leases"
+
+    @property
+    def nodes(self) -> str:
+        return f"{self.prefix}:{{nodes}}:info"
+
+    @property
+    def claims(self) -> str:
+        return f"{self.prefix}:{{nodes}}:claims"
+
+    @property
+    def revoked(self) -> str:
+        return f"{self.prefix}:{{nodes}}:revoked"
+
+    @property
+    def control(self) -> str:
+        return f"{self.prefix}:{{nodes}}:control"
+
+    @property
+    def audit(self) -> str:
+        return f"{self.prefix}:{{nodes}}:audit"

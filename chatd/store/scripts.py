@@ -1,0 +1,151 @@
+"""Many callers, one pipeline: scripts and commands that wait at the same time travel together.
+
+A caller awaits its own reply; one task (`run`) does the sending. So a caller may be cancelled at any time without
+leaving a reply behind for the next user of the connection (redis-py's CVE-2023-28858 was exactly that).
+
+What the commands mean is the store's business; here they are lists of strings and bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from time import perf_counter
+from typing import Any, TypeAlias
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from .connect import Servers
+from .errors import StoreError, StoreUnavailable
+
+Argument: TypeAlias = str | bytes | int | float
+
+# Past this a pipeline's replies only make the first caller wait longer; 50 already share most of the cost.
+BATCH = 512
+# Callers waiting beyond this are refused at once: the store is not keeping up, and memory must not pay for it.
+BACKLOG = 20_000
+
+
+class Script:
+    """One Lua file of this folder, known to the server by the digest of its text."""
+
+    __slots__ = ("name", "sha", "source")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.source = files(__package__).joinpath(f"{name}.lua").read_bytes()
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
+
+    def by_digest(self, keys: Sequence[str], args: Sequence[Argument]) -> tuple[Argument, ...]:
+        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+    def in_full(self, keys: Sequence[str], args: Sequence[Argument]) -> tuple[Argument, ...]:
+        return ("EVAL", self.source, len(keys), *keys, *args)
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    command: tuple[Argument, ...]
+    reply: asyncio.Future[Any]
+    in_full: tuple[Argument, ...] | None = None
+
+
+class Batch:
+    """The one way to the store's servers for everything that is a request with a reply.
+
+    Attributes:
+        round_trip_s: how long the latest pipeline took; None before the first, or after one that failed.
+    """
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._waiting: list[_Call] = []
+        self._wake = asyncio.Event()
+        self.round_trip_s: float | None = None
+
+    def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument] = ()) -> asyncio.Future[Any]:
+        """The script's reply, bytes for strings; to be awaited.
+
+        Raises (when awaited):
+            StoreUnavailable: no answer; the script may have run.
+            StoreError: the server refused, e.g. out of memory.
+        """
+        return self._enter(script.by_digest(keys, args), script.in_full(keys, args))
+
+    def command(self, *command: Argument) -> asyncio.Future[Any]:
+        """A plain command's reply; errors as for `script`."""
+        return self._enter(command, None)
+
+    def _enter(self, command: tuple[Argument, ...], in_full: tuple[Argument, ...] | None) -> asyncio.Future[Any]:
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if len(self._waiting) >= BACKLOG:
+            reply.set_exception(StoreUnavailable("too many requests wait for the store already"))
+            return reply
+        self._waiting.append(_Call(command, reply, in_full))
+        self._wake.set()
+        return reply
+
+    async def run(self) -> None:
+        """Send what waits, batch after batch, until cancelled."""
+        try:
+            while True:
+                await self._wake.wait()
+                calls, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                if not self._waiting:
+                    self._wake.clear()
+                await self._send([call for call in calls if not call.reply.done()])
+        finally:
+            for call in self._waiting:
+                call.reply.cancel()
+            self._waiting.clear()
+
+    async def _send(self, calls: list[_Call]) -> None:
+        if not calls:
+            return
+        try:
+            replies = await self._exchange([call.command for call in calls])
+            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if unknown:  # a server that was restarted, or is new: EVAL brings the text and makes it known again
+                texts = [calls[i].in_full or () for i in unknown]
+                for i, reply in zip(unknown, await self._exchange(texts), strict=True):
+                    replies[i] = reply
+        except asyncio.CancelledError:
+            for call in calls:
+                call.reply.cancel()
+            raise
+        except (RedisError, OSError, ValueError) as error:
+            self.round_trip_s = None
+            replies = [error] * len(calls)
+        for call, reply in zip(calls, replies, strict=True):
+            _settle(call.reply, reply)
+
+    async def _exchange(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        pipeline = self._servers.pipeline()
+        for command in commands:
+            pipeline.execute_command(*command)
+        started = perf_counter()
+        replies = await pipeline.execute(raise_on_error=False)
+        self.round_trip_s = perf_counter() - started
+        return replies
+
+
+def _settle(future: asyncio.Future[Any], reply: Any) -> None:
+    if future.done():
+        return
+    if isinstance(reply, BaseException):
+        future.set_exception(_translated(reply))
+    else:
+        future.set_result(reply)
+
+
+def _translated(error: BaseException) -> StoreError:
+    """redis-py's error as ours. A server that is loading, or a replica after a failover, answers, but not usefully."""
+    if isinstance(error, ResponseError) and not isinstance(error, RedisConnectionError):
+        text = str(error)
+        busy = text.startswith(("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"))
+        return StoreUnavailable(f"the store is not ready: {text}") if busy else StoreError(f"the store refused: {text}")
+    return StoreUnavailable(f"the store does not answer: {error or type(error).__name__}")
