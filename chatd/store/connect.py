@@ -141,6 +141,7 @@ def servers(url: str, timeout: float) -> Servers:
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
         "socket_keepalive": True,
+        "protocol": 2,  # RESP3 marks pub/sub as pushes, which redis-py formats for its log one by one
     }
     if url.startswith("redis+sentinel://"):
         return Standalone(_sentinel(url, common))

@@ -6,7 +6,7 @@
 --       3 reverse  1: newest first
 --       4 keep_ms  older messages are not shown; 0: all are
 --       5 epoch    epoch to begin if the room has none
--- Returns {epoch, top offset, body, body, ...}.
+-- Returns {epoch, top offset, offset, body, offset, body, ...}.
 
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 local keep_ms = tonumber(ARGV[4])
@@ -34,6 +34,9 @@ if keep_ms > 0 then
   oldest = clock[1] * 1000 + math.floor(clock[2] / 1000) - keep_ms
 end
 for _, entry in ipairs(entries) do
-  if tonumber(entry[2][4]) >= oldest then reply[#reply + 1] = entry[2][2] end
+  if tonumber(entry[2][4]) >= oldest then
+    reply[#reply + 1] = tonumber(string.match(entry[1], '^%d+'))
+    reply[#reply + 1] = entry[2][2]
+  end
 end
 return reply

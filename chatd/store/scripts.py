@@ -137,12 +137,12 @@ def _settle(future: asyncio.Future[Any], reply: Any) -> None:
     if future.done():
         return
     if isinstance(reply, BaseException):
-        future.set_exception(_translated(reply))
+        future.set_exception(translated(reply))
     else:
         future.set_result(reply)
 
 
-def _translated(error: BaseException) -> StoreError:
+def translated(error: BaseException) -> StoreError:
     """redis-py's error as ours. A server that is loading, or a replica after a failover, answers, but not usefully."""
     if isinstance(error, ResponseError) and not isinstance(error, RedisConnectionError):
         text = str(error)

@@ -1,0 +1,133 @@
+"""One connection to one server, and what that server tells us on it.
+
+A Line keeps its subscriptions over reconnects and says when each is in force, for only then is what was missed known to
+be in history. What channels mean is Feed's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable
+from random import uniform
+from typing import Any, Protocol
+
+import structlog
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import MovedError, RedisError
+
+from .connect import Servers
+
+log = structlog.get_logger("chatd.store")
+
+# Short, for delivery stands still meanwhile; jittered, so that many nodes do not call a restarted server in step.
+RETRY_S = (0.05, 1.0)
+
+
+class Listener(Protocol):
+    """Who hears what a line brings."""
+
+    def arrived(self, messages: list[tuple[bytes, bytes]]) -> Awaitable[None] | None:
+        """(channel, payload) in order, all that one read brought. An awaitable makes the line wait before it reads on."""
+
+    def in_force(self, channel: bytes) -> None:
+        """The subscription stands: from here on nothing on `channel` is missed."""
+
+    def moved(self, line: Line) -> None:
+        """The server no longer holds all of the line's channels."""
+
+
+class Line:
+    """A connection that only listens.
+
+    Attributes:
+        server: its name, as `Servers.server_of` gives it.
+        channels: what is, or shall be, subscribed.
+        heard_at: loop time of the latest probe heard on this line; None while there is none.
+    """
+
+    def __init__(self, servers: Servers, server: str, listener: Listener) -> None:
+        self.server = server
+        self.channels: set[str] = set()
+        self.heard_at: float | None = None
+        self._servers = servers
+        self._listener = listener
+        self._outgoing: list[tuple[str, str]] = []
+        self._wake = asyncio.Event()
+        self._connection: AbstractConnection | None = None
+
+    def subscribe(self, channel: str) -> None:
+        self.channels.add(channel)
+        self._say("SSUBSCRIBE", channel)
+
+    def unsubscribe(self, channel: str) -> None:
+        self.channels.discard(channel)
+        self._say("SUNSUBSCRIBE", channel)
+
+    def _say(self, verb: str, channel: str) -> None:
+        if self._connection is not None:
+            self._outgoing.append((verb, channel))
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        failures = 0
+        while True:
+            try:
+                await self._session()
+            except* MovedError:
+                self._listener.moved(self)
+            except* (RedisError, OSError) as group:
+                if failures == 0:
+                    log.warning("feed interrupted", server=self.server, error=str(group.exceptions[0]))
+            failures = 0 if self.heard_at is not None else failures + 1
+            self.heard_at = None
+            await asyncio.sleep(uniform(*RETRY_S) if failures else RETRY_S[0])
+
+    async def reconnect(self) -> None:
+        """Give up a connection that is silent though the server answers elsewhere; `run` makes a new one."""
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+
+    async def _session(self) -> None:
+        connection = await self._servers.dial(self.server)
+        self._connection = connection
+        self._outgoing = [("SSUBSCRIBE", channel) for channel in self.channels]
+        self._wake.set()
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._write(connection), name=f"feed writer {self.server}")
+                both.create_task(self._read(connection), name=f"feed reader {self.server}")
+        finally:
+            self._connection = None
+            await self._servers.hang_up(connection)
+
+    async def _write(self, connection: AbstractConnection) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            commands, self._outgoing = self._outgoing, []
+            if commands:
+                # A channel a command: in a cluster, several in one would have to share a slot.
+                await connection.send_packed_command(connection.pack_commands(commands))
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        while True:
+            replies = [await connection.read_response(timeout=math.inf)]
+            try:
+                while await connection.can_read():
+                    replies.append(await connection.read_response(timeout=math.inf))
+            finally:  # what came before a connection broke was said all the same
+                pause = self._sort(replies)
+            if pause is not None:
+                await pause
+
+    def _sort(self, replies: list[Any]) -> Awaitable[None] | None:
+        messages = [(reply[1], reply[2]) for reply in replies if reply[0] == b"smessage"]
+        pause = self._listener.arrived(messages) if messages else None
+        for kind, channel, _ in replies:
+            if kind == b"ssubscribe":
+                self._listener.in_force(channel)
+            elif kind == b"sunsubscribe" and channel.decode() in self.channels:
+                self._listener.moved(self)
+        return pause

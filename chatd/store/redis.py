@@ -1,0 +1,318 @@
+"""The store in chatd's words: messages, presence, the registry of connections, leases, revocations and audit.
+
+Each method is one script or one command, sent through the shared pipeline; none is tried again below its caller. What
+must hold at once is in the Lua file it names. Every method may raise StoreUnavailable (it may have been done) and
+StoreError (it was refused).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import orjson
+
+from chatd.model import HistoryResult, Json, Position, Published
+
+from .connect import servers
+from .errors import StoreMisconfigured
+from .feed import Feed
+from .keys import REGISTRY_SHARDS, Keys, registry_shard
+from .scripts import Batch, Script, translated
+
+# A repeated client id returns the first answer for this long; the promise is five minutes.
+REPEAT_MS: Final = 10 * 60 * 1000
+# A claimant that needs longer than this for a dead node has died itself; another may go on.
+CLAIM_MS: Final = 30_000
+# Administrative acts kept; older ones go first. At a thousand a day, a quarter of a year.
+AUDIT_LENGTH: Final = 100_000
+# Redis 7.0.15 is the floor: sharded pub/sub came with 7.0, and 15 closed holes in the scripting engine.
+OLDEST: Final = (7, 0, 15)
+
+PUBLISH, HISTORY, JOIN, LEAVE, REGISTER, PURGE, ENROLL, RENEW, CLAIM, BURY, NODES = map(
+    Script,
+    "publish history join leave register purge enroll renew claim bury nodes".split(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How a room is kept: at most `messages` (0: no history), for `ms` milliseconds (0: for ever)."""
+
+    messages: int
+    ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One connection as the registry has it. `since` is Unix seconds; `door` a value of model.Door."""
+
+    user: str
+    client: str
+    lease: str
+    ip: str
+    since: float
+    door: str
+
+
+class Store:
+    """Redis or Valkey, and this process's feed from it.
+
+    Args:
+        url: see `connect.servers`.
+        prefix: first part of every key.
+        timeout: seconds to wait for a reply.
+    """
+
+    def __init__(self, url: str, *, prefix: str, timeout: float, clock: Callable[[], float] | None = None) -> None:
+        self.keys = Keys(prefix)
+        self._servers = servers(url, timeout)
+        self.batch = Batch(self._servers)
+        loop_time = clock or asyncio.get_running_loop().time
+        self.feed = Feed(self._servers, self.batch, self.keys, self._page, timeout, loop_time)
+
+    async def open(self) -> None:
+        """Connect, and see that the server is one we can stand on.
+
+        Raises:
+            StoreUnavailable: nobody answers.
+            StoreMisconfigured: the server is too old.
+        """
+        sender = asyncio.create_task(self.batch.run(), name="store opening")
+        try:
+            await _ours(self._servers.open())
+            found = version(await self.batch.command("INFO", "server"))
+        finally:
+            sender.cancel()
+        if found < OLDEST:
+            raise StoreMisconfigured(
+                f"chatd needs Redis {'.'.join(map(str, OLDEST))} or newer, or Valkey; "
+                f"the server is {'.'.join(map(str, found))}"
+            )
+
+    async def close(self) -> None:
+        await self._servers.close()
+
+    async def ping(self) -> None:
+        await self.batch.command("EXISTS", self.keys.leases)
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    async def publish(
+        self, room: str, head: bytes, keep: Keep, repeat: tuple[str, str] | None = None
+    ) -> tuple[Published, bool]:
+        """Append a message to the room's history and tell every node, as one step (publish.lua).
+
+        All nodes see one room's messages in the order of the positions returned.
+
+        Args:
+            head: the publication as JSON without closing brace, offset and time.
+            repeat: (user, client's message id): said again, it returns the first answer and does nothing.
+        Returns:
+            Where it stands, and whether it was new.
+        Raises:
+            StoreUnavailable: whether it was appended is not known; with `repeat` it may safely be sent again.
+        """
+        keys = [self.keys.meta(room), self.keys.log(room), self.keys.feed(room)]
+        if repeat is not None:
+            keys.append(self.keys.repeat(room, *repeat))
+        args = (head, keep.messages, keep.ms, new_epoch(), REPEAT_MS)
+        offset, epoch, ms, fresh = await self.batch.script(PUBLISH, keys, args)
+        return Published(Position(epoch.decode(), offset) if offset else None, ms), bool(fresh)
+
+    async def history(
+        self, room: str, keep_ms: int, *, after: int | None = None, limit: int = 0, reverse: bool = False
+    ) -> HistoryResult:
+        """At most `limit` messages after (before, with `reverse`) offset `after`, and the room's top (history.lua)."""
+        entries, top = await self._history(room, keep_ms, after, limit, reverse)
+        return HistoryResult(tuple(body for _, body in entries), top)
+
+    async def _page(self, room: str, after: int | None, limit: int) -> tuple[list[tuple[int, Json]], Position]:
+        return await self._history(room, 0, after, limit, reverse=False)
+
+    async def _history(
+        self, room: str, keep_ms: int, after: int | None, limit: int, reverse: bool
+    ) -> tuple[list[tuple[int, Json]], Position]:
+        keys = [self.keys.meta(room), self.keys.log(room)]
+        args = (-1 if after is None else after, limit, int(reverse), keep_ms, new_epoch())
+        epoch, top, *rest = await self.batch.script(HISTORY, keys, args)
+        return list(zip(rest[::2], rest[1::2], strict=True)), Position(epoch.decode(), top)
+
+    # --- presence -----------------------------------------------------------------------------------------------------
+
+    async def join(self, room: str, lease: str, user: str, client: str, info: Json, announce_to: int) -> None:
+        """Enter a connection among those present, and announce it if it is new (join.lua)."""
+        value = b"\0".join((lease.encode(), orjson.dumps(user), info))
+        keys = [self.keys.present(room), self.keys.feed(room)]
+        await self.batch.script(JOIN, keys, (client, value, info, announce_to))
+
+    async def leave(self, room: str, lease: str, announce_to: int, client: str | None = None) -> int:
+        """Take a connection, or all of a lease, out of those present; each is announced once (leave.lua)."""
+        keys = [self.keys.present(room), self.keys.feed(room)]
+        args: list[str | int] = [lease, announce_to, *([] if client is None else [client])]
+        return int(await self.batch.script(LEAVE, keys, args))
+
+    async def presence(self, room: str) -> dict[str, Json]:
+        """Connection id to client info, of everybody present."""
+        present = _pairs(await self.batch.command("HGETALL", self.keys.present(room)))
+        return {client.decode(): value.split(b"\0", 2)[2] for client, value in present}
+
+    async def presence_stats(self, room: str) -> tuple[int, int]:
+        """How many connections and how many users are present."""
+        values = await self.batch.command("HVALS", self.keys.present(room))
+        return len(values), len({value.split(b"\0", 2)[1] for value in values})
+
+    async def enter_rooms(self, lease: str, rooms: Sequence[str]) -> None:
+        """Note that this node has somebody in `rooms`, before anybody is entered there: the reaper looks here."""
+        if rooms:
+            await self.batch.command("SADD", self.keys.rooms(lease), *rooms)
+
+    async def leave_rooms(self, lease: str, rooms: Sequence[str]) -> None:
+        if rooms:
+            await self.batch.command("SREM", self.keys.rooms(lease), *rooms)
+
+    async def rooms_of(self, lease: str) -> list[str]:
+        return [room.decode() for room in await self.batch.command("SMEMBERS", self.keys.rooms(lease))]
+
+    # --- the registry of connections ----------------------------------------------------------------------------------
+
+    async def register(self, entry: Registration, limit: int) -> bool:
+        """Enter a connection; False when its user already has `limit` in the cluster (register.lua)."""
+        user = orjson.dumps(entry.user) + b"\0"
+        details = orjson.dumps({"ip": entry.ip, "since": entry.since, "door": entry.door})
+        member = user + b"\0".join((entry.client.encode(), entry.lease.encode(), details))
+        key = self.keys.registry(registry_shard(entry.user))
+        return bool(await self.batch.script(REGISTER, [key], (member, user, limit)))
+
+    async def unregister(self, user: str, client: str) -> None:
+        first = orjson.dumps(user) + b"\0" + client.encode() + b"\0"
+        key = self.keys.registry(registry_shard(user))
+        await self.batch.command("ZREMRANGEBYLEX", key, b"[" + first, b"(" + first + b"\xff")
+
+    async def registered(self) -> list[Registration]:
+        """Every connection in the cluster; one command a shard."""
+        shards = await asyncio.gather(
+            *(self.batch.command("ZRANGE", self.keys.registry(n), 0, -1) for n in range(REGISTRY_SHARDS))
+        )
+        return [_registration(member) for members in shards for member in members]
+
+    async def purge(self, lease: str) -> int:
+        """Take all of a dead node's connections out of the registry, shard by shard (purge.lua)."""
+        counts = [
+            await self.batch.script(PURGE, [self.keys.registry(n)], (lease,)) for n in range(REGISTRY_SHARDS)
+        ]
+        return sum(counts)
+
+    # --- leases -------------------------------------------------------------------------------------------------------
+
+    async def enroll(self, lease: str, ttl_ms: int, info: Mapping[str, object]) -> None:
+        """Begin a lease (enroll.lua)."""
+        keys = [self.keys.leases, self.keys.nodes]
+        await self.batch.script(ENROLL, keys, (lease, ttl_ms, orjson.dumps(info)))
+
+    async def renew(self, lease: str, ttl_ms: int, info: Mapping[str, object]) -> bool:
+        """Renew a lease; False: it had ended, and others may have cleared up after us (renew.lua)."""
+        keys = [self.keys.leases, self.keys.nodes]
+        return bool(await self.batch.script(RENEW, keys, (lease, ttl_ms, orjson.dumps(info))))
+
+    async def claim(self) -> str | None:
+        """The lease of one dead node that is now ours to clear up after; None: there is none (claim.lua)."""
+        lease = await self.batch.script(CLAIM, [self.keys.leases, self.keys.claims], (CLAIM_MS,))
+        return lease.decode() if lease else None
+
+    async def bury(self, lease: str) -> None:
+        """Forget a lease whose connections and rooms are cleared up (bury.lua)."""
+        await self.batch.command("DEL", self.keys.rooms(lease))
+        await self.batch.script(BURY, [self.keys.leases, self.keys.nodes, self.keys.claims], (lease,))
+
+    async def nodes(self) -> dict[str, dict[str, Any]]:
+        """Lease to what its node says of itself, of every node alive (nodes.lua)."""
+        found = _pairs(await self.batch.script(NODES, [self.keys.leases, self.keys.nodes]))
+        return {lease.decode(): orjson.loads(info) for lease, info in found}
+
+    # --- revocations and audit ----------------------------------------------------------------------------------------
+
+    async def revoke(self, entry: Sequence[object], until: float) -> None:
+        """Remember a revocation (see auth.Revocations) until `until`, Unix seconds."""
+        await self.batch.command("ZADD", self.keys.revoked, until, orjson.dumps(entry))
+
+    async def revocations(self, now: float) -> list[list[Any]]:
+        """All revocations in force at `now`, Unix seconds; those that have ended are forgotten."""
+        await self.batch.command("ZREMRANGEBYSCORE", self.keys.revoked, "-inf", f"({now}")
+        return [orjson.loads(entry) for entry in await self.batch.command("ZRANGE", self.keys.revoked, 0, -1)]
+
+    async def audit(self, entry: Mapping[str, object]) -> None:
+        """Write down an administrative act."""
+        await self.batch.command(
+            "XADD", self.keys.audit, "MAXLEN", "~", AUDIT_LENGTH, "*", "entry", orjson.dumps(entry)
+        )
+
+    # --- control ------------------------------------------------------------------------------------------------------
+
+    async def ask(self, request: str, question: Json) -> None:
+        """Put a question to every node; answers are collected with `answers`."""
+        await self.batch.command("SPUBLISH", self.keys.control, request.encode() + b"\n" + question)
+
+    async def answer(self, request: str, lease: str, reply: Json) -> None:
+        key = self.keys.reply(request)
+        # In one slot and one pipeline; should the second be lost, the key stays a little garbage, no wrong answer.
+        pushed = self.batch.command("RPUSH", key, lease.encode() + b"\n" + reply)
+        expiring = self.batch.command("PEXPIRE", key, 60_000)
+        await asyncio.gather(pushed, expiring)
+
+    async def answers(self, request: str) -> dict[str, Json]:
+        """What has been answered since the last call: lease to reply."""
+        found = await self.batch.command("LPOP", self.keys.reply(request), 1000) or []
+        return {lease.decode(): reply for lease, _, reply in (entry.partition(b"\n") for entry in found)}
+
+    # --- what `doctor` looks at -----------------------------------------------------------------------------------------
+
+    async def facts(self) -> Mapping[str, str]:
+        """The server's INFO as text by key, with `maxmemory-policy`'s effect under its INFO name."""
+        return MappingProxyType(info(await self.batch.command("INFO", "everything")))
+
+    async def clock(self) -> float:
+        """The store's clock, Unix seconds."""
+        seconds, micros = await self.batch.command("TIME")
+        return int(seconds) + int(micros) / 1e6
+
+
+def new_epoch() -> str:
+    """A name for the life of a room's count, should one have to begin: 48 random bits are never met twice."""
+    return secrets.token_urlsafe(6)
+
+
+def info(reply: Any) -> dict[str, str]:
+    """The reply to INFO as a mapping. redis-py parses it into typed values; a cluster's may still be text."""
+    if isinstance(reply, Mapping):
+        return {str(key): str(value) for key, value in reply.items()}
+    lines = reply.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def version(reply: Any) -> tuple[int, ...]:
+    """The server's version as Redis counts: Valkey answers with the Redis version it is compatible with."""
+    return tuple(int(part) for part in info(reply)["redis_version"].split(".")[:3])
+
+
+def _registration(member: bytes) -> Registration:
+    user, client, lease, details = member.split(b"\0", 3)
+    return Registration(orjson.loads(user), client.decode(), lease.decode(), **orjson.loads(details))
+
+
+def _pairs(reply: Any) -> list[tuple[bytes, bytes]]:
+    """A flat reply, or redis-py's mapping of it, as pairs."""
+    if isinstance(reply, Mapping):
+        return list(reply.items())
+    return list(zip(reply[::2], reply[1::2], strict=True))
+
+
+async def _ours(opening: Awaitable[None]) -> None:
+    try:
+        await opening
+    except Exception as error:
+        raise translated(error) from error

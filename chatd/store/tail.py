@@ -1,0 +1,101 @@
+"""How one room's feed stays in order and without a gap: decisions only.
+
+A Tail knows how far this node has delivered a room. What the subscription brings is taken in; what follows on is given
+out, what was seen before is dropped, and what leaves a gap is held until history has filled it. Who reads history, and
+when, is Feed's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from chatd.model import Event, Json, Kind, Lost, Position
+
+# While a gap is being filled, later messages wait here; past this they are let go, for history has them as well.
+HELD = 1000
+
+
+class Tail:
+    """The end of one room, as this node has it.
+
+    Attributes:
+        position: the last message given out; None until `place` was called.
+        behind: whether history must be read before anything newer may be given out.
+    """
+
+    __slots__ = ("_held", "behind", "position")
+
+    def __init__(self) -> None:
+        self.position: Position | None = None
+        self.behind = True
+        self._held: list[Event] = []
+
+    def place(self, top: Position) -> list[Event]:
+        """Begin after `top`; returns what arrived since and follows on."""
+        self.position = top
+        self.behind = False
+        return self._release()
+
+    def take(self, events: Iterable[Event]) -> list[Event]:
+        """Return those of `events` that may be given out now, in order; afterwards look at `behind`.
+
+        Events without a position (joins, leaves, rooms without history) never wait.
+        """
+        out: list[Event] = []
+        for event in events:
+            if event.position is None:
+                out.append(event)
+            elif self.behind:
+                self._hold(event)
+            elif self._follows(event.position):
+                self.position = event.position
+                out.append(event)
+            elif not self._seen(event.position):
+                self.behind = True
+                self._hold(event)
+        return out
+
+    def fill(self, page: Sequence[tuple[int, Json]], top: Position) -> tuple[list[Event], Lost | None]:
+        """Close a gap with what history holds after `position`; `top` was read in the same step.
+
+        Args:
+            page: (offset, publication), oldest first; not always up to `top`, then we stay `behind`.
+        Returns:
+            What may be given out now, and Lost when history no longer reaches back to us: readers must subscribe
+            again, and we go on from `top`.
+        """
+        assert self.position is not None, "a tail is placed before it is filled"
+        epoch, offset = self.position
+        if not _joins(self.position, page, top):
+            self.position, self.behind = top, False
+            return self._release(), Lost(top)
+        events = [Event(Kind.PUBLICATION, body, Position(epoch, number)) for number, body in page]
+        reached = page[-1][0] if page else offset
+        self.position = Position(epoch, reached)
+        self.behind = reached < top.offset
+        return events if self.behind else events + self._release(), None
+
+    def _follows(self, position: Position) -> bool:
+        return self.position is not None and position == (self.position.epoch, self.position.offset + 1)
+
+    def _seen(self, position: Position) -> bool:
+        return (
+            self.position is not None
+            and position.epoch == self.position.epoch
+            and position.offset <= self.position.offset
+        )
+
+    def _hold(self, event: Event) -> None:
+        if len(self._held) < HELD:
+            self._held.append(event)
+
+    def _release(self) -> list[Event]:
+        held, self._held = self._held, []
+        return self.take(held)
+
+
+def _joins(position: Position, page: Sequence[tuple[int, Json]], top: Position) -> bool:
+    """Whether `page` goes on where `position` ends, within the life of the count that `top` belongs to."""
+    if position.epoch != top.epoch or position.offset > top.offset:
+        return False
+    return position.offset == top.offset or bool(page and page[0][0] == position.offset + 1)
