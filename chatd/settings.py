@@ -1033,10 +1033,12 @@ def _names() -> list[str]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    """The right key in another section, or else what is spelt most alike; "" when nothing is near."""
-    last = name.rpartition(".")[2]
-    elsewhere = [each for each in known if each.rpartition(".")[2] == last]
-    return next(iter(elsewhere or difflib.get_close_matches(name, known, 1)), "")
+    """What is spelt most like the last part of `name`, in its own section before others; "" when nothing is near."""
+    title, _, last = name.rpartition(".")
+    own_section_last = sorted(known, key=lambda each: each.rpartition(".")[0] == title)
+    by_last = {each.rpartition(".")[2]: each for each in own_section_last}
+    close = difflib.get_close_matches(last, by_last, 1)
+    return by_last[close[0]] if close else ""
 
 
 def _key_complaint(key: Key) -> str:
