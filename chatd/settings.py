@@ -13,7 +13,6 @@ The file reads from top to bottom: kinds of values, declarations, reading, judgi
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import json
 import math
@@ -1034,6 +1033,8 @@ def _names() -> list[str]:
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     """What is spelt most like the last part of `name`, in its own section before others; "" when nothing is near."""
+    import difflib  # 5 ms that only a mistake needs to pay
+
     title, _, last = name.rpartition(".")
     own_section_last = sorted(known, key=lambda each: each.rpartition(".")[0] == title)
     by_last = {each.rpartition(".")[2]: each for each in own_section_last}

@@ -200,6 +200,8 @@ def test_sizes_are_bytes_whatever_their_unit(write: Write, toml: str, size: Byte
         ("server.port = 99999", 1, "server.port to be a whole number, at least 0 and at most 65535, got 99999"),
         ("[server]\nport = true", 2, "a whole number, at least 0 and at most 65535, got true"),
         ('[server]\nport = "8000"', 2, 'got "8000"'),
+        ("[server]\ncompression = 1", 2, "to be true or false, got 1"),
+        ('[server]\norigins = "https://a.example"', 2, "a list of origins"),
         ("[server]\nhost = 1", 2, "expected server.host to be text, got 1"),
         ('[server]\norigins = ["https://a.example/"]', 2, "without a path"),
         ('[server]\ntrusted_proxies = ["10.0.0.1/8"]', 2, "a list of addresses or networks"),
