@@ -1,0 +1,116 @@
+"""The chat page as people meet it: a real browser before a real `chatd serve`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Browser, Tab, chromium, missing_programs
+
+# A browser and a server have to start for each of them, and some start the server twice.
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    if missing := missing_programs():
+        sentence = f"this test needs a browser: apt-get install {' '.join(missing)}"
+        pytest.fail(sentence) if os.environ.get("CI") else pytest.skip(sentence)
+    with chromium(tmp_path / "profile") as started:
+        yield started
+
+
+def come_in(browser: Browser, url: str, user: str = "") -> Tab:
+    tab = browser.open(f"{url}/?user={user}" if user else f"{url}/")
+    tab.until(tab.state, shows="connected")
+    return tab
+
+
+def test_two_tabs_talk(browser, daemon, tmp_path):
+    with daemon(tmp_path, "--port", "0") as chatd:
+        ana, bob = come_in(browser, chatd.url, "ana"), come_in(browser, chatd.url, "bob")
+        ana.say("is anybody here?")
+        bob.until(bob.texts, shows=["is anybody here?"])
+        bob.say("I am")
+        for tab in ana, bob:
+            tab.until(tab.texts, shows=["is anybody here?", "I am"])
+            tab.until(tab.waiting, shows=[])
+        assert ana.mine() == ["is anybody here?"]
+        assert bob.mine() == ["I am"]
+
+
+def test_everybody_in_the_room_is_listed_oneself_first(browser, daemon, tmp_path):
+    with daemon(tmp_path, "--port", "0") as chatd:
+        bob, ana = come_in(browser, chatd.url, "bob"), come_in(browser, chatd.url, "ana")
+        bob.until(bob.people, shows=["bob", "ana"])
+        ana.until(ana.people, shows=["ana", "bob"])
+
+
+def test_two_tabs_opened_without_a_name_are_two_people_and_stay_who_they_are(browser, daemon, tmp_path):
+    with daemon(tmp_path, "--port", "0") as chatd:
+        one, other = come_in(browser, chatd.url), come_in(browser, chatd.url)
+        name = one.name()
+        assert name != other.name()
+        one.reload()
+        one.until(one.name, shows=name)
+
+
+def test_markup_is_shown_as_the_text_it_is_and_the_browser_has_no_complaints(browser, daemon, tmp_path):
+    markup = """<img src=x onerror="document.title='owned'"><b>bold</b>&amp;"""
+    with daemon(tmp_path, "--port", "0") as chatd:
+        ana, bob = come_in(browser, chatd.url, "ana"), come_in(browser, chatd.url, "<i>bob</i>")
+        bob.say(markup)
+        ana.until(ana.texts, shows=[markup])
+        ana.until(ana.people, shows=["ana", "<i>bob</i>"])
+        assert not ana.has("#log img, #log b, #people i")
+        assert "owned" not in ana.run("return document.title")
+        assert browser.complaints() == []
+
+
+def test_a_reload_shows_what_was_said_before(browser, daemon, tmp_path):
+    with daemon(tmp_path, "--port", "0") as chatd:
+        ana = come_in(browser, chatd.url, "ana")
+        for text in "one", "two":
+            ana.say(text)
+        ana.until(ana.waiting, shows=[])
+        ana.reload()
+        ana.until(ana.texts, shows=["one", "two"])
+        assert ana.mine() == ["one", "two"]
+
+
+def test_after_a_crash_of_the_server_what_was_missed_and_what_waited_are_shown_once(browser, daemon, tmp_path):
+    with daemon(tmp_path, "--port", "0") as chatd:
+        ana = come_in(browser, chatd.url, "ana")
+        ana.say("before")
+        ana.until(ana.waiting, shows=[])
+        ana.go_offline()
+        chatd.kill()
+    ana.until(ana.state, shows="reconnecting…")
+    ana.say("said into the dark")
+    with daemon(tmp_path, "--port", chatd.url.rpartition(":")[2]) as chatd:
+        bob = come_in(browser, chatd.url, "bob")
+        bob.say("said while she was away")
+        bob.until(bob.waiting, shows=[])
+        assert ana.waiting() == ["said into the dark"]
+        ana.go_online()
+        for tab in ana, bob:
+            tab.until(tab.texts, shows=["before", "said while she was away", "said into the dark"])
+            tab.until(tab.waiting, shows=[])
+        ana.until(ana.state, shows="connected")
+
+
+def test_a_message_whose_acknowledgement_was_lost_is_shown_once(browser, daemon, tmp_path):
+    with daemon(tmp_path, "--port", "0") as chatd:
+        ana, bob = come_in(browser, chatd.url, "ana"), come_in(browser, chatd.url, "bob")
+        ana.go_offline()
+        ana.lose_the_next_answer()
+        ana.say("did you get this?")
+        bob.until(bob.texts, shows=["did you get this?"])
+        assert ana.waiting() == ["did you get this?"]
+        ana.go_online()
+        ana.until(ana.waiting, shows=[])
+        ana.say("once?")
+        for tab in ana, bob:
+            tab.until(tab.texts, shows=["did you get this?", "once?"])
