@@ -35,8 +35,9 @@ from pathlib import Path
 
 import structlog
 
-from . import tether
 from .errors import StoreMisconfigured, StoreUnavailable
+
+TETHER = str(Path(__file__).with_name("tether.py"))
 
 # The first with sharded pub/sub; older ones are not tested.
 OLDEST_MAJOR = 7
@@ -197,7 +198,7 @@ class Embedded:
         log = _open_log(self.log)
         try:
             return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(self._lock)),
+                *(sys.executable, "-I", "-S", TETHER, str(os.getpid()), str(self._lock)),
                 *command_line(self._binary, self.directory, self.socket),
                 stdin=DEVNULL,
                 stdout=log,

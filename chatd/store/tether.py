@@ -20,10 +20,10 @@ PR_SET_PDEATHSIG = 1  # prctl(2); it outlives execve
 def tether(parent: int, lock: int, command: list[str]) -> None:
     """Become `command`, which the kernel will send SIGTERM when the thread of `parent` that started us ends.
 
+    Only Linux has this. Elsewhere a chatd that dies by kill -9 leaves its store running, and the next one shares it.
+
     Of the open files it keeps the standard three and `lock`: uvloop hands on all that are not marked close-on-exec, and
     a listening socket from systemd is not.
-
-    Only Linux has this. Elsewhere a chatd that dies by kill -9 leaves its store running, and the next one shares it.
     """
     for fd in map(int, os.listdir("/dev/fd")):
         if fd not in (0, 1, 2, lock):
