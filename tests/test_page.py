@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jwt
 import pytest
 from browser import Browser, Tab, chromium, missing_programs
 
@@ -114,3 +116,20 @@ def test_a_message_whose_acknowledgement_was_lost_is_shown_once(browser, daemon,
         ana.say("once?")
         for tab in ana, bob:
             tab.until(tab.texts, shows=["did you get this?", "once?"])
+
+
+def test_a_server_with_keys_asks_for_a_token_and_the_token_says_who_one_is(browser, daemon, tmp_path):
+    secret = "0123456789abcdef0123456789abcdef"
+    config = tmp_path / "chatd.toml"
+    config.write_text(f'[[auth.keys]]\nkid = "main"\nalgorithm = "HS256"\nsecret = "{secret}"\n')
+    with daemon(tmp_path, "--port", "0", "--config", str(config)) as chatd:
+        tab = browser.open(f"{chatd.url}/?user=root")
+        tab.until(tab.asks_for_token, shows=True)
+        assert tab.farewell() == "This server wants to know who you are."
+        tab.give_token("made up")
+        tab.until(tab.farewell, shows="The server does not accept this token.")
+        tab.give_token(jwt.encode({"sub": "tina", "exp": time.time() + 600}, secret, "HS256", {"kid": "main"}))
+        tab.until(tab.people, shows=["tina"])
+        assert tab.name() == "tina"
+        tab.reload()
+        tab.until(tab.state, shows="connected")
