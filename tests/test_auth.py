@@ -427,6 +427,19 @@ async def test_one_reading_serves_many_who_wait_for_an_unknown_kid(issuer: Issue
     assert issuer.asked == 1
 
 
+async def test_a_reading_under_way_is_joined_however_late_it_is(issuer: Issuer) -> None:
+    issuer.body = key_set(jwk(ED, kid="ed"))
+    issuer.open.clear()
+    clock = Clock()
+    check = Verifier([Key("web", "", jwks_url=issuer.url)], clock=clock)
+    async with asyncio.TaskGroup() as arrivals:
+        for clock.now in (NOW, NOW + 31):
+            arrivals.create_task(check.read_key_sets())
+            await asyncio.sleep(0)  # one turn, in which it comes to wait
+        issuer.open.set()
+    assert issuer.asked == 1
+
+
 async def test_a_kid_nobody_knows_makes_us_read_at_most_every_30_seconds(issuer: Issuer) -> None:
     issuer.body = key_set(jwk(EC, kid="old"))
     clock = Clock()
