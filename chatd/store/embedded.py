@@ -172,9 +172,11 @@ class Embedded:
         return True
 
     async def _until_it_answers(self) -> None:
-        while not await answers(self.socket):
+        while True:
             if self._process is None and self._seize():
                 self._process = await self._launch()
+            if await answers(self.socket):
+                return
             if self._process and self._process.returncode is not None:
                 raise StoreUnavailable(
                     f"the embedded store ended at once with status {self._process.returncode}; "
