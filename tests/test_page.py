@@ -82,6 +82,17 @@ def test_a_reload_shows_what_was_said_before(browser, daemon, tmp_path):
         assert ana.mine() == ["one", "two"]
 
 
+def test_who_types_faster_than_the_server_allows_loses_nothing_and_keeps_the_order(browser, daemon, tmp_path):
+    with daemon(tmp_path, "--port", "0") as chatd:
+        ana, bob = come_in(browser, chatd.url, "ana"), come_in(browser, chatd.url, "bob")
+        said = [f"number {number}" for number in range(30)]  # the default limit takes twenty at once
+        for text in said:
+            ana.say(text)
+        for tab in ana, bob:
+            tab.until(tab.texts, shows=said)
+            tab.until(tab.waiting, shows=[])
+
+
 def test_after_a_crash_of_the_server_what_was_missed_and_what_waited_are_shown_once(browser, daemon, tmp_path):
     with daemon(tmp_path, "--port", "0") as chatd:
         ana = come_in(browser, chatd.url, "ana")
