@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver import Chrome, ChromeOptions
@@ -47,8 +47,6 @@ LOSE_THE_NEXT_ANSWER = """
         this.close();
     };
 """
-
-T = TypeVar("T")
 
 
 def missing_programs() -> list[str]:
@@ -118,13 +116,13 @@ class Tab:
         """Let connections through again; the browser tells the page, as it does when a laptop wakes."""
         self._set_offline(False)
 
-    def until(self, read: Callable[[], T], *, shows: T) -> None:
+    def until(self, read: Callable[[], object], *, shows: object) -> None:
         """Wait until `read` returns `shows`.
 
         Raises:
             AssertionError: it never did; says what stood there instead.
         """
-        seen: list[T] = []
+        seen: list[object] = []
 
         def matches(_: Chrome) -> bool:
             seen[:] = [read()]
@@ -168,7 +166,8 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """What the browser wrote to its console since last asked: script errors, what the security policy refused."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
+        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium leaves it without types
+        return [entry["message"] for entry in entries]
 
 
 @contextmanager

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
 from browser import Browser, Tab, chromium, missing_programs
+
+Daemon = Callable[..., AbstractContextManager[Any]]
 
 # A browser and a server have to start for each of them, and some start the server twice.
 pytestmark = pytest.mark.timeout(120)
@@ -30,7 +34,7 @@ def come_in(browser: Browser, url: str, user: str = "") -> Tab:
     return tab
 
 
-def test_two_tabs_talk(browser, daemon, tmp_path):
+def test_two_tabs_talk(browser: Browser, daemon: Daemon, tmp_path: Path) -> None:
     with daemon(tmp_path, "--port", "0") as chatd:
         ana, bob = come_in(browser, chatd.url, "ana"), come_in(browser, chatd.url, "bob")
         ana.say("is anybody here?")
@@ -43,14 +47,16 @@ def test_two_tabs_talk(browser, daemon, tmp_path):
         assert bob.mine() == ["I am"]
 
 
-def test_everybody_in_the_room_is_listed_oneself_first(browser, daemon, tmp_path):
+def test_everybody_in_the_room_is_listed_oneself_first(browser: Browser, daemon: Daemon, tmp_path: Path) -> None:
     with daemon(tmp_path, "--port", "0") as chatd:
         bob, ana = come_in(browser, chatd.url, "bob"), come_in(browser, chatd.url, "ana")
         bob.until(bob.people, shows=["bob", "ana"])
         ana.until(ana.people, shows=["ana", "bob"])
 
 
-def test_two_tabs_opened_without_a_name_are_two_people_and_stay_who_they_are(browser, daemon, tmp_path):
+def test_two_tabs_opened_without_a_name_are_two_people_and_stay_who_they_are(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
     with daemon(tmp_path, "--port", "0") as chatd:
         one, other = come_in(browser, chatd.url), come_in(browser, chatd.url)
         name = one.name()
@@ -59,7 +65,9 @@ def test_two_tabs_opened_without_a_name_are_two_people_and_stay_who_they_are(bro
         one.until(one.name, shows=name)
 
 
-def test_markup_is_shown_as_the_text_it_is_and_the_browser_has_no_complaints(browser, daemon, tmp_path):
+def test_markup_is_shown_as_the_text_it_is_and_the_browser_has_no_complaints(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
     markup = """<img src=x onerror="document.title='owned'"><b>bold</b>&amp;"""
     with daemon(tmp_path, "--port", "0") as chatd:
         ana, bob = come_in(browser, chatd.url, "ana"), come_in(browser, chatd.url, "<i>bob</i>")
@@ -71,7 +79,7 @@ def test_markup_is_shown_as_the_text_it_is_and_the_browser_has_no_complaints(bro
         assert browser.complaints() == []
 
 
-def test_a_reload_shows_what_was_said_before(browser, daemon, tmp_path):
+def test_a_reload_shows_what_was_said_before(browser: Browser, daemon: Daemon, tmp_path: Path) -> None:
     with daemon(tmp_path, "--port", "0") as chatd:
         ana = come_in(browser, chatd.url, "ana")
         for text in "one", "two":
@@ -82,7 +90,9 @@ def test_a_reload_shows_what_was_said_before(browser, daemon, tmp_path):
         assert ana.mine() == ["one", "two"]
 
 
-def test_who_types_faster_than_the_server_allows_loses_nothing_and_keeps_the_order(browser, daemon, tmp_path):
+def test_who_types_faster_than_the_server_allows_loses_nothing_and_keeps_the_order(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
     with daemon(tmp_path, "--port", "0") as chatd:
         ana, bob = come_in(browser, chatd.url, "ana"), come_in(browser, chatd.url, "bob")
         said = [f"number {number}" for number in range(30)]  # the default limit takes twenty at once
@@ -93,7 +103,9 @@ def test_who_types_faster_than_the_server_allows_loses_nothing_and_keeps_the_ord
             tab.until(tab.waiting, shows=[])
 
 
-def test_after_a_crash_of_the_server_what_was_missed_and_what_waited_are_shown_once(browser, daemon, tmp_path):
+def test_after_a_crash_of_the_server_what_was_missed_and_what_waited_are_shown_once(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
     with daemon(tmp_path, "--port", "0") as chatd:
         ana = come_in(browser, chatd.url, "ana")
         ana.say("before")
@@ -114,7 +126,9 @@ def test_after_a_crash_of_the_server_what_was_missed_and_what_waited_are_shown_o
         ana.until(ana.state, shows="connected")
 
 
-def test_a_message_whose_acknowledgement_was_lost_is_shown_once(browser, daemon, tmp_path):
+def test_a_message_whose_acknowledgement_was_lost_is_shown_once(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
     with daemon(tmp_path, "--port", "0") as chatd:
         ana, bob = come_in(browser, chatd.url, "ana"), come_in(browser, chatd.url, "bob")
         ana.go_offline()
@@ -129,7 +143,9 @@ def test_a_message_whose_acknowledgement_was_lost_is_shown_once(browser, daemon,
             tab.until(tab.texts, shows=["did you get this?", "once?"])
 
 
-def test_a_server_with_keys_asks_for_a_token_and_the_token_says_who_one_is(browser, daemon, tmp_path):
+def test_a_server_with_keys_asks_for_a_token_and_the_token_says_who_one_is(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
     secret = "0123456789abcdef0123456789abcdef"
     config = tmp_path / "chatd.toml"
     config.write_text(f'[[auth.keys]]\nkid = "main"\nalgorithm = "HS256"\nsecret = "{secret}"\n')
