@@ -1,0 +1,114 @@
+"""What clients bring as data: whether it may be stored, and the few members that the server itself reads.
+
+Data is an author's own JSON. It is judged here and passed on as the bytes that came, since a signature is over those
+bytes. Everybody who lets data in asks here, whichever door it came by. What a cid or a signature is for is not known
+here.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from chatd.errors import BAD_REQUEST, TOO_LARGE
+from chatd.model import Json
+
+# A UUID with a prefix fits well; the store keeps every cid for minutes.
+CID_CHARS: Final = 64
+# "kid:ts:nonce:hex" with a SHA-512 is about 200.
+SIG_CHARS: Final = 512
+
+
+class Payload(NamedTuple):
+    """Data that may be stored.
+
+    Attributes:
+        data: as it came, byte for byte, but for raw newlines between its tokens.
+        cid: the author's own number for it, by which a repeated send is recognised; None: it has none.
+        text: the "text" of an object where that is a string; else None.
+        sig: the signature as sent; None: it has none.
+    """
+
+    data: Json
+    cid: str | None
+    text: str | None
+    sig: str | None
+
+
+def check(data: bytes, *, limit: int, depth: int, chat: bool) -> Payload:
+    """Return `data` as what may be stored.
+
+    JSON as RFC 8259 has it, in UTF-8, without half a surrogate pair. Where an object names a key twice the last one
+    counts, as in every browser.
+
+    Args:
+        data: anything.
+        limit: most bytes; 0: no limit.
+        depth: most objects and arrays within each other; 0: no limit but the parser's, 1024.
+        chat: it must be an object with a string "text".
+    Raises:
+        Reject 413: it is longer than `limit`.
+        Reject 107: it is not JSON, nested deeper than `depth`, or has a text, cid or sig of the wrong shape.
+    """
+    if 0 < limit < len(data):
+        raise TOO_LARGE.because(f"data has at most {limit} bytes, {len(data)} came; send less")
+    value = _parsed(data)
+    if 0 < depth < (found := _depth_at_most(data, depth)):
+        raise BAD_REQUEST.because(f"data is nested at most {depth} deep, {found} came; make it flatter")
+    members = value if isinstance(value, dict) else {}
+    text = members.get("text")
+    if chat and not isinstance(text, str):
+        raise BAD_REQUEST.because('this room takes objects with a string "text", and this is none')
+    cid, sig = _word(members, "cid", CID_CHARS), _word(members, "sig", SIG_CHARS)
+    return Payload(_one_line(data), cid, text if isinstance(text, str) else None, sig)
+
+
+def claimed_user(data: Json | None) -> str | None:
+    """Return the "user" that a client without a token calls itself in its connect data; None if it names nobody."""
+    try:
+        value = orjson.loads(data or b"null")
+    except orjson.JSONDecodeError:
+        return None
+    user = value.get("user") if isinstance(value, dict) else None
+    return user if isinstance(user, str) and user else None
+
+
+def _parsed(data: bytes) -> Any:
+    if not data:
+        raise BAD_REQUEST.because("expected data, none came")
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BAD_REQUEST.because(f"expected data in JSON: {error.msg} at character {error.pos}") from None
+
+
+def _word(members: dict[str, Any], name: str, limit: int) -> str | None:
+    if name not in members:
+        return None
+    word = members[name]
+    if not isinstance(word, str) or not 1 <= len(word) <= limit:
+        raise BAD_REQUEST.because(f'"{name}" is a string of 1 to {limit} characters, and this is none')
+    return word
+
+
+# What is not a bracket that counts: strings, and all between strings and brackets.
+_FLAT: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^"{}\[\]]++')
+
+
+def _depth_at_most(data: Json, enough: int) -> int:
+    """How deep valid JSON is nested, or any number up to `enough` when it is no deeper than that.
+
+    The bytes are looked at and not the parsed value, where one of two equal keys is missing.
+    """
+    opened = data.count(b"{") + data.count(b"[")
+    if opened <= enough:
+        return opened
+    return max(accumulate(1 if bracket in b"{[" else -1 for bracket in _FLAT.sub(b"", data)), default=0)
+
+
+def _one_line(data: Json) -> Json:
+    """Valid JSON without raw newlines. Inside a string there is none (RFC 8259, 7), and between tokens none matters."""
+    return data.translate(None, b"\r\n") if b"\n" in data or b"\r" in data else data

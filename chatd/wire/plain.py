@@ -1,0 +1,110 @@
+"""The plain door's language: text in, `user: text` out.
+
+A client says what it has to say; there are no commands and no replies but a line that begins with `! ` when something
+was refused. Its room is the one it came for, which the session knows.
+
+A text may have several lines and is passed on so, one message a frame. A reader who prints them below each other cannot
+tell a second line from a second message; who needs to uses the SDK door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from chatd import frames
+from chatd.errors import INVALID_UTF8, Reject
+from chatd.model import Door, Event, Json, Kind, Publish, Request, Result
+from chatd.wire import Codec
+
+# Readers apart from the rest (the author, the slow) ask again about the same few events. 64 of 8 KiB are 0.5 MiB.
+REMEMBERED: Final = 64
+
+# C0, DEL and C1: what moves a terminal's cursor or makes it speak. A text keeps its newlines and tabs, a name does not.
+_STEERING: Final = {*range(0x20), *range(0x7F, 0xA0)}
+_IN_NAME: Final = dict.fromkeys(_STEERING)
+_IN_TEXT: Final = dict.fromkeys(_STEERING - {0x09, 0x0A})
+
+
+class Plain:
+    """See the head of this file."""
+
+    __slots__ = ()
+
+    door = Door.PLAIN
+    heartbeat = frames.ping()
+
+    def decode(self, message: bytes) -> list[Request]:
+        """Return the message as one to the client's own room, `{"text": …}`; nothing for an empty one.
+
+        One newline at the end is not part of it: websocat and other tools for lines send it along.
+
+        Raises:
+            Disconnect 1007: it is not UTF-8.
+        """
+        try:
+            text = message.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise INVALID_UTF8 from None
+        return [Request(0, Publish("", orjson.dumps({"text": text})))] if text else []
+
+    def reply(self, id: int, result: Result) -> bytes:
+        return b""
+
+    def reject(self, id: int, why: Reject) -> bytes:
+        return _notice(why.text)
+
+    def event(self, room: str, event: Event) -> bytes:
+        """Return a publication as its line; b"" for joins, leaves, and what is not a publication at all."""
+        said = _said(event.body) if event.kind is Kind.PUBLICATION else None
+        return said.line if said is not None else b""
+
+    def unsubscribed(self, room: str, code: int, reason: str) -> bytes:
+        return _notice(reason)
+
+    def frame(self, payloads: Sequence[bytes]) -> bytes:
+        """A text frame for each, so that a client gets one message at a time."""
+        return b"".join(frames.text(payload) for payload in payloads if payload)
+
+    def author(self, event: Event) -> str | None:
+        """The connection that said it: people here see what they typed and need not hear it again."""
+        said = _said(event.body) if event.kind is Kind.PUBLICATION else None
+        return said.client if said is not None else None
+
+
+class _Said(NamedTuple):
+    client: str | None
+    line: bytes
+
+
+@lru_cache(REMEMBERED)
+def _said(body: Json) -> _Said | None:
+    """Who said a publication, and how it reads; None if this is no publication, which the store may hold by mistake."""
+    try:
+        publication = orjson.loads(body)
+        info, text = publication.get("info"), _text(publication["data"])
+        client, user = (None, None) if info is None else (str(info["client"]), str(info["user"]))
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return None
+    return _Said(client, f"{_name(user)} {text}".encode())
+
+
+def _name(user: str | None) -> str:
+    """`user:`, or `*` where the server itself speaks."""
+    return "*" if user is None else f"{user.translate(_IN_NAME)}:"
+
+
+def _text(data: Any) -> str:
+    """The text of a chat message, else all of the data as JSON."""
+    text = data.get("text") if isinstance(data, dict) else None
+    return (text if isinstance(text, str) else orjson.dumps(data).decode()).translate(_IN_TEXT)
+
+
+def _notice(sentence: str) -> bytes:
+    return f"! {sentence.translate(_IN_NAME)}".encode()
+
+
+PLAIN: Final[Codec] = Plain()
