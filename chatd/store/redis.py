@@ -15,7 +15,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
+import structlog
 
+from chatd import control
 from chatd.model import HistoryResult, Json, Position, Published
 
 from .connect import servers
@@ -23,6 +25,8 @@ from .errors import StoreMisconfigured
 from .feed import Feed
 from .keys import REGISTRY_SHARDS, Keys, registry_shard
 from .scripts import Batch, Script, translated
+
+log = structlog.get_logger("chatd.store")
 
 # A repeated client id returns the first answer for this long; the promise is five minutes.
 REPEAT_MS: Final = 10 * 60 * 1000
@@ -75,26 +79,30 @@ class Store:
         loop_time = clock or asyncio.get_running_loop().time
         self.feed = Feed(self._servers, self.batch, self.keys, self._page, timeout, loop_time)
 
-    async def open(self) -> None:
+    async def __aenter__(self) -> Store:
         """Connect, and see that the server is one we can stand on.
 
         Raises:
             StoreUnavailable: nobody answers.
             StoreMisconfigured: the server is too old.
         """
-        sender = asyncio.create_task(self.batch.run(), name="store opening")
+        self._sender = asyncio.create_task(self.batch.run(), name="store sender")
         try:
             await _ours(self._servers.open())
             found = version(await self.batch.command("INFO", "server"))
-        finally:
-            sender.cancel()
-        if found < OLDEST:
-            raise StoreMisconfigured(
-                f"chatd needs Redis {'.'.join(map(str, OLDEST))} or newer, or Valkey; "
-                f"the server is {'.'.join(map(str, found))}"
-            )
+            if found < OLDEST:
+                raise StoreMisconfigured(
+                    f"chatd needs Redis {'.'.join(map(str, OLDEST))} or newer, or Valkey; "
+                    f"the server is {'.'.join(map(str, found))}"
+                )
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
 
-    async def close(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
+        self._sender.cancel()
+        await asyncio.gather(self._sender, return_exceptions=True)
         await self._servers.close()
 
     async def ping(self) -> None:
@@ -253,21 +261,49 @@ class Store:
 
     # --- control ------------------------------------------------------------------------------------------------------
 
-    async def ask(self, request: str, question: Json) -> None:
-        """Put a question to every node; answers are collected with `answers`."""
-        await self.batch.command("SPUBLISH", self.keys.control, request.encode() + b"\n" + question)
+    async def request(self, question: control.Question, *, patience: float, by: str) -> control.Answers:
+        """Ask every node that is alive, and collect the answers.
 
-    async def answer(self, request: str, lease: str, reply: Json) -> None:
-        key = self.keys.reply(request)
-        # In one slot and one pipeline; should the second be lost, the key stays a little garbage, no wrong answer.
-        pushed = self.batch.command("RPUSH", key, lease.encode() + b"\n" + reply)
-        expiring = self.batch.command("PEXPIRE", key, 60_000)
-        await asyncio.gather(pushed, expiring)
+        Args:
+            patience: seconds to wait for the last of them; who has not answered by then is named as missing.
+            by: who asks, for the audit stream, in which acts are written down before they are done.
+        """
+        request = secrets.token_urlsafe(9)
+        if control.changes_something(question):
+            await self.audit({"at": await self.clock(), "by": by, "request": request, **control.encode(question)})
+        waiting_for = set(await self.nodes())
+        question_json = orjson.dumps(control.encode(question))
+        await self.batch.command("SPUBLISH", self.keys.control, request.encode() + b"\n" + question_json)
+        replies: dict[str, Any] = {}
+        deadline = asyncio.get_running_loop().time() + patience
+        while (missing := waiting_for - replies.keys()) and asyncio.get_running_loop().time() < deadline:
+            # Asked for rather than waited for: a blocking pop would hold the connection that all requests share.
+            await asyncio.sleep(0.01)
+            for entry in await self.batch.command("LPOP", self.keys.reply(request), 1000) or []:
+                lease, _, reply = entry.partition(b"\n")
+                replies[lease.decode()] = orjson.loads(reply)
+        return control.Answers(
+            {control.node_of(lease): reply for lease, reply in replies.items()},
+            tuple(sorted(control.node_of(lease) for lease in missing)),
+        )
 
-    async def answers(self, request: str) -> dict[str, Json]:
-        """What has been answered since the last call: lease to reply."""
-        found = await self.batch.command("LPOP", self.keys.reply(request), 1000) or []
-        return {lease.decode(): reply for lease, _, reply in (entry.partition(b"\n") for entry in found)}
+    def serve(self, lease: Callable[[], str], respond: Callable[[control.Question], control.Object]) -> None:
+        """Answer what operators ask: `respond` is called for each question, at once and without waiting."""
+
+        def handle(payload: bytes) -> None:
+            request, _, question = payload.partition(b"\n")
+            try:
+                answer = respond(control.decode(orjson.loads(question)))
+            except ValueError as error:  # somebody else's words on our channel, or a newer chatd's
+                log.warning("control request not understood", error=str(error))
+                return
+            key = self.keys.reply(request.decode())
+            pushed = self.batch.command("RPUSH", key, lease().encode() + b"\n" + orjson.dumps(answer))
+            expiring = self.batch.command("PEXPIRE", key, 60_000)
+            for future in (pushed, expiring):
+                future.add_done_callback(_note_failure)
+
+        self.feed.listen(self.keys.control, handle)
 
     # --- what `doctor` looks at -----------------------------------------------------------------------------------------
 
@@ -279,6 +315,11 @@ class Store:
         """The store's clock, Unix seconds."""
         seconds, micros = await self.batch.command("TIME")
         return int(seconds) + int(micros) / 1e6
+
+
+def _note_failure(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        log.warning("control reply not sent", error=str(error))
 
 
 def new_epoch() -> str:

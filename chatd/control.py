@@ -1,0 +1,159 @@
+"""What an operator may ask of the cluster, and the answers: one vocabulary for the CLI, the HTTP API and the nodes.
+
+A question is put to every node; each answers with a JSON object; the answers are put together here. Pure: who carries
+questions and answers is the store's business, what a node does about them the node's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+SCHEMA_VERSION = 1
+Object: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How are you? Answered with one entry of `nodes` in `chatd status --json`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who is connected? Narrowed by whichever is not empty; `address` is an address or a network."""
+
+    room: str = ""
+    user: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Which rooms have readers, and how many?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kick:
+    """Throw out whoever matches: `target` is a user or a connection id, `address` an address or a network.
+
+    With `room` they are put out of that room only. With `revoke` their tokens end as well.
+    """
+
+    target: str = ""
+    address: str = ""
+    room: str = ""
+    reason: str = ""
+    revoke: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """A revocation was written down: load it, and close whoever it covers."""
+
+
+Question: TypeAlias = Status | Who | Rooms | Kick | Revoke
+_QUESTIONS = {kind.__name__.lower(): kind for kind in (Status, Who, Rooms, Kick, Revoke)}
+
+
+def encode(question: Question) -> Object:
+    return {"ask": type(question).__name__.lower(), **asdict(question)}
+
+
+def decode(question: Mapping[str, Any]) -> Question:
+    """The question that `encode` made.
+
+    Raises:
+        ValueError: of no known kind, or with unknown parts (a newer chatd asked).
+    """
+    parts = dict(question)
+    kind = _QUESTIONS.get(str(parts.pop("ask", None)))
+    if kind is None:
+        raise ValueError(f"unknown question {question.get('ask')!r}")
+    try:
+        return kind(**parts)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+def changes_something(question: Question) -> bool:
+    """Whether the question is an act, to be written into the audit stream."""
+    return isinstance(question, Kick | Revoke)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the nodes said: node id to its answer; `missing` are the ids of those alive that did not answer in time."""
+
+    by_node: Mapping[str, Object]
+    missing: tuple[str, ...] = ()
+
+
+def node_of(lease: str) -> str:
+    """The id of the node behind a lease: a node that was given up for dead goes on under another lease."""
+    return lease.rpartition(".")[0] or lease
+
+
+def status(answers: Answers, registered: Iterable[tuple[str, str]]) -> Object:
+    """The reply to `chatd status --json`.
+
+    Args:
+        registered: (user, node id) of each connection that the registry holds on nodes alive; users are counted over
+            all of it, the silent nodes' included, so that a node that hangs does not make its users vanish.
+    """
+    entries = list(registered)
+    nodes = [dict(answer["node"]) for answer in answers.by_node.values()]
+    silent = [
+        {"id": node, "state": "silent", "connections": sum(1 for _, n in entries if n == node)}
+        for node in answers.missing
+    ]
+    rooms = {room for answer in answers.by_node.values() for room in answer["rooms"]}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "cluster": {
+            "nodes": len(nodes) + len(silent),
+            "connections": sum(node["connections"] for node in [*nodes, *silent]),
+            "users": len({user for user, _ in entries}),
+            "rooms": len(rooms),
+        },
+        "nodes": sorted([*nodes, *silent], key=lambda node: str(node["id"])),
+    }
+
+
+def who(answers: Answers) -> Object:
+    """The reply to `chatd who --json`, longest connected first."""
+    connections = [entry for answer in answers.by_node.values() for entry in answer["connections"]]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "connections": sorted(connections, key=lambda entry: (entry["since"], entry["id"])),
+        **_silent(answers),
+    }
+
+
+def rooms(answers: Answers) -> Object:
+    """The reply to `chatd rooms --json`: readers and users summed over the nodes, fullest first."""
+    connections: dict[str, int] = {}
+    users: dict[str, set[str]] = {}
+    for answer in answers.by_node.values():
+        for room, present in answer["rooms"].items():
+            connections[room] = connections.get(room, 0) + sum(present.values())
+            users.setdefault(room, set()).update(present)
+    listed = [{"room": room, "connections": n, "users": len(users[room])} for room, n in connections.items()]
+    listed.sort(key=lambda entry: (-int(str(entry["connections"])), str(entry["room"])))
+    return {"schema_version": SCHEMA_VERSION, "rooms": listed, **_silent(answers)}
+
+
+def kicked(answers: Answers) -> Object:
+    """The reply to `chatd kick --json`: how many sockets, on which nodes; nodes without any are left out."""
+    by_node = {node: answer["closed"] for node, answer in answers.by_node.items() if answer["closed"]}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "closed": sum(by_node.values()),
+        "nodes": by_node,
+        **_silent(answers),
+    }
+
+
+def _silent(answers: Answers) -> Object:
+    """Named only when there are any, so that nobody takes a partial answer for a whole one."""
+    return {"silent": sorted(answers.missing)} if answers.missing else {}

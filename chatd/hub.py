@@ -1,0 +1,292 @@
+"""Who is connected to this node, and who is in which room.
+
+A Hub is a fixed number of Shards. A session lives in the shard its id hashes to, whatever rooms it joins, so a large
+room is spread evenly; a shard's part of a room is what we do between two looks at the clock, not a lock. Fan-out goes
+around the rooms that have something to say, one slice each, so that a room of fifty thousand stops nobody else for long.
+
+Here we know sessions and bytes. What a message means is chat.py's; how bytes leave is the transport's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from time import perf_counter
+from typing import Final, NamedTuple
+
+from .errors import Disconnect
+from .model import Delivery, Event, Kind
+from .session import Session, State, Subscription
+from .wire import Codec
+
+# One turn around the heartbeat's wheel visits each shard once; 64 turns a 25 s heartbeat into a tick of 0.4 s.
+SHARDS: Final = 64
+# After this long at fan-out we let the event loop look at its sockets: the most that delivery adds to others' latency.
+TURN_S: Final = 0.005
+# A reader's offset while its history is being read: above any real one, so that everything is held for it.
+JOINING: Final = 1 << 62
+
+Slice = dict[Session, int]
+"""Sessions of one shard in one room by one codec, each with the offset it had when it joined."""
+
+
+class Shard:
+    """A part of this node's sessions, by id."""
+
+    __slots__ = ("sessions",)
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, Session] = {}
+
+
+class Room:
+    """One room's readers on this node.
+
+    Attributes:
+        slices: by codec and shard.
+        watchers: of these, those who hear who joins and leaves.
+        pending: what has come and not yet been fanned out.
+    """
+
+    __slots__ = ("name", "pending", "readers", "slices", "watchers")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.readers = 0
+        self.slices: dict[Codec, dict[int, Slice]] = {}
+        self.watchers: dict[Codec, dict[int, Slice]] = {}
+        self.pending: list[Event] = []
+
+    def sessions(self) -> Iterator[Session]:
+        for shards in self.slices.values():
+            for members in shards.values():
+                yield from members
+
+
+class Part(NamedTuple):
+    """One slice of a round: `frame` is for every session of `members` that was there before offset `first`."""
+
+    members: Slice
+    room: str
+    frame: bytes
+    events: list[Event]
+    first: int
+    authors: frozenset[str]
+
+
+class Cast:
+    """One round of fan-out: what a room had to say when its turn came, made into one frame for each codec."""
+
+    __slots__ = ("_parts", "started_at")
+
+    def __init__(self, room: Room, events: list[Event], now: float) -> None:
+        self.started_at = now
+        self._parts = _parts(room, events)
+
+    def next(self) -> Part | None:
+        return next(self._parts, None)
+
+
+def _parts(room: Room, events: list[Event]) -> Iterator[Part]:
+    said = [event for event in events if event.kind is Kind.PUBLICATION]
+    seen = [event for event in events if event.kind is not Kind.PUBLICATION]
+    for kind, audience in ((said, room.slices), (seen, room.watchers)):
+        first = min((event.position.offset for event in kind if event.position is not None), default=JOINING - 1)
+        for codec, shards in list(audience.items()):
+            frame = codec.frame([codec.event(room.name, event) for event in kind])
+            if not frame:
+                continue
+            authors = frozenset(filter(None, (codec.author(event) for event in kind)))
+            for members in list(shards.values()):
+                yield Part(members, room.name, frame, kind, first, authors)
+
+
+def write(part: Part) -> list[tuple[Session, Disconnect]]:
+    """Write one frame to a slice; returns those that must be closed. It awaits nobody."""
+    members, _, frame, _, first, authors = part
+    leaving = []
+    for session, since in members.items():
+        if since < first and not session.link.congested and session.id not in authors:
+            session.write(frame)
+        elif (goodbye := _write_apart(session, since, part)) is not None:
+            leaving.append((session, goodbye))
+    return leaving
+
+
+def _write_apart(session: Session, since: int, part: Part) -> Disconnect | None:
+    """The few who do not get the common frame as it is: joining, joined amid these events, authors, the slow."""
+    subscription = session.rooms.get(part.room)
+    if since == JOINING and subscription is not None and subscription.held is not None:
+        subscription.held.extend(event for event in part.events if event.position is not None)
+        return None
+    codec, frame = session.codec, part.frame
+    wanted = [event for event in part.events if _is_for(session, since, event)]
+    if len(wanted) < len(part.events):
+        frame = codec.frame([codec.event(part.room, event) for event in wanted])
+    return session.send(frame, droppable=all(event.position is None for event in wanted))
+
+
+def _is_for(session: Session, since: int, event: Event) -> bool:
+    new = event.position is None or event.position.offset > since
+    return new and session.codec.author(event) != session.id
+
+
+class Hub:
+    """This node's registry of sessions.
+
+    Attributes:
+        unknown: sessions that have not said who they are, oldest first, with the loop second at which they must have.
+        delivered: readers that fan-out has written to, once for each round.
+        on_round: told the seconds that a round took.
+    """
+
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self.shards = [Shard() for _ in range(SHARDS)]
+        self.rooms: dict[str, Room] = {}
+        self.by_user: dict[str, list[Session]] = {}
+        self.by_network: dict[str, int] = {}
+        self.unknown: dict[Session, float] = {}
+        self.size = 0
+        self.delivered = 0
+        self.on_round: Callable[[float], None] = lambda seconds: None
+        self._clock = clock
+        self._casts: dict[Room, Cast | None] = {}
+        self._work = asyncio.Event()
+
+    # --- who is here --------------------------------------------------------------------------------------------------
+
+    def shard_of(self, session: Session) -> int:
+        return hash(session.id) % SHARDS
+
+    def add(self, session: Session, network: str, known_by: float) -> None:
+        """A socket was accepted; it must say who it is by loop second `known_by`."""
+        self.shards[self.shard_of(session)].sessions[session.id] = session
+        self.by_network[network] = self.by_network.get(network, 0) + 1
+        self.unknown[session] = known_by
+        self.size += 1
+
+    def welcome(self, session: Session) -> None:
+        """It has said who it is."""
+        self.unknown.pop(session, None)
+        session.state = State.READY
+        self.by_user.setdefault(session.user, []).append(session)
+
+    def remove(self, session: Session, network: str) -> None:
+        """Its socket is gone. Its rooms are left one by one with `leave`."""
+        if self.shards[self.shard_of(session)].sessions.pop(session.id, None) is None:
+            return
+        self.size -= 1
+        self.unknown.pop(session, None)
+        self.by_network[network] -= 1
+        if not self.by_network[network]:
+            del self.by_network[network]
+        mates = self.by_user.get(session.user, [])
+        if session in mates:
+            mates.remove(session)
+        if not mates:
+            self.by_user.pop(session.user, None)
+
+    def sessions(self) -> Iterator[Session]:
+        for shard in self.shards:
+            yield from list(shard.sessions.values())
+
+    def find(self, client: str) -> Session | None:
+        return self.shards[hash(client) % SHARDS].sessions.get(client)
+
+    # --- who is in which room -----------------------------------------------------------------------------------------
+
+    def join(self, session: Session, room: str, subscription: Subscription, since: int) -> bool:
+        """Make `session` a reader of `room`, of everything after offset `since`; True for the room's first reader."""
+        local = self.rooms.get(room)
+        if local is None:
+            local = self.rooms[room] = Room(room)
+        local.readers += 1
+        session.rooms[room] = subscription
+        shard = self.shard_of(session)
+        local.slices.setdefault(session.codec, {}).setdefault(shard, {})[session] = since
+        if subscription.join_leave:
+            local.watchers.setdefault(session.codec, {}).setdefault(shard, {})[session] = -1
+        return local.readers == 1
+
+    def caught_up(self, session: Session, room: str, since: int) -> list[Event]:
+        """End of a join at JOINING: from `since` on the session gets everything; returns what it missed meanwhile."""
+        subscription = session.rooms[room]
+        held, subscription.held = subscription.held or [], None
+        missed = [event for event in held if event.position is not None and event.position.offset > since]
+        last = missed[-1].position if missed else None
+        self.rooms[room].slices[session.codec][self.shard_of(session)][session] = last.offset if last else since
+        return missed
+
+    def leave(self, session: Session, room: str) -> bool:
+        """Take `session` out of `room`; True when it was the last reader here."""
+        local = self.rooms.get(room)
+        if local is None or session.rooms.pop(room, None) is None:
+            return False
+        local.readers -= 1
+        for audience in (local.slices, local.watchers):
+            _discard(audience, session, self.shard_of(session))
+        if local.readers == 0:
+            del self.rooms[room]
+            return True
+        return False
+
+    def begin_anew(self, room: str, since: int) -> None:
+        """The room's count began anew: whoever is still in it gets everything after `since` of the new one."""
+        if (local := self.rooms.get(room)) is not None:
+            local.pending.clear()
+            for shards in local.slices.values():
+                for members in shards.values():
+                    members.update(dict.fromkeys(members, since))
+
+    # --- fan-out ------------------------------------------------------------------------------------------------------
+
+    def deliver(self, deliveries: Iterable[Delivery]) -> None:
+        """Take in what the feed brought; `run` fans it out. What comes while a room's turn lasts goes out together."""
+        for delivery in deliveries:
+            room = self.rooms.get(delivery.room)
+            if room is not None and delivery.events:
+                room.pending.extend(delivery.events)
+                self._casts.setdefault(room, None)
+        if self._casts:
+            self._work.set()
+
+    async def run(self) -> None:
+        """Fan out until cancelled."""
+        while True:
+            await self._work.wait()
+            turn_ends = self._clock() + TURN_S
+            while self._casts:
+                for room in list(self._casts):
+                    self.turn(room)
+                    if self._clock() >= turn_ends:
+                        await asyncio.sleep(0)
+                        turn_ends = self._clock() + TURN_S
+            self._work.clear()
+
+    def turn(self, room: Room) -> None:
+        """One slice of `room`'s current round; begins one where none is under way. Waits for nobody."""
+        cast = self._casts[room]
+        if cast is None:
+            events, room.pending = room.pending, []
+            cast = self._casts[room] = Cast(room, events, self._clock())
+        part = cast.next()
+        if part is not None:
+            self.delivered += len(part.members)
+            for session, goodbye in write(part):
+                session.close(goodbye)
+        else:
+            self.on_round(self._clock() - cast.started_at)
+            if room.pending:
+                self._casts[room] = None
+            else:
+                del self._casts[room]
+
+
+def _discard(audience: dict[Codec, dict[int, Slice]], session: Session, shard: int) -> None:
+    shards = audience.get(session.codec, {})
+    members = shards.get(shard, {})
+    members.pop(session, None)
+    if not members:
+        shards.pop(shard, None)
+    if not shards:
+        audience.pop(session.codec, None)

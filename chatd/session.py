@@ -1,0 +1,179 @@
+"""One connected client, as everybody but the transport knows it.
+
+A Session is small and passive: it holds what is known of a client and turns answers into writes that never wait. It has
+no task and no timer. What a command does is chat.py's business, who else is in a room the hub's, and how bytes leave is
+the transport's, which it meets only as a Link.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Protocol
+
+from .errors import NORMAL, SLOW, Disconnect, Reject
+from .model import Door, Event, Identity, Request, Result
+from .wire import Codec
+
+
+class Link(Protocol):
+    """What a session needs of its connection. Nothing here waits.
+
+    Attributes:
+        congested: more than half of what may wait for this client is waiting.
+    """
+
+    @property
+    def congested(self) -> bool: ...
+
+    def write(self, frame: bytes) -> None: ...
+
+    def buffered(self) -> int:
+        """Bytes written that the client has not taken."""
+
+    def close(self, goodbye: Disconnect) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class State(Enum):
+    UNKNOWN = "unknown"  # has not said who it is
+    UNUSABLE = "unusable"  # said it, and was refused; only the goodbye is left
+    READY = "ready"
+    CLOSED = "closed"
+
+
+class Subscription:
+    """A session's place in one room.
+
+    Attributes:
+        join_leave: it hears who joins and leaves.
+        server_side: the server subscribed it; the client cannot leave.
+        expires_at: Unix seconds at which the subscription token ends; None: never.
+        held: what was said while its history was being read; None at all other times.
+    """
+
+    __slots__ = ("expires_at", "held", "join_leave", "server_side")
+
+    def __init__(
+        self, *, join_leave: bool = False, server_side: bool = False, expires_at: float | None = None
+    ) -> None:
+        self.join_leave = join_leave
+        self.server_side = server_side
+        self.expires_at = expires_at
+        self.held: list[Event] | None = None
+
+
+class Pending:
+    """A request that waits for its turn: not before `due` (loop seconds), or to be answered with `refusal`."""
+
+    __slots__ = ("due", "refusal", "request")
+
+    def __init__(self, request: Request, due: float, refusal: Reject | None) -> None:
+        self.request = request
+        self.due = due
+        self.refusal = refusal
+
+
+class Session:
+    """See the head of this file.
+
+    Attributes:
+        id: unique in the cluster; clients see it as `client`.
+        codec: the door's language.
+        ip: the client's address, behind trusted proxies too.
+        home: the room a plain client is in; "" at the SDK door.
+        since: Unix seconds of the handshake.
+        identity: who it is, None while unknown. At the handshake it may be offered, and is taken up by `connect`.
+        rooms: its subscriptions by room.
+        heard_at: loop seconds of the last sign of life.
+        pinged_at: loop seconds of a ping not yet followed by any sign of life; 0.0: none.
+        waiting: requests not yet begun; None while there is none, and nobody works for this session.
+        messages_due, bytes_due, joins_due: allowances, see rules.pace.
+        strikes: refusals for speaking too fast, in a row.
+    """
+
+    __slots__ = (
+        "__weakref__", "bytes_due", "codec", "goodbye", "heard_at", "home", "id", "identity", "ip", "joins_due", "link",
+        "messages_due", "pinged_at", "rooms", "since", "state", "strikes", "waiting", "write",
+    )  # fmt: skip
+
+    def __init__(self, id: str, codec: Codec, ip: str, *, now: float, since: float, home: str = "") -> None:
+        self.id = id
+        self.codec = codec
+        self.ip = ip
+        self.home = home
+        self.since = since
+        self.heard_at = now
+        self.pinged_at = 0.0
+        self.identity: Identity | None = None
+        self.rooms: dict[str, Subscription] = {}
+        self.state = State.UNKNOWN
+        self.waiting: deque[Pending] | None = None
+        self.goodbye: Disconnect | None = None
+        self.messages_due = self.bytes_due = self.joins_due = 0.0
+        self.strikes = 0
+
+    def attach(self, link: Link) -> None:
+        """Take the connection; before this nothing may be sent."""
+        self.link = link
+        # One attribute look-up less for each reader of each message.
+        self.write = link.write
+
+    @property
+    def user(self) -> str:
+        """Who it is; "" while unknown."""
+        return self.identity.user if self.identity is not None else ""
+
+    @property
+    def door(self) -> Door:
+        return self.codec.door
+
+    @property
+    def open(self) -> bool:
+        return self.state is not State.CLOSED
+
+    def send(self, frame: bytes, *, droppable: bool = False) -> Disconnect | None:
+        """Write a frame, unless too much waits already. Never waits itself.
+
+        Args:
+            frame: whole frames; b"" is nothing.
+            droppable: may be left out when more than half of the bound is taken.
+        Returns:
+            The goodbye the caller must close with when this client does not read; else None. It is returned and not
+            raised, so that a fan-out needs no `try`.
+        """
+        if not frame or self.state is State.CLOSED:
+            return None
+        if self.link.congested:
+            if droppable:
+                return None
+            if self.link.buffered() + len(frame) > self.link_bound:
+                return SLOW
+        self.write(frame)
+        return None
+
+    # The bound is the same for all sessions of a node, so it is not kept in each.
+    link_bound = 1 << 20
+
+    def reply(self, id: int, result: Result) -> None:
+        self._say(self.codec.reply(id, result))
+
+    def reject(self, id: int, why: Reject) -> None:
+        self._say(self.codec.reject(id, why))
+
+    def unsubscribed(self, room: str, code: int, reason: str) -> None:
+        self._say(self.codec.unsubscribed(room, code, reason))
+
+    def _say(self, payload: bytes) -> None:
+        if (goodbye := self.send(self.codec.frame((payload,)))) is not None:
+            self.close(goodbye)
+
+    def close(self, goodbye: Disconnect = NORMAL) -> None:
+        """Say goodbye; what was written before still goes out first. A second goodbye is not said."""
+        if self.state is not State.CLOSED:
+            self.state = State.CLOSED
+            self.goodbye = goodbye
+            self.link.close(goodbye)
