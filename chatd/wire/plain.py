@@ -23,10 +23,10 @@ from chatd.wire import Codec
 # Readers apart from the rest (the author, the slow) ask again about the same few events. 64 of 8 KiB are 0.5 MiB.
 REMEMBERED: Final = 64
 
-# C0, DEL and C1: what moves a terminal's cursor or makes it speak. A text keeps its newlines and tabs, a name does not.
+# C0, DEL and C1 are taken out: what moves a terminal's cursor or makes it speak. A text keeps its newlines and tabs.
 _STEERING: Final = {*range(0x20), *range(0x7F, 0xA0)}
-_IN_NAME: Final = dict.fromkeys(_STEERING)
 _IN_TEXT: Final = dict.fromkeys(_STEERING - {0x09, 0x0A})
+_IN_LINE: Final = _IN_TEXT | dict.fromkeys((0x09, 0x0A), " ")
 
 
 class Plain:
@@ -94,7 +94,7 @@ def _said(body: Json) -> _Said | None:
 
 def _name(user: str | None) -> str:
     """`user:`, or `*` where the server itself speaks."""
-    return "*" if user is None else f"{user.translate(_IN_NAME)}:"
+    return "*" if user is None else f"{user.translate(_IN_LINE)}:"
 
 
 def _text(data: Any) -> str:
@@ -104,7 +104,7 @@ def _text(data: Any) -> str:
 
 
 def _notice(sentence: str) -> bytes:
-    return f"! {sentence.translate(_IN_NAME)}".encode()
+    return f"! {sentence.translate(_IN_LINE)}".encode()
 
 
 PLAIN: Final[Codec] = Plain()
