@@ -13,7 +13,7 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import structlog
 
@@ -27,12 +27,10 @@ from .model import (
     Connect,
     Connected,
     Delivery,
-    Event,
     History,
     HistoryResult,
     Identity,
     Json,
-    Kind,
     Ping,
     Pong,
     Position,
@@ -57,7 +55,7 @@ from .model import (
 )
 from .names import room_name
 from .session import Pending, Session, State, Subscription
-from .settings import RoomRules, Settings, matches
+from .settings import Limits, RoomRules, Settings, matches
 from .store.errors import StoreError, StoreUnavailable
 from .store.redis import Keep, Registration, Store
 from .wire import payload
@@ -72,6 +70,8 @@ PATIENCE_S: Final = 2.0
 STRIKES: Final = 50
 # Requests waiting in one session beyond this stop us from reading its socket.
 WAITING: Final = 64
+# Connections said anew to the store at the same time, when it had forgotten them.
+AT_ONCE: Final = 256
 # A token's holder has this long after its end to bring a new one (the protocol's own grace, wire section 5).
 GRACE_S: Final = 25.0
 
@@ -124,11 +124,17 @@ class Chat:
         self.now = now
         self.messages_in = 0
         self.on_end: Callable[[Session], None] = lambda session: None
-        self._spawn = spawn
+        self.spawn = spawn
         self._speaking: dict[str, float] = {}
         self._owed: dict[tuple[str, str], Callable[[], Awaitable[object]]] = {}
+        self._entered: set[str] = set()
 
     # --- requests come in ---------------------------------------------------------------------------------------------
+
+    def seat(self, session: Session) -> None:
+        """A plain client came in: it says nothing, but the handshake said what an SDK would."""
+        self._enqueue(session, Pending(Request(0, Connect()), 0.0, None))
+        self._enqueue(session, Pending(Request(0, Subscribe(session.home)), 0.0, None))
 
     def received(self, session: Session, message: bytes) -> None:
         """A client said something: decide at once what may be done when, and have it done in order."""
@@ -141,85 +147,80 @@ class Chat:
             session.bytes_due, early = rules.pace(
                 session.bytes_due, now, len(message), self._limits.bytes_per_second, self._limits.bytes_burst
             )
-            pending = [self._admit(session, request, now, early) for request in requests]
+            for request in requests:
+                self._in_order(session, request)
+                if isinstance(request.command, Pong):
+                    self._ponged(session)
+                else:
+                    self._enqueue(session, self._admitted(session, request, now, early))
         except Disconnect as goodbye:
-            self.end(session, goodbye)
-            return
-        self._enqueue(session, [entry for entry in pending if entry is not None])
+            session.close(goodbye)
 
     def heard(self, session: Session) -> None:
         """A sign of life below the level of messages."""
         session.heard_at = self.clock()
         session.pinged_at = 0.0
 
-    def _admit(self, session: Session, request: Request, now: float, early: float) -> Pending | None:
-        """When this may be done. None: it is done with; a pong."""
-        self._in_order(session, request)
-        if isinstance(request.command, Pong):
-            if not session.pinged_at:
-                raise errors.BAD_COMMAND.because("a pong came without a ping")
-            session.pinged_at = 0.0
-            return None
-        try:
-            wait = max(early, self._charge(session, ROWS[type(request.command)], now))
-        except Reject as refusal:
-            return Pending(request, now, refusal)
-        return Pending(request, now + wait, None)
-
     def _in_order(self, session: Session, request: Request) -> None:
         """The protocol's rules that hold for every command, in its order (wire section 2)."""
         if session.state is State.UNUSABLE:
             raise errors.BAD_COMMAND.because("nothing may follow a refused connect")
-        known = session.identity is not None and session.state is not State.UNKNOWN
-        connecting = session.waiting is not None and session.state is State.UNKNOWN
-        if not known and not connecting and not isinstance(request.command, Connect):
+        connecting = session.state is State.READY or session.waiting is not None
+        if not connecting and not isinstance(request.command, Connect):
             raise errors.BAD_COMMAND.because("the first command must be connect")
 
-    def _charge(self, session: Session, row: Row, now: float) -> float:
-        """Seconds this must wait for its turn.
+    def _ponged(self, session: Session) -> None:
+        if not session.pinged_at:
+            raise errors.BAD_COMMAND.because("a pong came without a ping")
+        session.pinged_at = 0.0
+
+    def _admitted(self, session: Session, request: Request, now: float, early: float) -> Pending:
+        """When this may be done, or that it will be refused when its turn comes."""
+        try:
+            return Pending(request, now + self._charge(session, ROWS[type(request.command)], now, early), None)
+        except Reject as refusal:
+            return Pending(request, now, refusal)
+
+    def _charge(self, session: Session, row: Row, now: float, early: float) -> float:
+        """Seconds this must wait for its turn; `early`: how long its bytes must wait.
 
         Raises:
             Reject 111: longer than we let anything wait.
             Disconnect 3013: it has been told so too often.
         """
-        limits = self._limits
-        waits = [0.0]
+        limits, user = self._limits, session.user
+        messages, theirs, joins = session.messages_due, self._speaking.get(user, 0.0), session.joins_due
+        waits = [early]
         if row.speaks:
-            messages, early = rules.pace(
-                session.messages_due, now, 1, limits.messages_per_second, limits.messages_burst
-            )
-            theirs, earlier = rules.pace(
-                self._speaking.get(session.user, 0.0), now, 1, limits.user_messages_per_second, limits.user_messages_burst
-            )
-            waits += [early, earlier]
+            messages, wait = rules.pace(messages, now, 1, limits.messages_per_second, limits.messages_burst)
+            theirs, longer = rules.pace(theirs, now, 1, limits.user_messages_per_second, limits.user_messages_burst)
+            waits += [wait, longer]
         if row.joins:
-            joins, early = rules.pace(session.joins_due, now, 1, limits.joins_per_second, limits.joins_burst)
-            waits.append(early)
+            joins, wait = rules.pace(joins, now, 1, limits.joins_per_second, limits.joins_burst)
+            waits.append(wait)
         if max(waits) > PATIENCE_S:
-            session.strikes += 1
-            if session.strikes > STRIKES:
-                raise errors.TOO_MANY_MESSAGES
-            wait_ms = int(max(waits) * 1000)
-            raise errors.TOO_MANY_REQUESTS.because(f"too fast; try again in {wait_ms} ms", retry_after_ms=wait_ms)
+            self._strike(session, max(waits))
         session.strikes = 0
+        session.messages_due, session.joins_due = messages, joins
         if row.speaks:
-            session.messages_due = messages
-            if theirs > now:
-                self._speaking[session.user] = theirs
-        if row.joins:
-            session.joins_due = joins
+            self._speaking[user] = theirs
         return max(waits)
 
-    def _enqueue(self, session: Session, pending: list[Pending]) -> None:
-        if not pending:
-            return
+    def _strike(self, session: Session, wait: float) -> NoReturn:
+        session.strikes += 1
+        if session.strikes > STRIKES:
+            raise errors.TOO_MANY_MESSAGES
+        wait_ms = int(wait * 1000)
+        raise errors.TOO_MANY_REQUESTS.because(f"too fast; try again in {wait_ms} ms", retry_after_ms=wait_ms)
+
+    def _enqueue(self, session: Session, entry: Pending) -> None:
         if session.waiting is None:
-            session.waiting = deque(pending)
-            self._spawn(self._work_off(session))
+            session.waiting = deque((entry,))
+            self.spawn(self._work_off(session))
         else:
-            session.waiting.extend(pending)
-        if len(session.waiting) > WAITING:
-            session.link.pause_reading()
+            session.waiting.append(entry)
+            if len(session.waiting) == WAITING:
+                session.link.pause_reading()
 
     async def _work_off(self, session: Session) -> None:
         """Do what waits in `session`, one after the other; the only task that ever works for it."""
@@ -227,7 +228,7 @@ class Chat:
         try:
             while session.waiting and session.open:
                 entry = session.waiting.popleft()
-                if len(session.waiting) == WAITING:
+                if len(session.waiting) == WAITING // 2:
                     session.link.resume_reading()
                 if (wait := entry.due - self.clock()) > 0:
                     await asyncio.sleep(wait)
@@ -252,7 +253,7 @@ class Chat:
         except Reject as refusal:
             self._refuse(session, id, command, refusal)
         except Disconnect as goodbye:
-            self.end(session, goodbye)
+            session.close(goodbye)
         except StoreUnavailable as error:
             log.warning("store unavailable", command=type(command).__name__, error=str(error))
             self._refuse(session, id, command, errors.STORE_UNAVAILABLE)
@@ -261,12 +262,15 @@ class Chat:
             self._refuse(session, id, command, errors.INTERNAL)
         except Exception:
             log.exception("command failed", command=type(command).__name__, client=session.id)
-            self.end(session, errors.INTERNAL_ERROR)
+            session.close(errors.INTERNAL_ERROR)
 
     def _refuse(self, session: Session, id: int, command: Command, refusal: Reject) -> None:
+        session.reject(id, refusal)
         if isinstance(command, Connect) and session.state is State.UNKNOWN:
             session.state = State.UNUSABLE
-        session.reject(id, refusal)
+        if session.home and isinstance(command, Connect | Subscribe):
+            # A plain client cannot ask again: it is in its room or it is nowhere.
+            session.close(errors.FORCE_RECONNECT if refusal.temporary else errors.NO_ACCESS)
 
     # --- coming and going ---------------------------------------------------------------------------------------------
 
@@ -275,16 +279,22 @@ class Chat:
             raise errors.BAD_COMMAND.because("connect was said before")
         identity = await self.identify(session, command)
         await self.admit(session, identity)
-        personal = rules.personal_room(identity.user)
-        wish = command.subs.get(personal, Subscribe(personal))
-        subscribed = await self._enter(session, wish, Subscription(server_side=True))
+        subs = {} if session.home else await self._enter_personal(session, command, identity)
+        if session.open:
+            self.hub.welcome(session)
         return Connected(
             client=session.id,
             version=__version__,
             ping_s=int(self.settings.heartbeat.interval) or 1,
             ttl_s=self._ttl(identity.expires_at),
-            subs={personal: subscribed},
+            subs=subs,
         )
+
+    async def _enter_personal(self, session: Session, command: Connect, identity: Identity) -> dict[str, Subscribed]:
+        """Subscribe a client to its user's own channel; a plain client reads its one room and nothing else."""
+        personal = rules.personal_room(identity.user)
+        wish = command.subs.get(personal) or Subscribe(personal)
+        return {personal: await self._enter(session, wish, Subscription(server_side=True))}
 
     async def identify(self, session: Session, command: Connect) -> Identity:
         """Who this is: by the token given now, by what the handshake brought, or in open mode by its own word.
@@ -308,28 +318,9 @@ class Chat:
         """
         if self.revocations.covers(identity, self.now()):
             raise errors.REVOKED
-        entry = Registration(identity.user, session.id, self.lease(), session.ip, session.since, session.door)
         session.identity = identity
-        if not await self.store.register(entry, self._limits.connections_per_user):
+        if not await self.store.register(self._registration(session), self._limits.connections_per_user):
             raise errors.CONNECTION_LIMIT.because(f"more than {self._limits.connections_per_user} connections")
-        if session.open:
-            self.hub.welcome(session)
-
-    async def take_seat(self, session: Session, identity: Identity) -> None:
-        """A plain client comes in: it is who the handshake says, and enters its room, without being asked.
-
-        Raises:
-            Reject, Disconnect: as `connect` and `subscribe`.
-        """
-        await self.admit(session, identity)
-        wish = Subscribe(session.home)
-        self._may_enter(session, session.home, invited=False)
-        await self._enter(session, wish, Subscription())
-        await self.announce(session, wish)
-
-    def end(self, session: Session, goodbye: Disconnect) -> None:
-        """Say goodbye to a client; the rest happens when its socket has gone."""
-        session.close(goodbye)
 
     def lost(self, session: Session, goodbye: Disconnect, network: str) -> None:
         """The socket is gone: nothing more is delivered from here on, and what the cluster knows of it is taken back."""
@@ -339,12 +330,12 @@ class Chat:
         self.hub.remove(session, network)
         self.on_end(session)
         if session.waiting is None:  # else the task that works for it sees to this when it is done
-            self._spawn(self._depart(session))
+            self.spawn(self._depart(session))
 
     async def _depart(self, session: Session) -> None:
         for room in list(session.rooms):
             await self._leave(session, room)
-        if session.identity is not None and session.id not in {s.id for s in self.hub.by_user.get(session.user, ())}:
+        if session.identity is not None:
             user, client = session.user, session.id
             await self._do_or_owe((client, ""), lambda: self.store.unregister(user, client))
 
@@ -373,20 +364,16 @@ class Chat:
 
     async def register_anew(self) -> None:
         """Our lease had ended, and others may have taken us for dead: say again who is here, and where."""
-        present: dict[str, list[Session]] = {}
-        for session in self.hub.sessions():
-            if session.state is not State.READY or session.identity is None:
-                continue
-            await self.store.unregister(session.user, session.id)
-            entry = Registration(session.user, session.id, self.lease(), session.ip, session.since, session.door)
-            await self.store.register(entry, 0)
-            for room in session.rooms:
-                present.setdefault(room, []).append(session)
-        rooms = {room: members for room, members in present.items() if self._rules(room).presence}
-        await self.store.enter_rooms(self.lease(), list(rooms))
-        for room, members in rooms.items():
-            for session in members:
-                await self._be_present(session, room)
+        self._entered.clear()
+        here = [session for session in self.hub.sessions() if session.state is State.READY]
+        for start in range(0, len(here), AT_ONCE):
+            await asyncio.gather(*(self._register_anew(session) for session in here[start : start + AT_ONCE]))
+
+    async def _register_anew(self, session: Session) -> None:
+        await self.store.unregister(session.user, session.id)
+        await self.store.register(self._registration(session), 0)
+        for room in list(session.rooms):
+            await self.announce(session, Subscribe(room))
 
     # --- rooms --------------------------------------------------------------------------------------------------------
 
@@ -407,17 +394,13 @@ class Chat:
             raise errors.BAD_REQUEST.because("tag filters are not offered")
         expires_at = await self._invitation(session, command)
         self._may_enter(session, room, invited=bool(command.token))
-        return await self._enter(
-            session, command, Subscription(join_leave=command.join_leave, expires_at=expires_at)
-        )
+        return await self._enter(session, command, Subscription(join_leave=command.join_leave, expires_at=expires_at))
 
     async def _invitation(self, session: Session, command: Subscribe) -> float | None:
         """When the subscription token ends, in Unix seconds; None: never, or there is none."""
         if not command.token:
             return None
-        return await self.verifier.subscription(
-            command.token, user=session.user, client=session.id, room=command.room
-        )
+        return await self.verifier.subscription(command.token, user=session.user, client=session.id, room=command.room)
 
     async def _enter(self, session: Session, wish: Subscribe, subscription: Subscription) -> Subscribed:
         """Become a reader of a room: first the feed, then what was missed, and nothing is lost in between."""
@@ -467,19 +450,19 @@ class Chat:
     async def announce(self, session: Session, command: Subscribe) -> None:
         """Enter a fresh reader among those present. It follows the reply, for its own join comes back to it."""
         room = command.room
-        if room not in session.rooms or not self._rules(room).presence or room.startswith("#"):
-            return
-
-        async def enter() -> None:
-            if session.open and room in session.rooms:
-                await self.store.enter_rooms(self.lease(), [room])
-                await self._be_present(session, room)
-
-        await self._do_or_owe((session.id, room), enter)
+        if self._presence_kept(room):
+            await self._do_or_owe((session.id, room), lambda: self._be_present(session, room))
 
     async def _be_present(self, session: Session, room: str) -> None:
-        announce_to = self._announce_to(room)
-        await self.store.join(room, self.lease(), session.user, session.id, self._info(session), announce_to)
+        if not session.open or room not in session.rooms:
+            return
+        lease = self.lease()
+        if room not in self._entered:
+            await self.store.enter_rooms(lease, [room])
+            self._entered.add(room)
+            if room not in session.rooms:  # put out meanwhile
+                return
+        await self.store.join(room, lease, session.user, session.id, self._info(session), self.announce_to(room))
 
     async def unsubscribe(self, session: Session, command: Unsubscribe) -> Unsubscribed:
         if not command.room:
@@ -494,29 +477,26 @@ class Chat:
         session.unsubscribed(room, code, reason)
         await self._leave(session, room)
         if session.home == room:
-            self.end(session, errors.KICKED.because(reason))
+            session.close(errors.KICKED.because(reason))
 
     async def _leave(self, session: Session, room: str) -> None:
-        last = self._out(session, room)
-        rules_ = self._rules(room)
-        if not rules_.presence or room.startswith("#"):
-            return
-        client, lease, announce_to = session.id, self.lease(), self._announce_to(room)
+        self._out(session, room)
+        if self._presence_kept(room):
+            await self._do_or_owe((session.id, room), lambda: self._be_gone(session, room))
 
-        async def tell() -> None:
-            await self.store.leave(room, lease, announce_to, client)
-            if last and room not in self.hub.rooms:
-                await self.store.leave_rooms(lease, [room])
+    async def _be_gone(self, session: Session, room: str) -> None:
+        lease = self.lease()
+        await self.store.leave(room, lease, self.announce_to(room), session.id)
+        if room not in self.hub.rooms:
+            # No await between these two lines: whoever joins next notes the room anew, and after this in the pipeline.
+            self._entered.discard(room)
+            await self.store.leave_rooms(lease, [room])
 
-        await self._do_or_owe((client, room), tell)
-
-    def _out(self, session: Session, room: str) -> bool:
-        """Stop reading; True when nobody here reads the room any more."""
-        if room not in session.rooms:
-            return False
-        last = self.hub.leave(session, room)
-        self.store.feed.unwatch(room)
-        return last
+    def _out(self, session: Session, room: str) -> None:
+        """Stop reading, here and now."""
+        if room in session.rooms:
+            self.hub.leave(session, room)
+            self.store.feed.unwatch(room)
 
     def lost_history(self, delivery: Delivery) -> None:
         """A room's readers cannot be brought up to date: SDKs are told to subscribe again, which recovers or says so."""
@@ -527,9 +507,9 @@ class Chat:
         for session in list(room.sessions()):
             subscription = session.rooms[delivery.room]
             if subscription.server_side:
-                self.end(session, errors.INSUFFICIENT_STATE)
+                session.close(errors.INSUFFICIENT_STATE)
             elif not session.home:
-                self._spawn(self.put_out(session, delivery.room, *errors.UNSUBSCRIBED_INSUFFICIENT_STATE))
+                self.spawn(self.put_out(session, delivery.room, *errors.UNSUBSCRIBED_INSUFFICIENT_STATE))
         self.hub.begin_anew(delivery.room, delivery.lost.top.offset)
 
     # --- messages -----------------------------------------------------------------------------------------------------
@@ -630,11 +610,11 @@ class Chat:
         identity = session.identity
         grace = GRACE_S if not session.home else 0.0
         if identity is not None and identity.expires_at is not None and identity.expires_at + grace <= now:
-            self.end(session, errors.CONNECTION_EXPIRED)
+            session.close(errors.CONNECTION_EXPIRED)
             return
         for room, subscription in list(session.rooms.items()):
             if subscription.expires_at is not None and subscription.expires_at + GRACE_S <= now:
-                self._spawn(self.put_out(session, room, *errors.UNSUBSCRIBED_EXPIRED))
+                self.spawn(self.put_out(session, room, *errors.UNSUBSCRIBED_EXPIRED))
 
     def forget_quiet_speakers(self) -> None:
         """Let go of users' allowances that are full again."""
@@ -644,7 +624,7 @@ class Chat:
     # --- small questions ----------------------------------------------------------------------------------------------
 
     @property
-    def _limits(self) -> Any:
+    def _limits(self) -> Limits:
         return self.settings.limits
 
     def _rules(self, room: str) -> RoomRules:
@@ -661,7 +641,14 @@ class Chat:
     def _ttl(self, expires_at: float | None) -> int | None:
         return None if expires_at is None else max(1, int(expires_at - self.now()))
 
-    def _announce_to(self, room: str) -> int:
+    def _registration(self, session: Session) -> Registration:
+        return Registration(session.user, session.id, self.lease(), session.ip, session.since, session.door)
+
+    def _presence_kept(self, room: str) -> bool:
+        return not room.startswith("#") and self._rules(room).presence
+
+    def announce_to(self, room: str) -> int:
+        """Up to how many present joins and leaves are announced in `room`; -1: not at all."""
         rules_ = self._rules(room)
         return rules_.announce_up_to if rules_.join_leave else -1
 

@@ -49,7 +49,15 @@ class Kick:
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """A revocation was written down: load it, and close whoever it covers."""
+    """A token, or all tokens of a user until now, no longer count: a row of auth.Revocations, see there.
+
+    The asker has written it down before; each node takes it in and closes whoever it covers.
+    """
+
+    kind: str
+    id: str
+    until: float
+    issued_before: float = 0.0
 
 
 Question: TypeAlias = Status | Who | Rooms | Kick | Revoke

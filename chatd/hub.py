@@ -143,7 +143,6 @@ class Hub:
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self.shards = [Shard() for _ in range(SHARDS)]
         self.rooms: dict[str, Room] = {}
-        self.by_user: dict[str, list[Session]] = {}
         self.by_network: dict[str, int] = {}
         self.unknown: dict[Session, float] = {}
         self.size = 0
@@ -169,7 +168,6 @@ class Hub:
         """It has said who it is."""
         self.unknown.pop(session, None)
         session.state = State.READY
-        self.by_user.setdefault(session.user, []).append(session)
 
     def remove(self, session: Session, network: str) -> None:
         """Its socket is gone. Its rooms are left one by one with `leave`."""
@@ -180,11 +178,6 @@ class Hub:
         self.by_network[network] -= 1
         if not self.by_network[network]:
             del self.by_network[network]
-        mates = self.by_user.get(session.user, [])
-        if session in mates:
-            mates.remove(session)
-        if not mates:
-            self.by_user.pop(session.user, None)
 
     def sessions(self) -> Iterator[Session]:
         for shard in self.shards:

@@ -44,9 +44,7 @@ def may_enter(
         raise PERMISSION_DENIED.because("this room needs an invitation: a subscription token, or a `rooms` claim")
 
 
-def may_post(
-    identity: Identity, room: str, *, public: bool, joined: bool, matches: Callable[[str, str], bool]
-) -> None:
+def may_post(identity: Identity, room: str, *, public: bool, joined: bool, matches: Callable[[str, str], bool]) -> None:
     """Refuse whoever may not write into `room`; `joined`: this connection is in the room already.
 
     Raises:

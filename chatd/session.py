@@ -57,9 +57,7 @@ class Subscription:
 
     __slots__ = ("expires_at", "held", "join_leave", "server_side")
 
-    def __init__(
-        self, *, join_leave: bool = False, server_side: bool = False, expires_at: float | None = None
-    ) -> None:
+    def __init__(self, *, join_leave: bool = False, server_side: bool = False, expires_at: float | None = None) -> None:
         self.join_leave = join_leave
         self.server_side = server_side
         self.expires_at = expires_at
@@ -134,6 +132,12 @@ class Session:
     @property
     def open(self) -> bool:
         return self.state is not State.CLOSED
+
+    def ends(self, now: float) -> bool:
+        """Whether its token, or a subscription's, has ended by Unix second `now`."""
+        if self.identity is not None and self.identity.expires_at is not None and self.identity.expires_at <= now:
+            return True
+        return any(s.expires_at is not None and s.expires_at <= now for s in self.rooms.values())
 
     def send(self, frame: bytes, *, droppable: bool = False) -> Disconnect | None:
         """Write a frame, unless too much waits already. Never waits itself.

@@ -1,11 +1,11 @@
 """The store: Redis or Valkey, always. Here, and only here, redis-py is known.
 
-    keys      the names of everything that is kept
-    connect   from a URL to the servers behind it: standalone, Sentinel, Cluster
-    scripts   many callers, one pipeline
-    *.lua     what must happen as one step; KEYS, ARGV and the reply stand at the head of each
-    redis     Store: messages, presence, registry, leases, control, in chatd's words
-    tail      how one room's feed stays in order and without a gap; pure
-    feed      Feed: one subscription per node, gaps filled from history
-    embedded  a private Valkey for those who have none
+keys      the names of everything that is kept
+connect   from a URL to the servers behind it: standalone, Sentinel, Cluster
+scripts   many callers, one pipeline
+*.lua     what must happen as one step; KEYS, ARGV and the reply stand at the head of each
+redis     Store: messages, presence, registry, leases, control, in chatd's words
+tail      how one room's feed stays in order and without a gap; pure
+feed      Feed: one subscription per node, gaps filled from history
+embedded  a private Valkey for those who have none
 """

@@ -210,9 +210,7 @@ class Store:
 
     async def purge(self, lease: str) -> int:
         """Take all of a dead node's connections out of the registry, shard by shard (purge.lua)."""
-        counts = [
-            await self.batch.script(PURGE, [self.keys.registry(n)], (lease,)) for n in range(REGISTRY_SHARDS)
-        ]
+        counts = [await self.batch.script(PURGE, [self.keys.registry(n)], (lease,)) for n in range(REGISTRY_SHARDS)]
         return sum(counts)
 
     # --- leases -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,25 @@
+"""chatd: the chat server you pip install.
+
+The map of the house. A message comes in through transport, wire, chat and rules to the store; the store's feed brings
+it back to every node, and hub, session and transport bring it out:
+
+    in     socket > transport > wire.decode > chat (a row) > rules > store.publish
+    out    store.feed > node's feed loop > hub.fan_out (frames, once) > session > transport > socket
+    admin  shell > cli > control > store.request > node > hub, session
+
+    model, errors     values: commands, results, events; refusals and goodbyes
+    settings          every option, once
+    names, rules      what may be called what, who may do what; pure
+    frames, wire      bytes of WebSocket, bytes of the two doors' languages
+    auth              tokens to identities
+    session, hub      who is here, and in which room; fan-out
+    chat              what each command does
+    control           what an operator may ask
+    reaper            the quiet, the expired and the dead
+    node              one daemon: owns every task
+    store             Redis or Valkey; the only place that knows redis-py
+    transport, web    the socket, the doors
+    telemetry, cli    what operators see
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,345 @@
+"""Node: one daemon. It owns every task and tells the story: start, run, drain, stop.
+
+The parts do the work and do not know the Node; it puts them together, keeps the lease that says to the others that we
+live, and holds the one loop that feeds the hub. Signals, files and sockets are for whoever starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import secrets
+from collections.abc import Callable, Coroutine
+from math import ceil
+from time import time
+from typing import Any, Final, Protocol
+
+import structlog
+
+from . import __version__, auth
+from .auth import Revocation, Revocations, Verifier
+from .chat import Chat
+from .errors import SHUTDOWN
+from .hub import Hub
+from .reaper import Reaper
+from .respond import Responder
+from .session import Session
+from .settings import Settings
+from .store.errors import StoreError
+from .store.redis import Store
+from .telemetry import Meters
+
+log = structlog.get_logger("chatd")
+
+# A probe a second; after three unheard the feed is not live, and /readyz says so.
+PROBE_S: Final = 1.0
+DEAF_S: Final = 3.0
+# How often the event loop's lateness is measured: often enough to meet a stall of 100 ms.
+LAG_S: Final = 0.1
+# Goodbyes go out in steps of this length, and not fewer at a time than this.
+DRAIN_STEP_S: Final = 0.1
+DRAIN_BATCH: Final = 20
+# After the goodbyes, clients have this long to answer them, and the store to be told who has left.
+FAREWELL_S: Final = 3.0
+
+
+class Listener(Protocol):
+    """The sockets people come in by."""
+
+    @property
+    def address(self) -> str: ...
+
+    async def start(self) -> None: ...
+
+    def sweep(self, now: float) -> None:
+        """Cut what has been shaking hands, or saying goodbye, for too long by loop second `now`."""
+
+    async def close(self) -> None:
+        """Accept nobody any more; who is in stays."""
+
+    async def stop(self) -> None: ...
+
+
+class Node:
+    """One running chatd.
+
+    Attributes:
+        id: unique in the cluster, and new at every start.
+        state: "starting", "ready", "draining" or "stopped".
+    """
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        loop = asyncio.get_running_loop()
+        self.id = secrets.token_hex(4)
+        self.state = "starting"
+        self.settings = settings
+        self.store = store
+        self.meters = Meters()
+        self.hub = Hub()
+        self.clock: Callable[[], float] = loop.time
+        self.chat = Chat(
+            settings,
+            self.hub,
+            store,
+            verifier(settings),
+            Revocations(),
+            lease=lambda: self.lease,
+            spawn=self.spawn,
+            clock=self.clock,
+            now=time,
+        )
+        self.reaper = Reaper(
+            self.hub,
+            self.chat,
+            store,
+            self.meters,
+            clock=self.clock,
+            now=time,
+            held_since=lambda: self._held_since,
+        )
+        self.responder = Responder(self, self.hub, self.chat, store, self.meters)
+        self.hub.on_round = self.meters.fan_out.observe
+        self.chat.on_end = self._ended
+        self.listener: Listener | None = None
+        self._life = 1
+        self._held_since: float | None = None
+        self._started_at = self.clock()
+        self._stop = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._errands: set[asyncio.Task[None]] = set()
+
+    # --- the story ----------------------------------------------------------------------------------------------------
+
+    async def run(self, listener: Listener, *also: Coroutine[Any, Any, None]) -> None:
+        """Serve until `stop` is called; returns when everybody has been told to come back elsewhere.
+
+        Args:
+            also: what must run as long as we do, such as watching over an embedded store.
+        Raises:
+            StoreError: the store could not be reached at the start.
+        """
+        self.listener = listener
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            running = [tasks.create_task(job, name=name) for name, job in self._jobs(also)]
+            try:
+                await self._begin()
+                await listener.start()
+                self._settle_down()
+                await self._stop.wait()
+                await self.drain(listener)
+            finally:
+                for task in running:
+                    task.cancel()
+                self.state = "stopped"
+
+    def _jobs(self, also: tuple[Coroutine[Any, Any, None], ...]) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        return [
+            ("feed", self.store.feed.run()),
+            ("fan-out", self.hub.run()),
+            ("deliveries", self._feed_hub()),
+            ("lease", self._keep_lease()),
+            ("probe", self._probe()),
+            ("lag", self._measure_lag()),
+            ("seconds", self._each_second()),
+            ("wheel", self.reaper.turn_wheel()),
+            ("clocks", self.reaper.look_at_clocks()),
+            ("undertaker", self.reaper.bury_the_dead()),
+            *(("also", job) for job in also),
+        ]
+
+    async def _begin(self) -> None:
+        """Become part of the cluster, and hear ourselves, before anybody is let in."""
+        self.store.serve(lambda: self.lease, self.responder.respond)
+        await self._enroll()
+        await self._load_revocations()
+        for sentence in await self.chat.verifier.read_key_sets():
+            log.error("keys not read", problem=sentence)
+        await self.store.feed.probe(self.id)
+        while self.unready():
+            await asyncio.sleep(0.005)
+
+    def _settle_down(self) -> None:
+        self.state = "ready"
+        # What has been made until now lives as long as we do: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        log.info("ready", node=self.id, address=self.address, version=__version__)
+
+    def stop(self) -> None:
+        """Begin to drain; a second call changes nothing."""
+        self._stop.set()
+
+    async def drain(self, listener: Listener) -> None:
+        """Let nobody in, tell everybody to come back elsewhere, a few at a time, and take leave of the cluster."""
+        self.state = "draining"
+        log.info("draining", connections=self.hub.size)
+        await listener.close()
+        leaving = list(self.hub.sessions())
+        batch = max(DRAIN_BATCH, ceil(len(leaving) * DRAIN_STEP_S / max(self.settings.server.drain, DRAIN_STEP_S)))
+        for start in range(0, len(leaving), batch):
+            for session in leaving[start : start + batch]:
+                session.close(SHUTDOWN)
+            await asyncio.sleep(DRAIN_STEP_S)
+        await self._farewell()
+        await listener.stop()
+        try:
+            await self.reaper.bury(self.lease)
+        except StoreError as error:
+            log.warning("left without notice; another node will clear up", error=str(error))
+        log.info("stopped", node=self.id)
+
+    async def _farewell(self) -> None:
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                while self.hub.size or self._errands:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            log.info("some clients did not answer the goodbye", connections=self.hub.size)
+
+    def reload(self, settings: Settings) -> None:
+        """Take over new limits, keys, origins and room rules; what needs a restart stays as it is."""
+        self.settings = self.chat.settings = settings
+        self.chat.verifier = verifier(settings)
+        log.info("settings reloaded")
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def spawn(self, errand: Coroutine[Any, Any, None]) -> None:
+        """Have a short errand done; a bug in one is logged and hurts nobody else."""
+        assert self._tasks is not None, "errands come from sessions, and those only while we run"
+        task = self._tasks.create_task(_guarded(errand), name="errand")
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def _feed_hub(self) -> None:
+        while True:
+            deliveries = await self.store.feed.deliveries()
+            self.hub.deliver(deliveries)
+            for delivery in deliveries:
+                if delivery.lost is not None:
+                    self.chat.lost_history(delivery)
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.cluster.renew)
+            try:
+                if not await self.store.renew(self.lease, self._lease_ms, self._card()):
+                    await self._come_back()
+                self._held_since = self._held_since or self.clock()
+                await self.chat.settle()
+                await self._load_revocations()
+            except StoreError as error:
+                self._held_since = None
+                log.warning("lease not renewed", error=str(error))
+
+    async def _come_back(self) -> None:
+        """We were away for longer than our lease: go on under a new one, so that whoever buries the old does not hurt."""
+        log.warning("lease had ended; registering anew", node=self.id)
+        self._life += 1
+        await self._enroll()
+        await self.chat.register_anew()
+
+    async def _enroll(self) -> None:
+        await self.store.enroll(self.lease, self._lease_ms, self._card())
+        self._held_since = self.clock()
+
+    async def _load_revocations(self) -> None:
+        rows = [Revocation(*row) for row in await self.store.revocations(time())]
+        if closed := self.responder.void(rows):
+            log.warning("connections closed for revocations heard of late", closed=closed)
+
+    async def _probe(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE_S)
+            try:
+                await self.store.feed.probe(self.id)
+            except StoreError as error:
+                log.warning("store does not answer", error=str(error))
+
+    async def _measure_lag(self) -> None:
+        while True:
+            due = self.clock() + LAG_S
+            await asyncio.sleep(LAG_S)
+            self.meters.loop_lag.observe(max(0.0, self.clock() - due))
+
+    async def _each_second(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            now = self.clock()
+            self.meters.messages_in.sample(now, self.chat.messages_in)
+            self.meters.messages_out.sample(now, self.hub.delivered)
+            if self.listener is not None:
+                self.listener.sweep(now)
+
+    # --- what others ask ----------------------------------------------------------------------------------------------
+
+    @property
+    def lease(self) -> str:
+        """Under which we stand in the cluster; another after we have been given up for dead."""
+        return f"{self.id}.{self._life}"
+
+    @property
+    def address(self) -> str:
+        return self.listener.address if self.listener is not None else ""
+
+    def uptime_s(self) -> float:
+        return self.clock() - self._started_at
+
+    def unready(self) -> str:
+        """Why nobody should be sent here now; "" when all is well."""
+        if self.state in ("draining", "stopped"):
+            return self.state
+        if self.store.batch.round_trip_s is None:
+            return "the store does not answer"
+        deaf = self.store.feed.silent_for(self.clock())
+        return "" if deaf < DEAF_S else "the feed from the store is silent"
+
+    @property
+    def _lease_ms(self) -> int:
+        return int(self.settings.cluster.lease * 1000)
+
+    def _card(self) -> dict[str, object]:
+        """What the others can read of us without asking."""
+        return {"id": self.id, "address": self.address, "version": __version__, "state": self.state}
+
+    def _ended(self, session: Session) -> None:
+        goodbye = session.goodbye
+        code = goodbye.code if goodbye is not None else 1006
+        self.meters.closed[code] += 1
+        log.info(
+            "connection ended",
+            client=session.id,
+            user=session.user,
+            ip=session.ip,
+            door=session.door.value,
+            code=code,
+            reason=goodbye.reason if goodbye is not None else "",
+            seconds=round(time() - session.since, 3),
+        )
+
+
+def verifier(settings: Settings) -> Verifier:
+    """The verifier that the settings describe.
+
+    Raises:
+        ValueError: a key cannot be used.
+    """
+    keys = [
+        auth.Key(k.kid, k.algorithm, k.secret_bytes, k.public_key, k.jwks_file or None, k.jwks_url or None)
+        for k in settings.auth.keys
+    ]
+    return Verifier(
+        keys,
+        audience=settings.auth.audience,
+        issuer=settings.auth.issuer,
+        leeway=settings.auth.leeway,
+        display_name=settings.limits.display_name,
+    )
+
+
+async def _guarded(errand: Coroutine[Any, Any, None]) -> None:
+    try:
+        await errand
+    except Exception:
+        log.exception("errand failed")

@@ -1,0 +1,156 @@
+"""What finds the quiet, the expired and the dead: silent sockets on this node, dead nodes in the cluster.
+
+The heartbeat is a timing wheel whose slots are the hub's shards: each tick pings one shard and looks at the answers of
+another that was pinged a timeout ago. So there is no timer per connection, and nothing to keep beside the shards.
+
+Who is silent or expired is decided in plain functions of (shard, now). What follows for the one concerned is chat's and
+the store's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from math import ceil
+from typing import Final
+
+import structlog
+
+from .chat import Chat
+from .errors import NO_PONG, STALE
+from .hub import SHARDS, Hub, Shard
+from .session import Session
+from .store.errors import StoreError
+from .store.redis import Store
+from .telemetry import Meters
+
+log = structlog.get_logger("chatd")
+
+# Sockets written to, or looked at, between two looks at the event loop.
+AT_ONCE: Final = 500
+
+
+def silent(shard: Shard, now: float, timeout: float) -> list[Session]:
+    """Those of `shard` that have given no sign of life for `timeout` seconds since they were pinged; loop seconds."""
+    return [s for s in shard.sessions.values() if s.pinged_at and s.heard_at < s.pinged_at <= now - timeout]
+
+
+def overdue(unknown: dict[Session, float], now: float) -> list[Session]:
+    """Those of `unknown`, which is in order of time, that should have said who they are by `now`."""
+    late = []
+    for session, known_by in unknown.items():
+        if known_by > now:
+            break
+        late.append(session)
+    return late
+
+
+class Reaper:
+    """See the head of this file.
+
+    Args:
+        clock: loop time in seconds; `now`: Unix time in seconds.
+        held_since: loop second since which our own lease has been held without a break; None: it is not held.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        chat: Chat,
+        store: Store,
+        meters: Meters,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        held_since: Callable[[], float | None],
+    ) -> None:
+        self.hub = hub
+        self.chat = chat
+        self.store = store
+        self.meters = meters
+        self._clock = clock
+        self._now = now
+        self._held_since = held_since
+        self._hand = 0
+
+    # --- this node's sockets ------------------------------------------------------------------------------------------
+
+    async def turn_wheel(self) -> None:
+        """Ping every session once an interval, and close those that stay silent, until cancelled."""
+        while True:
+            heartbeat = self.chat.settings.heartbeat
+            tick = heartbeat.interval / SHARDS
+            await asyncio.sleep(tick)
+            await self.tick(ceil(heartbeat.timeout / tick), heartbeat.timeout)
+
+    async def tick(self, lag: int, timeout: float) -> None:
+        """One step of the wheel: ping the shard under the hand; judge the one pinged `lag` ticks ago."""
+        pinged = list(self.hub.shards[self._hand % SHARDS].sessions.values())
+        for start in range(0, len(pinged), AT_ONCE):
+            now = self._clock()
+            for session in pinged[start : start + AT_ONCE]:
+                self._ping(session, now)
+            await asyncio.sleep(0)
+        # With a timeout as long as the interval the two shards are the same, a whole turn apart.
+        for session in silent(self.hub.shards[(self._hand - lag) % SHARDS], self._clock(), timeout):
+            self.meters.reaped["silent"] += 1
+            session.close(NO_PONG)
+        self._hand += 1
+
+    def _ping(self, session: Session, now: float) -> None:
+        if session in self.hub.unknown or not session.open:
+            return
+        if not session.pinged_at:
+            session.pinged_at = now
+        if (goodbye := session.send(session.codec.heartbeat)) is not None:
+            session.close(goodbye)
+
+    async def look_at_clocks(self) -> None:
+        """Once a second: who should have said who they are, and whose token or subscription has ended."""
+        while True:
+            await asyncio.sleep(1.0)
+            for session in overdue(self.hub.unknown, self._clock()):
+                self.meters.reaped["unknown"] += 1
+                self.hub.unknown.pop(session, None)
+                session.close(STALE)
+            now = self._now()
+            for shard in self.hub.shards:
+                for session in list(shard.sessions.values()):
+                    if session.ends(now):
+                        self.chat.expire(session, now)
+                await asyncio.sleep(0)
+            self.chat.forget_quiet_speakers()
+
+    # --- the cluster's nodes ------------------------------------------------------------------------------------------
+
+    async def bury_the_dead(self) -> None:
+        """Claim nodes whose lease has ended and clear up after them, until cancelled."""
+        cluster = self.chat.settings.cluster
+        while True:
+            await asyncio.sleep(cluster.renew)
+            if not may_judge(self._held_since(), self._clock(), cluster.lease):
+                continue
+            try:
+                while (lease := await self.store.claim()) is not None:
+                    await self.bury(lease)
+            except StoreError as error:
+                log.warning("dead nodes not looked for", error=str(error))
+
+    async def bury(self, lease: str) -> None:
+        """Take everything that stands under `lease` out of presence and registry; each leave is announced once."""
+        rooms = await self.store.rooms_of(lease)
+        left = 0
+        for room in rooms:
+            left += await self.store.leave(room, lease, self.chat.announce_to(room))
+        connections = await self.store.purge(lease)
+        await self.store.bury(lease)
+        self.meters.reaped["node"] += 1
+        log.warning("dead node buried", lease=lease, connections=connections, rooms=len(rooms), leaves=left)
+
+
+def may_judge(held_since: float | None, now: float, lease: float) -> bool:
+    """Whether a node may take others for dead: not before it has held its own lease for a whole lease without a break.
+
+    After an outage of the store all leases have ended; whoever comes back first must not bury everybody else.
+    """
+    return held_since is not None and now - held_since >= lease

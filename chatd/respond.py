@@ -1,0 +1,174 @@
+"""What this node answers when an operator asks, and does when he acts: control's questions, one function each.
+
+Everything here is done at once, on what the hub knows; nothing waits. Who carries questions and answers is the store's
+business, and how the nodes' answers are put together is control's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_network
+from typing import Protocol
+
+from . import __version__, control, errors, rules
+from .auth import Revocation
+from .chat import Chat
+from .control import Kick, Object, Revoke, Rooms, Status, Who
+from .hub import Hub
+from .session import Session, State
+from .store.redis import Store
+from .telemetry import Meters, resident_bytes
+
+# A token without an end of its own is void for this long after it was revoked: ten years.
+FOR_EVER_S = 10 * 365 * 86400.0
+
+
+class Health(Protocol):
+    """What the node knows of itself."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+    def uptime_s(self) -> float: ...
+
+    def unready(self) -> str: ...
+
+
+class Responder:
+    """Answers for one node."""
+
+    def __init__(self, node: Health, hub: Hub, chat: Chat, store: Store, meters: Meters) -> None:
+        self.node = node
+        self.hub = hub
+        self.chat = chat
+        self.store = store
+        self.meters = meters
+
+    def respond(self, question: control.Question) -> Object:
+        match question:
+            case Status():
+                return self.status()
+            case Who():
+                return {"connections": [self.describe(session) for session in self.matching(question)]}
+            case Rooms():
+                return {"rooms": {name: dict(self.present(name)) for name in self.public_rooms()}}
+            case Kick():
+                return self.kick(question)
+            case Revoke():
+                return self.revoke(question)
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def status(self) -> Object:
+        meters, store = self.meters, self.store
+        sessions = list(self.hub.sessions())
+        rtt = store.batch.round_trip_s
+        return {
+            "rooms": list(self.public_rooms()),
+            "node": {
+                "id": self.node.id,
+                "name": self.chat.settings.cluster.name,
+                "address": self.node.address,
+                "state": self.node.state,
+                "version": __version__,
+                "uptime_s": round(self.node.uptime_s(), 1),
+                "connections": len(sessions),
+                "connections_max": self.chat.settings.limits.connections,
+                "users": len({session.user for session in sessions if session.identity is not None}),
+                "rss_bytes": (rss := resident_bytes()),
+                "bytes_per_connection": rss // len(sessions) if sessions else None,
+                "queued_bytes": sum(session.link.buffered() for session in sessions),
+                "loop_lag_p99_ms": round(meters.loop_lag.quantile(0.99) * 1000, 2),
+                "fan_out_p50_ms": round(meters.fan_out.quantile(0.5) * 1000, 3),
+                "fan_out_p99_ms": round(meters.fan_out.quantile(0.99) * 1000, 3),
+                "messages_in_per_s": round(meters.messages_in.per_second(), 1),
+                "messages_out_per_s": round(meters.messages_out.per_second(), 1),
+                "closed": {str(code): count for code, count in sorted(meters.closed.items())},
+                "store": {
+                    "rtt_ms": None if rtt is None else round(rtt * 1000, 2),
+                    "feed": self.node.unready() or "live",
+                },
+            },
+        }
+
+    def describe(self, session: Session) -> Object:
+        return {
+            "id": session.id,
+            "user": session.user,
+            "name": session.identity.name if session.identity is not None else "",
+            "node": self.node.id,
+            "ip": session.ip,
+            "rooms": sorted(room for room in session.rooms if not room.startswith("#")),
+            "since": round(session.since, 3),
+            "door": session.door.value,
+            "queued_bytes": session.link.buffered(),
+        }
+
+    def public_rooms(self) -> Iterator[str]:
+        """The rooms people talk in; a user's own channel is not one."""
+        return (name for name in self.hub.rooms if not name.startswith("#"))
+
+    def present(self, room: str) -> Counter[str]:
+        return Counter(session.user for session in self.hub.rooms[room].sessions())
+
+    def matching(self, who: Who) -> Iterator[Session]:
+        networks = [ip_network(who.address, strict=False)] if who.address else []
+        for session in self.hub.sessions():
+            if (
+                session.state is State.READY
+                and (not who.room or who.room in session.rooms)
+                and (not who.user or who.user == session.user)
+                and (not networks or rules.within(session.ip, networks))
+            ):
+                yield session
+
+    # --- acting -------------------------------------------------------------------------------------------------------
+
+    def kick(self, kick: Kick) -> Object:
+        """Throw out whoever matches; `tokens` are the revocations that the asker is to write down, with `revoke`."""
+        goodbye = errors.KICKED.because(kick.reason) if kick.reason else errors.KICKED
+        hit = [
+            session
+            for session in self.matching(Who(room=kick.room, address=kick.address))
+            if not kick.target or kick.target in (session.user, session.id)
+        ]
+        for session in hit:
+            if kick.room:
+                reason = kick.reason or errors.UNSUBSCRIBED_BY_SERVER[1]
+                self.chat.spawn(self.chat.put_out(session, kick.room, errors.UNSUBSCRIBED_BY_SERVER[0], reason))
+            else:
+                session.close(goodbye)
+        tokens = sorted({self._void(session) for session in hit}) if kick.revoke else []
+        return {"closed": len(hit), "tokens": tokens}
+
+    def _void(self, session: Session) -> Revocation:
+        identity = session.identity
+        assert identity is not None, "only known sessions match"
+        until = identity.expires_at or self.chat.now() + FOR_EVER_S
+        if identity.token_id is not None:
+            return Revocation("token", identity.token_id, until)
+        return Revocation("user", identity.user, until, self.chat.now())
+
+    def revoke(self, revoke: Revoke) -> Object:
+        """Take the revocation in and close whoever it covers."""
+        return {"closed": self.void([Revocation(revoke.kind, revoke.id, revoke.until, revoke.issued_before)])}
+
+    def void(self, rows: Iterable[Revocation]) -> int:
+        """Take revocations in; how many connections had to be closed for them."""
+        fresh = set(rows).difference(self.chat.revocations.entries())
+        if not fresh:
+            return 0
+        self.chat.revocations.load(fresh)
+        now, closed = self.chat.now(), 0
+        for session in self.hub.sessions():
+            if session.identity is not None and session.open and self.chat.revocations.covers(session.identity, now):
+                session.close(errors.REVOKED)
+                closed += 1
+        return closed

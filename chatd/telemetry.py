@@ -1,0 +1,167 @@
+"""What chatd says of itself: its log, and the numbers behind /metrics and `chatd status`.
+
+On the hot path a number is a plain int or one bisect; Prometheus text is made when somebody asks for it. Labels are few
+and fixed: never a user, a room or an address. Logs are for a person on a terminal, JSON lines otherwise, and text that
+users chose is escaped in both.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, MutableMapping
+from typing import Any, Final
+
+import structlog
+
+from .names import printable
+
+# Upper bounds in seconds, from one small room to a room of fifty thousand.
+SECONDS_BOUNDS: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+# Rates are over this many seconds, quantiles over as many samples: what an operator means by "now".
+WINDOW: Final = 10
+SAMPLES: Final = 600
+
+
+class Histogram:
+    """Seconds, counted in buckets since the start, with the latest kept for quantiles."""
+
+    __slots__ = ("counts", "recent", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SECONDS_BOUNDS) + 1)
+        self.total = 0.0
+        self.recent: deque[float] = deque(maxlen=SAMPLES)
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
+        self.total += seconds
+        self.recent.append(seconds)
+
+    def quantile(self, q: float) -> float:
+        """Of the latest samples; 0.0 when there is none."""
+        ordered = sorted(self.recent)
+        return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else 0.0
+
+    def buckets(self) -> Iterator[tuple[str, int]]:
+        """Cumulative, as Prometheus wants them."""
+        reached = 0
+        for bound, count in zip((*map(str, SECONDS_BOUNDS), "+Inf"), self.counts, strict=True):
+            reached += count
+            yield bound, reached
+
+
+class Rate:
+    """How fast a counter moves, over the last WINDOW seconds."""
+
+    __slots__ = ("_samples",)
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque(maxlen=WINDOW + 1)
+
+    def sample(self, now: float, count: int) -> None:
+        self._samples.append((now, count))
+
+    def per_second(self) -> float:
+        if len(self._samples) < 2:
+            return 0.0
+        (began, first), (ended, last) = self._samples[0], self._samples[-1]
+        return (last - first) / (ended - began) if ended > began else 0.0
+
+
+class Meters:
+    """This node's counters. Whoever does a thing counts it; who reads them does not matter to him."""
+
+    def __init__(self) -> None:
+        self.opened: Counter[str] = Counter()  # by door
+        self.closed: Counter[int] = Counter()  # by code
+        self.refused: Counter[int] = Counter()  # handshakes, by HTTP status
+        self.reaped: Counter[str] = Counter()  # by reason
+        self.fan_out = Histogram()
+        self.loop_lag = Histogram()
+        self.messages_in = Rate()
+        self.messages_out = Rate()
+
+
+def metric_lines(families: Iterable[tuple[str, str, str, Iterable[tuple[dict[str, str], float]]]]) -> str:
+    """Prometheus text of (name, type, help, samples) through prometheus-client, which knows the format's corners."""
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.core import Metric
+
+    class Collector:
+        def collect(self) -> Iterator[Metric]:
+            for name, kind, text, samples in families:
+                metric = Metric(name, text, kind)
+                for labels, value in samples:
+                    suffix = "_total" if kind == "counter" else labels.pop("__suffix__", "")
+                    metric.add_sample(name + suffix, labels, value)
+                yield metric
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Collector())  # type: ignore[arg-type]  # a collector is whatever has `collect`
+    return generate_latest(registry).decode()
+
+
+def histogram_samples(histogram: Histogram) -> Iterator[tuple[dict[str, str], float]]:
+    for bound, count in histogram.buckets():
+        yield {"__suffix__": "_bucket", "le": bound}, count
+    yield {"__suffix__": "_sum"}, histogram.total
+    yield {"__suffix__": "_count"}, sum(histogram.counts)
+
+
+def resident_bytes() -> int:
+    """This process's resident memory; 0 where /proc does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * 4096
+    except OSError:
+        return 0
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+
+def configure_log(level: str, form: str, stream: Any = None) -> None:
+    """Set up structlog and the standard library's logging behind it, once, to `stream` (default: stderr).
+
+    Args:
+        level: "debug", "info", "warning", "error".
+        form: "human", "json", or "auto": human on a terminal.
+    """
+    out = stream or sys.stderr
+    human = form == "human" or (form == "auto" and out.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _escape,
+    ]
+    last: list[Any] = (
+        [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        if human
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
+
+
+class _ToStructlog(logging.Handler):
+    """Libraries' warnings in our own form. Their INFO stays out: uvicorn logs paths with their query strings there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+
+
+def _escape(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Make every text harmless on a terminal: users choose names, and terminals obey escape sequences."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isalnum():
+            event[key] = printable(value)
+    return event
