@@ -323,7 +323,7 @@ class Chat:
             raise errors.CONNECTION_LIMIT.because(f"more than {self._limits.connections_per_user} connections")
 
     def lost(self, session: Session, goodbye: Disconnect, network: str) -> None:
-        """The socket is gone: nothing more is delivered from here on, and what the cluster knows of it is taken back."""
+        """The socket is gone: nothing more is delivered, and what the cluster knows of it is taken back."""
         if session.open or session.goodbye is None:
             session.state = State.CLOSED
             session.goodbye = session.goodbye or goodbye
@@ -499,7 +499,7 @@ class Chat:
             self.store.feed.unwatch(room)
 
     def lost_history(self, delivery: Delivery) -> None:
-        """A room's readers cannot be brought up to date: SDKs are told to subscribe again, which recovers or says so."""
+        """A room's readers cannot be brought up to date: SDKs are told to subscribe again and so recover."""
         assert delivery.lost is not None, "called for such deliveries only"
         room = self.hub.rooms.get(delivery.room)
         if room is None:

@@ -310,7 +310,7 @@ class Lost(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """What the feed brought for one room in one go: events in order and without a gap, or the news that there is one."""
+    """What the feed brought for one room in one go: events in order without a gap, or the news that there is one."""
 
     room: str
     events: tuple[Event, ...]

@@ -234,7 +234,7 @@ class Node:
                 log.warning("lease not renewed", error=str(error))
 
     async def _come_back(self) -> None:
-        """We were away for longer than our lease: go on under a new one, so that whoever buries the old does not hurt."""
+        """We were away longer than our lease: go on under a new one, so that burying the old one harms nobody."""
         log.warning("lease had ended; registering anew", node=self.id)
         self._life += 1
         await self._enroll()

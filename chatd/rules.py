@@ -7,6 +7,7 @@ auth.py; what a room's settings are comes in as an argument.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 
 from .errors import PERMISSION_DENIED
@@ -76,6 +77,12 @@ def pace(due: float, now: float, cost: float, rate: float, burst: float) -> tupl
         return due, 0.0
     full_at = max(due, now) + cost / rate
     return full_at, max(0.0, full_at - now - max(burst, cost) / rate)
+
+
+@lru_cache(1024)
+def parsed_network(text: str) -> Network:
+    """An address or network of the settings, which has checked it."""
+    return ip_network(text)
 
 
 def network_of(address: str) -> str:

@@ -6,7 +6,7 @@ connection to whichever server holds a channel.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -57,15 +57,20 @@ class Servers(Protocol):
 class Standalone:
     """One server, or the current master of a Sentinel group."""
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Redis, watchers: Sequence[Redis] = ()) -> None:
         self.client = client
+        self._watchers = watchers
+        # redis-py says nothing of this object's types.
+        self._pool: Any = client.connection_pool
 
     async def open(self) -> None:
         await self.client.ping()
 
     async def close(self) -> None:
         await self.client.aclose()
-        await self.client.connection_pool.disconnect()
+        await self._pool.disconnect()
+        for watcher in self._watchers:
+            await watcher.aclose()
 
     def pipeline(self) -> Pipeline:
         return cast("Pipeline", self.client.pipeline(transaction=False))
@@ -74,11 +79,11 @@ class Standalone:
         return ""
 
     async def dial(self, server: str) -> AbstractConnection:
-        return cast("AbstractConnection", await self.client.connection_pool.get_connection())
+        return cast("AbstractConnection", await self._pool.get_connection())
 
     async def hang_up(self, connection: AbstractConnection) -> None:
         await connection.disconnect(nowait=True)
-        await self.client.connection_pool.release(connection)
+        await self._pool.release(connection)
 
     async def look_again(self) -> None:
         return
@@ -106,9 +111,9 @@ class Cluster:
         return str(node.name)
 
     async def dial(self, server: str) -> AbstractConnection:
-        connection = cast("AbstractConnection", self._node(server).acquire_connection())
+        connection: Any = self._node(server).acquire_connection()
         await connection.connect()
-        return connection
+        return cast("AbstractConnection", connection)
 
     async def hang_up(self, connection: AbstractConnection) -> None:
         await connection.disconnect(nowait=True)
@@ -144,7 +149,7 @@ def servers(url: str, timeout: float) -> Servers:
         "protocol": 2,  # RESP3 marks pub/sub as pushes, which redis-py formats for its log one by one
     }
     if url.startswith("redis+sentinel://"):
-        return Standalone(_sentinel(url, common))
+        return _sentinel(url, common)
     if url.startswith("redis+cluster://"):
         return Cluster(RedisCluster.from_url("redis" + url.removeprefix("redis+cluster"), **common))
     if url.startswith(SCHEMES):
@@ -156,13 +161,14 @@ def servers(url: str, timeout: float) -> Servers:
     )
 
 
-def _sentinel(url: str, common: dict[str, Any]) -> Redis:
+def _sentinel(url: str, common: dict[str, Any]) -> Standalone:
     authority, _, service = url.removeprefix("redis+sentinel://").partition("/")
     credentials, _, hosts = authority.rpartition("@")
     user, _, password = credentials.rpartition(":")
     if not service or not hosts:
         raise StoreMisconfigured("redis.url for Sentinel must look like redis+sentinel://host:port,host:port/service")
     addresses = [(host, int(port or 26379)) for host, _, port in (h.partition(":") for h in hosts.split(","))]
-    sentinel = Sentinel(addresses, sentinel_kwargs={"socket_timeout": common["socket_timeout"]}, **common)
+    untyped: Any = Sentinel
+    sentinel = untyped(addresses, sentinel_kwargs={"socket_timeout": common["socket_timeout"]}, **common)
     master = sentinel.master_for(service, username=user or None, password=password or None)
-    return cast("Redis", master)
+    return Standalone(master, sentinel.sentinels)

@@ -39,7 +39,7 @@ OLDEST: Final = (7, 0, 15)
 
 PUBLISH, HISTORY, JOIN, LEAVE, REGISTER, PURGE, ENROLL, RENEW, CLAIM, BURY, NODES = map(
     Script,
-    "publish history join leave register purge enroll renew claim bury nodes".split(),
+    ["publish", "history", "join", "leave", "register", "purge", "enroll", "renew", "claim", "bury", "nodes"],
 )
 
 
@@ -303,7 +303,7 @@ class Store:
 
         self.feed.listen(self.keys.control, handle)
 
-    # --- what `doctor` looks at -----------------------------------------------------------------------------------------
+    # --- what `doctor` looks at ---------------------------------------------------------------------------------------
 
     async def facts(self) -> Mapping[str, str]:
         """The server's INFO as text by key, with `maxmemory-policy`'s effect under its INFO name."""

@@ -1,0 +1,130 @@
+"""`chatd serve`: put the parts together, start the node, pass signals on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import click
+import structlog
+from chatd.cli.common import OK, fail, loaded, settings_file
+
+from chatd.node import Node, verifier
+from chatd.settings import Settings, SettingsError, changed_needing_restart, load, warnings
+from chatd.store.embedded import Embedded
+from chatd.store.redis import Store
+from chatd.telemetry import configure_log
+from chatd.web.app import build
+from chatd.web.server import Listener, bind
+
+log = structlog.get_logger("chatd")
+
+# The embedded store loads what it has kept: at a gigabyte this takes seconds.
+STORE_START_S = 60.0
+
+
+@click.command(help="Run a node until it is told to stop (SIGTERM drains it, SIGHUP reloads the settings).")
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one and says which.")
+@click.pass_context
+def serve(context: click.Context, host: str | None, port: int | None) -> None:
+    flags: dict[str, object] = {"server.host": host, "server.port": port}
+    settings = loaded(context, flags)
+    configure_log(settings.log.level, settings.log.format)
+    for sentence in warnings(settings):
+        log.warning(sentence)
+    verifier_or_sentence(settings)
+    try:
+        sock = listening_socket(settings)
+    except OSError as error:
+        fail(f"cannot listen on {settings.server.host} port {settings.server.port}: {error.strerror or error}")
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(run(settings, sock, settings_file(context), flags))
+    sys.exit(OK)
+
+
+def verifier_or_sentence(settings: Settings) -> None:
+    """A key that cannot be used is a configuration error now, not at the first log-in."""
+    verifier(settings)
+
+
+def listening_socket(settings: Settings) -> socket.socket:
+    """systemd's socket if it gave us one (sd_listen_fds(3)), else our own."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0":
+        return socket.socket(fileno=3)
+    return bind(settings.server.host, settings.server.port)
+
+
+def loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # a platform without it: slower, not different
+        return None
+    return uvloop.Loop
+
+
+async def run(settings: Settings, sock: socket.socket, file: Path | None, flags: dict[str, object]) -> None:
+    async with AsyncExitStack() as stack:
+        url, watch = str(settings.redis.url), []
+        if not url:
+            embedded = Embedded(settings.redis.state_path(os.environ))
+            await embedded.start(STORE_START_S)
+            stack.push_async_callback(embedded.stop)
+            url, watch = embedded.url, [embedded.watch()]
+        store = await stack.enter_async_context(
+            Store(url, prefix=settings.redis.prefix, timeout=settings.redis.timeout)
+        )
+        node = Node(settings, store)
+        listener = Listener(build(node), settings, sock)
+        listen_to_signals(node, file, flags)
+        say_hello(settings, listener.address, embedded=bool(watch))
+        await node.run(listener, *watch)
+
+
+def listen_to_signals(node: Node, file: Path | None, flags: dict[str, object]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop_or_leave, node)
+    loop.add_signal_handler(signal.SIGHUP, reload, node, file, flags)
+
+
+def stop_or_leave(node: Node) -> None:
+    """The first signal drains; who sends a second has no patience for that."""
+    if node.state == "draining":
+        os._exit(1)
+    node.stop()
+
+
+def reload(node: Node, file: Path | None, flags: dict[str, object]) -> None:
+    try:
+        settings = load(file, os.environ, flags)
+        verifier_or_sentence(settings)
+    except (SettingsError, ValueError) as error:
+        log.error("settings not reloaded; the old ones stay in force", problem=str(error))
+        return
+    for name in changed_needing_restart(node.settings, settings):
+        log.warning("this setting changes with a restart only", setting=name)
+    configure_log(settings.log.level, settings.log.format)
+    node.reload(settings)
+
+
+def say_hello(settings: Settings, address: str, *, embedded: bool) -> None:
+    """Where to go and what to type next; to stderr, for a person and for whoever asked for --port 0."""
+    mode = settings.auth.effective_mode
+    user = "ana" if mode == "open" else "USER"
+    lines = [
+        f"chatd listens on http://{address}/",
+        f"  chat in a browser    http://{address}/",
+        f"  chat in a terminal   websocat ws://{address}/chat/{user}?room=lobby",
+        "  who is here          chatd who",
+    ]
+    if mode == "open":
+        lines.append("  open mode: anybody may be anybody; set [[auth.keys]] before others can reach this address")
+    if embedded:
+        lines.append(f"  data                 {settings.redis.state_path(os.environ)}")
+    click.echo("\n".join(lines), err=True)

@@ -1,0 +1,9 @@
+"""Where people and machines come in over HTTP: Starlette routes, and the uvicorn server that holds the sockets.
+
+app       the routes
+doors     the two WebSocket doors: who may shake hands; then the socket is the session's
+origin    where somebody comes from: address, origin, token; pure
+health    /livez, /readyz, /metrics
+server    sockets, uvicorn, certificates
+page.html the chat page
+"""

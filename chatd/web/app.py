@@ -1,0 +1,51 @@
+"""The routes of one node."""
+
+from __future__ import annotations
+
+import secrets
+from importlib.resources import files
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route, WebSocketRoute
+
+from chatd.node import Node
+
+from .doors import Doors
+from .health import Health
+
+PAGE = files(__package__).joinpath("page.html").read_text("utf-8")
+# Only the page's own script and style run, and nothing is loaded from anywhere: user text cannot become code.
+POLICY = (
+    "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self' ws: wss:; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+async def page(request: Request) -> Response:
+    nonce = secrets.token_urlsafe(12)
+    return HTMLResponse(
+        PAGE.replace("{{nonce}}", nonce),
+        headers={
+            "Content-Security-Policy": POLICY.format(nonce=nonce),
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-store",
+        },
+    )
+
+
+def build(node: Node) -> Starlette:
+    doors = Doors(node.hub, node.chat, node.meters, lambda: node.state if node.state != "ready" else "")
+    health = Health(node)
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/livez", health.livez),
+            Route("/readyz", health.readyz),
+            Route("/metrics", health.metrics),
+            WebSocketRoute("/connection/websocket", doors.sdk),
+            WebSocketRoute("/chat/{username}", doors.plain),
+        ]
+    )

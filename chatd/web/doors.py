@@ -1,0 +1,212 @@
+"""The two doors. A handshake is an ordinary Starlette route: address, limits, origin, token. Then the socket leaves it.
+
+What may be refused is refused before the socket is accepted, as HTTP with one line of reason. After that the connection
+is a Link of the transport's that feeds a Session, and this file has no part in it any more.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable
+from http import HTTPStatus
+from time import time
+
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket
+
+from chatd import errors, rules
+from chatd.chat import Chat
+from chatd.errors import Disconnect, Reject
+from chatd.hub import Hub
+from chatd.model import Identity
+from chatd.names import room_name
+from chatd.session import Session
+from chatd.settings import Settings, is_loopback, matches
+from chatd.telemetry import Meters
+from chatd.transport import LinkRules
+from chatd.wire import Codec
+from chatd.wire.centrifuge_json import SDK_JSON
+from chatd.wire.plain import PLAIN
+
+from .origin import BEARER, client_address, origin_allowed, subprotocol, token_of
+
+DEFAULT_ROOM = "lobby"
+SUBPROTOCOLS = ("centrifuge-json", BEARER)
+# Where waiting helps, this is how long, in seconds: a drain or a burst of connects is over by then.
+RETRY_AFTER_S = 2
+
+
+class Refusal(Exception):
+    """A handshake is refused with this HTTP status and sentence."""
+
+    def __init__(self, status: HTTPStatus, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+
+    def response(self) -> JSONResponse:
+        helps = self.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+        headers = {"Retry-After": str(RETRY_AFTER_S)} if helps else {}
+        return JSONResponse({"error": self.sentence}, self.status, headers)
+
+
+class Ear:
+    """What the transport tells of one connection, passed on to chat."""
+
+    __slots__ = ("_chat", "_network", "_session")
+
+    def __init__(self, chat: Chat, session: Session, network: str) -> None:
+        self._chat = chat
+        self._session = session
+        self._network = network
+
+    def received(self, message: bytes) -> None:
+        self._chat.received(self._session, message)
+
+    def heard(self) -> None:
+        self._chat.heard(self._session)
+
+    def lost(self, goodbye: Disconnect, by_peer: bool) -> None:
+        self._chat.lost(self._session, goodbye, self._network)
+
+
+class Doors:
+    """The doors of one node.
+
+    Args:
+        closed: why nobody is let in now; "" when people are.
+    """
+
+    def __init__(self, hub: Hub, chat: Chat, meters: Meters, closed: Callable[[], str]) -> None:
+        self._hub = hub
+        self._chat = chat
+        self._meters = meters
+        self._closed = closed
+        self._connects_due = 0.0
+
+    @property
+    def _settings(self) -> Settings:
+        return self._chat.settings
+
+    # --- routes -------------------------------------------------------------------------------------------------------
+
+    async def sdk(self, websocket: WebSocket) -> None:
+        """`/connection/websocket`: the Centrifuge protocol in JSON. A token may come now or in `connect`."""
+        try:
+            if "protobuf" in (websocket.query_params.get("format"), websocket.query_params.get("cf_protocol")):
+                raise Refusal(HTTPStatus.BAD_REQUEST, "chatd speaks JSON at this door, protobuf was asked for")
+            address = self._admit(websocket)
+            identity = await self._identity(websocket)
+            await self._take_over(websocket, SDK_JSON, address, identity)
+        except Refusal as refusal:
+            await self._refuse(websocket, refusal)
+
+    async def plain(self, websocket: WebSocket) -> None:
+        """`/chat/{username}?room=lobby`: text in, text out."""
+        try:
+            address = self._admit(websocket)
+            identity = await self._plain_identity(websocket, websocket.path_params["username"])
+            room = self._room(identity, websocket.query_params.get("room", DEFAULT_ROOM))
+            await self._take_over(websocket, PLAIN, address, identity, room)
+        except Refusal as refusal:
+            await self._refuse(websocket, refusal)
+
+    async def _refuse(self, websocket: WebSocket, refusal: Refusal) -> None:
+        self._meters.refused[refusal.status.value] += 1
+        await websocket.send_denial_response(refusal.response())
+
+    async def _take_over(
+        self, websocket: WebSocket, codec: Codec, address: str, identity: Identity | None, home: str = ""
+    ) -> None:
+        await websocket.accept(subprotocol(websocket.scope["subprotocols"], SUBPROTOCOLS))
+        session = Session(str(uuid.uuid4()), codec, address, now=self._chat.clock(), since=round(time(), 3), home=home)
+        session.identity = identity
+        network = rules.network_of(address)
+        limits = self._settings.limits
+        # From the hand-over on, what the client says reaches the session: nothing may wait between these lines.
+        self._hub.add(session, network, self._chat.clock() + (limits.connect_timeout or math.inf))
+        link_rules = LinkRules(
+            max_message=limits.frame,
+            outbox=limits.outbox,
+            control_frames=limits.control_frames,
+            deflate=self._settings.server.compression,
+        )
+        ear = Ear(self._chat, session, network)
+        session.attach(websocket.scope["extensions"]["chatd.takeover"]["prepare"](ear, link_rules))
+        if home:
+            self._chat.seat(session)
+        websocket.scope["extensions"]["chatd.takeover"]["take"]()
+        self._meters.opened[codec.door] += 1
+
+    # --- what may be refused ------------------------------------------------------------------------------------------
+
+    def _admit(self, websocket: WebSocket) -> str:
+        """Whether anybody may come in from there now; returns the client's address."""
+        if reason := self._closed():
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"this node lets nobody in: {reason}")
+        trusted = self._settings.server.trusted_proxies
+        peer = websocket.client.host if websocket.client is not None else None
+        address = client_address(peer, websocket.headers.getlist("x-forwarded-for"), _networks(trusted))
+        self._within_limits(address)
+        return address
+
+    def _within_limits(self, address: str) -> None:
+        limits, hub = self._settings.limits, self._hub
+        if 0 < limits.connections <= hub.size or 0 < limits.unknown_connections <= len(hub.unknown):
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "this node is full; try another, or later")
+        here = hub.by_network.get(rules.network_of(address), 0)
+        exempt = is_loopback(address) or rules.within(address, _networks(self._settings.server.trusted_proxies))
+        if 0 < limits.connections_per_address <= here and not exempt:
+            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"more than {here} connections from one address")
+        rate = limits.connects_per_second
+        due, early = rules.pace(self._connects_due, self._chat.clock(), 1, rate, max(rate, 1))
+        if early:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many connect at once; try again in a moment")
+        self._connects_due = due
+
+    async def _identity(self, websocket: WebSocket) -> Identity | None:
+        """Who comes, as far as the handshake says; None: it does not."""
+        token = token_of(websocket.headers, websocket.scope["subprotocols"], self._settings.auth.cookie)
+        by_cookie = token is not None and token.by_cookie
+        origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
+        if not origin_allowed(origin, host, self._settings.server.origins, mandatory=by_cookie):
+            raise Refusal(HTTPStatus.FORBIDDEN, "pages of this origin may not connect; see server.origins")
+        if token is None:
+            return None
+        try:
+            identity = await self._chat.verifier.identity(token.text)
+        except (Reject, Disconnect) as error:
+            raise Refusal(HTTPStatus.UNAUTHORIZED, str(error)) from None
+        if self._chat.revocations.covers(identity, time()):
+            raise Refusal(HTTPStatus.UNAUTHORIZED, errors.REVOKED.reason)
+        return identity
+
+    async def _plain_identity(self, websocket: WebSocket, username: str) -> Identity:
+        identity = await self._identity(websocket)
+        if identity is None:
+            if self._settings.auth.effective_mode != "open":
+                raise Refusal(HTTPStatus.UNAUTHORIZED, "a token is needed: header, cookie or subprotocol")
+            return Identity(self._name(username))
+        if identity.user != username:
+            raise Refusal(HTTPStatus.FORBIDDEN, "the token is not for the user named in the path")
+        return identity
+
+    def _room(self, identity: Identity, room: str) -> str:
+        name = self._name(room)
+        try:
+            rules.may_enter(identity, name, public=self._settings.room(name).public, invited=False, matches=matches)
+        except Reject as refusal:
+            raise Refusal(HTTPStatus.FORBIDDEN, refusal.text) from None
+        return name
+
+    def _name(self, text: str) -> str:
+        try:
+            return room_name(text, self._settings.limits.room_name)
+        except Reject as refusal:
+            raise Refusal(HTTPStatus.BAD_REQUEST, refusal.text) from None
+
+
+def _networks(texts: tuple[str, ...]) -> list[rules.Network]:
+    """The settings' networks, parsed; settings has seen that they are networks."""
+    return [rules.parsed_network(text) for text in texts]

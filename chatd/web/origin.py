@@ -1,0 +1,82 @@
+"""Where a handshake comes from: which address, which page, with which token. Pure: headers in, answers out.
+
+Nothing is decided here on the request's URL, which the Host header can make up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from http.cookies import CookieError, SimpleCookie
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from chatd.rules import Network, within
+
+# A client that cannot set headers, a browser, offers this subprotocol and then the token.
+BEARER = "chatd.bearer"
+
+
+class Token(NamedTuple):
+    """A token and how it came: a cookie is sent by browsers unasked, so it counts only with an allowed origin."""
+
+    text: str
+    by_cookie: bool
+
+
+def client_address(peer: str | None, forwarded: Sequence[str], trusted: Iterable[Network]) -> str:
+    """The client's address: the peer's, or what the nearest trusted proxies say of it.
+
+    Args:
+        peer: address of the TCP peer; None on a unix socket, whose file modes say who may connect: it is trusted.
+        forwarded: values of X-Forwarded-For, in order.
+        trusted: networks whose word is believed.
+    Returns:
+        The rightmost address that no trusted proxy vouches to be another proxy: everything left of it anybody could
+        have written.
+    """
+    networks = list(trusted)
+    hops = [hop.strip() for value in forwarded for hop in value.split(",") if hop.strip()]
+    address = peer or "unix"
+    while hops and (address == "unix" or within(address, networks)):
+        address = hops.pop()
+    return address
+
+
+def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str], *, mandatory: bool) -> bool:
+    """Whether a page may connect (RFC 6455, 10.2; a page of another site must not act with a visitor's cookie).
+
+    Args:
+        origin: the Origin header; None for programs that are no browsers.
+        allowed: exact origins, or "*"; empty: only pages of the host asked for.
+        mandatory: a cookie speaks for the visitor, so somebody must say where the page is from.
+    """
+    if origin is None:
+        return not mandatory
+    if not allowed:
+        return host is not None and origin != "null" and urlsplit(origin).netloc.lower() == host.lower()
+    return origin in allowed or ("*" in allowed and not mandatory)
+
+
+def token_of(headers: Mapping[str, str], subprotocols: Sequence[str], cookie: str) -> Token | None:
+    """The token that came with a handshake: Authorization, else the subprotocol pair, else the cookie."""
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials.strip():
+        return Token(credentials.strip(), by_cookie=False)
+    if BEARER in subprotocols:
+        after = subprotocols[subprotocols.index(BEARER) + 1 :]
+        return Token(after[0], by_cookie=False) if after else None
+    if cookie and (found := _cookies(headers.get("cookie", "")).get(cookie)):
+        return Token(found, by_cookie=True)
+    return None
+
+
+def subprotocol(offered: Sequence[str], supported: Sequence[str]) -> str | None:
+    """The first of the client's subprotocols that we speak; None: none, which is no reason to refuse."""
+    return next((name for name in offered if name in supported), None)
+
+
+def _cookies(header: str) -> dict[str, str]:
+    try:
+        return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
+    except CookieError:
+        return {}
