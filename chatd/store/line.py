@@ -28,7 +28,7 @@ class Listener(Protocol):
     """Who hears what a line brings."""
 
     def arrived(self, messages: list[tuple[bytes, bytes]]) -> Awaitable[None] | None:
-        """(channel, payload) in order, all that one read brought. An awaitable makes the line wait with its next read."""
+        """(channel, payload) in order, all that one read brought. An awaitable: read on only after it."""
 
     def in_force(self, channel: bytes) -> None:
         """The subscription stands: from here on nothing on `channel` is missed."""
