@@ -1,0 +1,111 @@
+"""`chatd`: the names of the commands, and a line about each.
+
+A command's module is imported when the command runs and not before, so that `chatd --help`, `chatd --version` and the
+shell's completion answer at once. What the commands share is in common (failures, exit codes, settings), cluster (the
+store and the nodes behind it) and output (JSON, tables, lines).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chatd import __version__
+
+# Command to where it is and its line in `chatd --help`, in the order in which one meets them.
+COMMANDS = {
+    "serve": ("chatd.cli.serve:serve", "Run a node until it is told to stop."),
+    "status": ("chatd.cli.status:status", "How the cluster and each of its nodes are."),
+    "who": ("chatd.cli.people:who", "Who is connected, in a room or at all."),
+    "rooms": ("chatd.cli.rooms:rooms", "Which rooms have people in them."),
+    "room": ("chatd.cli.rooms:room", "One room: who is in it, what is kept of it, which rules hold."),
+    "kick": ("chatd.cli.people:kick", "Throw somebody out, of one room or of all."),
+    "token": ("chatd.cli.token:token", "Mint, inspect and revoke tokens."),
+    "config": ("chatd.cli.config:config", "Check, show and begin the configuration."),
+    "doctor": ("chatd.cli.doctor:doctor", "Look for what is wrong, and say how to mend it."),
+    "completion": ("chatd.cli.completion:completion", "Print the script by which a shell completes chatd's commands."),
+}
+
+# Where --config is remembered for whoever asks common.settings_file.
+CONFIG_FILE = "chatd.config"
+
+
+def remember_file(context: click.Context, _: click.Parameter, file: Path | None) -> None:
+    """--config may stand before or after the command's name; the one nearer to the command holds."""
+    if file is not None:
+        context.meta[CONFIG_FILE] = file
+
+
+def config_option() -> click.Option:
+    return click.Option(
+        ["--config"],
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        expose_value=False,
+        callback=remember_file,
+        help="The configuration; else $CHATD_CONFIG, else /etc/chatd/chatd.toml.",
+    )
+
+
+def take_config(command: click.Command) -> None:
+    """Have a command, and all below it, understand --config."""
+    command.params.append(config_option())
+    for inner in getattr(command, "commands", {}).values():
+        take_config(inner)
+
+
+class Lazy(click.Command):
+    """A command known by its name and a line, which becomes the real one, from `module:attribute`, when it is run."""
+
+    def __init__(self, name: str, place: str, line: str) -> None:
+        super().__init__(name, help=line)
+        self._place = place
+        self._real: click.Command | None = None
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        return self.real().make_context(info_name, args, parent, **extra)
+
+    def real(self) -> click.Command:
+        if self._real is None:
+            module, _, attribute = self._place.partition(":")
+            command: click.Command = getattr(import_module(module), attribute)
+            take_config(command)
+            self._real = command
+        return self._real
+
+
+class Commands(click.Group):
+    """The top of the command line; here, and only here, what went wrong becomes a sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            from .common import explained  # which knows the settings: only those who fail pay for it
+
+            failure = explained(error)
+            if failure is None:
+                raise
+            raise failure from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        return super().main(*args, **{"prog_name": "chatd", **extra})
+
+
+main = Commands(
+    "chatd",
+    help="The chat server you pip install: run it, look at it, act on it.",
+    epilog="Every command says more with --help. Settings are explained by `chatd config init`.",
+    commands={name: Lazy(name, place, line) for name, (place, line) in COMMANDS.items()},
+    params=[config_option()],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+click.version_option(__version__, prog_name="chatd", message="%(prog)s %(version)s")(main)

@@ -1,0 +1,88 @@
+"""What every command shares: how it fails, with which exit code, and which settings it works by.
+
+An error is one sentence on stderr; which exception means which exit code is said here and nowhere else. A bug is none
+of these: it is shown as Python shows it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import click
+
+from chatd.settings import NO_FLAGS, Settings, SettingsError, load
+from chatd.store.errors import StoreError, StoreMisconfigured, StoreUnavailable
+
+from . import CONFIG_FILE
+
+OK = 0
+FAILED = 1
+USAGE = 2
+NO_DAEMON = 3
+NOT_FOUND = 4
+# sysexits.h: EX_TEMPFAIL, "try again later", and EX_CONFIG; systemd is told not to restart after the latter.
+STORE_UNAVAILABLE = 75
+BAD_CONFIGURATION = 78
+
+# The first that fits holds. ValueError itself, and none of its kinds, is what auth and rules raise for a key or a
+# network that cannot be used, in a sentence that names it.
+EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (SettingsError, BAD_CONFIGURATION),
+    (StoreMisconfigured, BAD_CONFIGURATION),
+    (StoreUnavailable, STORE_UNAVAILABLE),
+    (StoreError, FAILED),
+)
+
+
+class Failure(click.ClickException):
+    """The end of a command: one sentence for a person, one exit code for a script."""
+
+    def __init__(self, sentence: str, code: int = FAILED) -> None:
+        super().__init__(sentence)
+        self.exit_code = code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"chatd: {self.message}", file=file, err=file is None)
+
+
+def fail(sentence: str, code: int = FAILED) -> NoReturn:
+    raise Failure(sentence, code)
+
+
+def note(sentence: str) -> None:
+    """Tell a person something that is not the answer; it goes to stderr."""
+    click.echo(f"chatd: {sentence}", err=True)
+
+
+def explained(error: Exception) -> Failure | None:
+    """The Failure that `error` stands for; None when it is click's own, or a bug."""
+    first = _first(error)
+    code = next((code for kind, code in EXIT_CODES if isinstance(first, kind)), None)
+    if code is None and type(first) is ValueError:
+        code = BAD_CONFIGURATION
+    return None if code is None else Failure(str(first), code)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What a task group's error began with."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def settings_file(context: click.Context) -> Path | None:
+    """The file that --config named, before or after the command's name; None: it named none."""
+    file: Path | None = context.meta.get(CONFIG_FILE)
+    return file
+
+
+def loaded(context: click.Context, flags: Mapping[str, object] = NO_FLAGS) -> Settings:
+    """The settings that this command works by; `flags` as in settings.load.
+
+    Raises:
+        SettingsError: something in them is wrong.
+    """
+    return load(settings_file(context), os.environ, flags)
