@@ -132,6 +132,8 @@ class Reaper:
                 continue
             try:
                 while (lease := await self.store.claim()) is not None:
+                    log.warning("node is dead: its lease has ended", lease=lease)
+                    self.meters.reaped["node"] += 1
                     await self.bury(lease)
             except StoreError as error:
                 log.warning("dead nodes not looked for", error=str(error))
@@ -144,8 +146,7 @@ class Reaper:
             left += await self.store.leave(room, lease, self.chat.announce_to(room))
         connections = await self.store.purge(lease)
         await self.store.bury(lease)
-        self.meters.reaped["node"] += 1
-        log.warning("dead node buried", lease=lease, connections=connections, rooms=len(rooms), leaves=left)
+        log.info("cleared up after a node", lease=lease, connections=connections, rooms=len(rooms), leaves=left)
 
 
 def may_judge(held_since: float | None, now: float, lease: float) -> bool:

@@ -26,7 +26,7 @@ from chatd.settings import Settings, is_loopback, matches
 from chatd.telemetry import Meters
 from chatd.transport import LinkRules
 from chatd.wire import Codec
-from chatd.wire.centrifuge_json import SDK_JSON
+from chatd.wire.centrifuge_json import SDK_JSON, SDK_JSON_DEFLATED
 from chatd.wire.plain import PLAIN
 
 from .origin import BEARER, client_address, origin_allowed, subprotocol, token_of
@@ -130,13 +130,14 @@ class Doors:
             max_message=limits.frame,
             outbox=limits.outbox,
             control_frames=limits.control_frames,
-            deflate=self._settings.server.compression,
         )
         ear = Ear(self._chat, session, network)
-        session.attach(websocket.scope["extensions"]["chatd.takeover"]["prepare"](ear, link_rules))
+        link = websocket.scope["extensions"]["chatd.takeover"]["take"](ear, link_rules)
+        if link.deflates and codec is SDK_JSON:  # the plain door's lines are not worth it
+            session.codec = SDK_JSON_DEFLATED
+        session.attach(link)
         if home:
             self._chat.seat(session)
-        websocket.scope["extensions"]["chatd.takeover"]["take"]()
         self._meters.opened[codec.door] += 1
 
     # --- what may be refused ------------------------------------------------------------------------------------------

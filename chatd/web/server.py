@@ -15,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from chatd.settings import Settings
-from chatd.transport import Door, Doorway, Handshake, abort_overdue
+from chatd.transport import Closing, Door, Doorway, Handshake
 
 # Connections that the kernel holds for us while we are busy: a whole node's clients may come back at once.
 BACKLOG = 4096
@@ -40,11 +40,12 @@ class Listener:
 
     def __init__(self, app: Starlette, settings: Settings, sock: socket.socket) -> None:
         self._socket = sock
+        self._closing = Closing()
         self._doorway = Doorway(timeout=settings.limits.handshake_timeout, header_bytes=settings.limits.handshake_bytes)
         config = uvicorn.Config(
             app,
             http=functools.partial(Door, self._doorway),  # type: ignore[arg-type]  # called like a class
-            ws=functools.partial(Handshake, deflate=settings.server.compression),  # type: ignore[arg-type]
+            ws=functools.partial(Handshake, self._closing, settings.server.compression),  # type: ignore[arg-type]
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -72,7 +73,7 @@ class Listener:
 
     def sweep(self, now: float) -> None:
         self._doorway.sweep(now)
-        abort_overdue(now)
+        self._closing.sweep(now)
 
     async def close(self) -> None:
         for server in self._server.servers:

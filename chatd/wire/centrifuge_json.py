@@ -61,9 +61,16 @@ PREFIXES: Final = 4096
 
 
 class CentrifugeJson:
-    """See the head of this file."""
+    """See the head of this file.
 
-    __slots__ = ()
+    Args:
+        deflate: for clients that negotiated permessage-deflate.
+    """
+
+    __slots__ = ("_deflate",)
+
+    def __init__(self, *, deflate: bool = False) -> None:
+        self._deflate = deflate
 
     door = Door.SDK
     heartbeat = frames.text(b"{}")
@@ -110,7 +117,7 @@ class CentrifugeJson:
     def frame(self, payloads: Sequence[bytes]) -> bytes:
         """All of them in one text frame, joined by newlines; none holds a newline itself (section 1)."""
         message = b"\n".join(filter(None, payloads))
-        return frames.text(message) if message else b""
+        return frames.text(message, deflate=self._deflate) if message else b""
 
     def author(self, event: Event) -> None:
         """Nobody: a publisher who is subscribed hears its own publication (section 3)."""
@@ -405,3 +412,4 @@ def _push(room: str) -> bytes:
 
 
 SDK_JSON: Final[Codec] = CentrifugeJson()
+SDK_JSON_DEFLATED: Final[Codec] = CentrifugeJson(deflate=True)
