@@ -1,0 +1,290 @@
+"""The two doors of a real chatd, with plain WebSocket clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.conftest import Daemon, running
+
+PATIENCE_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def chatd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with running(tmp_path_factory.mktemp("open"), "--port", "0") as daemon:
+        yield daemon
+
+
+@pytest.fixture
+async def plain(chatd: Daemon) -> AsyncIterator[Any]:
+    """Opens a plain client that is in its room: it has heard what somebody else says there."""
+    opened: list[ClientConnection] = []
+
+    async def enter(user: str, room: str) -> ClientConnection:
+        client = await connect(f"{chatd.ws}/chat/{user}?room={room}")
+        opened.append(client)
+        await until_present(chatd, user, room)
+        return client
+
+    yield enter
+    for client in opened:
+        await client.close()
+
+
+async def until_present(chatd: Daemon, user: str, room: str) -> None:
+    async with Raw(chatd) as observer, asyncio.timeout(PATIENCE_S):
+        while True:
+            present = await observer.ask({"presence": {"channel": room}})
+            if user in {info["user"] for info in present["presence"]["presence"].values()}:
+                return
+
+
+class Raw:
+    """An SDK client by hand: commands and replies as JSON."""
+
+    def __init__(self, chatd: Daemon, connecting: dict[str, Any] | None = None) -> None:
+        self._url = chatd.sdk
+        self._connecting = {} if connecting is None else connecting
+        self._id = 0
+
+    async def __aenter__(self) -> Raw:
+        self.socket = await connect(self._url)
+        self.welcome = await self.ask({"connect": self._connecting})
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.socket.close()
+
+    async def send(self, *commands: dict[str, Any]) -> None:
+        await self.socket.send("\n".join(json.dumps(command) for command in commands))
+
+    async def receive(self) -> list[dict[str, Any]]:
+        async with asyncio.timeout(PATIENCE_S):
+            return [json.loads(line) for line in str(await self.socket.recv()).split("\n")]
+
+    async def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """The reply to `command`; pushes on the way are dropped."""
+        self._id += 1
+        await self.send({"id": self._id, **command})
+        while True:
+            for reply in await self.receive():
+                if reply.get("id") == self._id:
+                    return reply
+
+    async def goodbye(self) -> tuple[int, str]:
+        """Wait until the server closes; its code and reason."""
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    await self.socket.recv()
+        return self.socket.close_code or 0, self.socket.close_reason or ""
+
+
+async def test_what_one_plain_client_says_every_other_reader_of_the_room_hears(plain: Any) -> None:
+    ana, bob, eve = await plain("ana", "tea"), await plain("bob", "tea"), await plain("eve", "coffee")
+    await ana.send("hello")
+    await bob.send("hi ana")
+    assert await asyncio.wait_for(bob.recv(), PATIENCE_S) == "ana: hello"
+    assert await asyncio.wait_for(ana.recv(), PATIENCE_S) == "bob: hi ana", "and not her own words"
+    await eve.close()
+    with pytest.raises(ConnectionClosed):
+        await eve.recv()
+
+
+async def test_plain_and_sdk_clients_share_rooms(chatd: Daemon, plain: Any) -> None:
+    ana = await plain("ana", "mixed")
+    async with Raw(chatd, {"data": {"user": "bob"}}) as bob:
+        await bob.ask({"subscribe": {"channel": "mixed"}})
+        await bob.ask({"publish": {"channel": "mixed", "data": {"text": "from the SDK"}}})
+        assert await asyncio.wait_for(ana.recv(), PATIENCE_S) == "bob: from the SDK"
+        await ana.send("from a terminal")
+        while True:
+            pushes = [r["push"]["pub"] for r in await bob.receive() if "pub" in r.get("push", {})]
+            if said := [pub for pub in pushes if pub["data"] == {"text": "from a terminal"}]:
+                break
+        assert said[0]["info"]["user"] == "ana"
+        assert said[0]["offset"] == 2
+
+
+async def test_a_repeated_cid_has_one_effect_and_data_is_stored_byte_for_byte(chatd: Daemon) -> None:
+    async with Raw(chatd) as client:
+        data = '{"text": "once",  "cid":"c-1","n":1.50}'
+        for id in (50, 51):
+            await client.socket.send(f'{{"id":{id},"publish":{{"channel":"cids","data":{data}}}}}')
+            assert await client.receive() == [{"id": id, "publish": {}}]
+        await client.socket.send('{"id":52,"history":{"channel":"cids","limit":10}}')
+        reply = str(await client.socket.recv())
+        assert json.loads(reply)["history"]["offset"] == 1
+        assert data in reply
+
+
+async def test_connect_and_subscribe_in_one_frame_are_answered_in_order(chatd: Daemon) -> None:
+    socket = await connect(chatd.sdk)
+    await socket.send('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"batch","flag":1}}\n')
+    ids: list[int] = []
+    while len(ids) < 2:
+        ids += [reply["id"] for line in str(await socket.recv()).split("\n") if "id" in (reply := json.loads(line))]
+    assert ids == [1, 2]
+    await socket.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ({"subscribe": {"channel": "x" * 256}}, 107),
+        ({"subscribe": {"channel": "map", "type": 1}}, 103),
+        ({"subscribe": {"channel": "#somebody"}}, 103),
+        ({"subscribe": {"channel": "dm#eve,mallory"}}, 103),
+        ({"publish": {"channel": "#somebody", "data": {}}}, 103),
+        ({"publish": {"channel": "big", "data": "x" * 9000}}, 413),
+        ({"publish": {"channel": "deep", "data": json.loads("[" * 40 + "]" * 40)}}, 107),
+        ({"rpc": {"method": "nope"}}, 108),
+        ({"ping": {}}, 108),
+        ({"history": {"channel": "h", "since": {"offset": 0, "epoch": ""}, "reverse": True}}, 107),
+        ({"history": {"channel": "h", "limit": 1, "since": {"offset": 1, "epoch": "other"}}}, 112),
+        ({"subscribe": {"channel": "h2", "recover": True, "offset": 9, "epoch": "other", "flag": 2}}, 112),
+    ],
+)
+async def test_what_may_not_be_is_refused_with_its_code_and_the_connection_goes_on(
+    chatd: Daemon, command: dict[str, Any], code: int
+) -> None:
+    async with Raw(chatd, {"data": {"user": "ana"}}) as client:
+        assert (await client.ask(command))["error"]["code"] == code
+        assert "presence" in await client.ask({"presence": {"channel": "still-here"}})
+
+
+async def test_a_room_is_subscribed_once(chatd: Daemon) -> None:
+    async with Raw(chatd) as client:
+        await client.ask({"subscribe": {"channel": "once"}})
+        assert (await client.ask({"subscribe": {"channel": "once"}}))["error"]["code"] == 105
+        assert await client.ask({"unsubscribe": {"channel": "once"}}) == {"id": 4, "unsubscribe": {}}
+        assert "subscribe" in await client.ask({"subscribe": {"channel": "once"}})
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("not json", 3501),
+        ("", 3501),
+        ('{"id":9,"foo":{}}', 3501),
+        ("{}", 3501),
+        ('{"id":9,"connect":{}}', 3501),
+        ('{"id":9,"subscribe":{"channel":""}}', 3501),
+        ('{"id":9,"refresh":{"token":""}}', 3501),
+        ('{"send":{"data":1}}', 3508),
+        ("x" * 70_000, 1009),
+    ],
+)
+async def test_what_breaks_the_protocol_ends_the_connection_with_its_code(
+    chatd: Daemon, message: str, code: int
+) -> None:
+    async with Raw(chatd) as client:
+        await client.socket.send(message)
+        assert (await client.goodbye())[0] == code
+
+
+async def test_the_first_command_must_be_connect(chatd: Daemon) -> None:
+    client = Raw(chatd)
+    client.socket = await connect(chatd.sdk)
+    await client.send({"id": 1, "subscribe": {"channel": "lobby"}})
+    assert (await client.goodbye())[0] == 3501
+
+
+async def test_recovery_returns_what_was_missed_and_live_messages_follow(chatd: Daemon) -> None:
+    async with Raw(chatd) as writer, Raw(chatd) as reader:
+        for n in range(1, 6):
+            await writer.ask({"publish": {"channel": "rec", "data": {"text": str(n)}}})
+        epoch = (await writer.ask({"history": {"channel": "rec"}}))["history"]["epoch"]
+        reply = await reader.ask(
+            {"subscribe": {"channel": "rec", "recover": True, "epoch": epoch, "offset": 2, "recoverable": True}}
+        )
+        result = reply["subscribe"]
+        assert [pub["offset"] for pub in result["publications"]] == [3, 4, 5]
+        assert result["recovered"] is True
+        assert result["was_recovering"] is True
+        assert result["offset"] == 2
+        await writer.ask({"publish": {"channel": "rec", "data": {"text": "6"}}})
+        (push,) = [r for r in await reader.receive() if "pub" in r.get("push", {})]
+        assert push["push"]["pub"]["offset"] == 6
+
+
+async def test_joins_and_leaves_reach_those_who_asked(chatd: Daemon) -> None:
+    async with Raw(chatd) as watcher:
+        await watcher.ask({"subscribe": {"channel": "door", "join_leave": True}})
+        async with Raw(chatd, {"data": {"user": "bob"}}) as bob:
+            await bob.ask({"subscribe": {"channel": "door"}})
+            assert await next_push(watcher, "join", "bob")
+        assert await next_push(watcher, "leave", "bob")
+
+
+async def next_push(client: Raw, kind: str, user: str) -> dict[str, Any]:
+    while True:
+        for reply in await client.receive():
+            event = reply.get("push", {}).get(kind)
+            if event is not None and event["info"]["user"] == user:
+                return dict(event)
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://127.0.0.1.evil:80"])
+async def test_pages_of_other_sites_are_refused(chatd: Daemon, origin: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(chatd.sdk, additional_headers={"Origin": origin})
+    assert refused.value.response.status_code == 403
+    assert b"origin" in (refused.value.response.body or b"")
+
+
+async def test_a_page_of_our_own_host_may_connect(chatd: Daemon) -> None:
+    socket = await connect(chatd.sdk, additional_headers={"Origin": chatd.url})
+    await socket.close()
+
+
+async def test_the_empty_subprotocol_header_of_the_python_sdk_is_no_reason_to_refuse(chatd: Daemon) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", chatd.port)
+    writer.write(
+        b"GET /connection/websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol:\r\n\r\n"
+    )
+    assert (await asyncio.wait_for(reader.readline(), PATIENCE_S)).startswith(b"HTTP/1.1 101")
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_whoever_speaks_too_fast_is_told_when_to_go_on(chatd: Daemon) -> None:
+    async with Raw(chatd) as client:
+        await client.send(*({"id": 100 + n, "publish": {"channel": "fast", "data": {"text": "x"}}} for n in range(60)))
+        refused = None
+        while refused is None:
+            refused = next((r["error"] for r in await client.receive() if "error" in r), None)
+        assert refused["code"] == 111
+        assert refused["temporary"] is True
+        assert refused["retry_after_ms"] > 0
+
+
+def test_health_and_metrics_tell(chatd: Daemon) -> None:
+    assert chatd.get("/livez") == (200, "ok\n")
+    assert json.loads(chatd.get("/readyz")[1]) == {"ready": True, "reason": None}
+    status, text = chatd.get("/metrics")
+    assert status == 200
+    assert "chatd_connections " in text
+    status, page = chatd.get("/")
+    assert status == 200
+    assert "{{nonce}}" not in page
+
+
+async def test_history_is_there_after_a_restart_and_no_store_is_left_behind(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0") as daemon:
+        async with Raw(daemon) as client:
+            await client.ask({"publish": {"channel": "lobby", "data": {"text": "kept"}}})
+        assert daemon.stop() == 0
+    with running(tmp_path, "--port", "0") as daemon:
+        async with Raw(daemon) as client:
+            reply = await client.ask({"history": {"channel": "lobby", "limit": 10}})
+        assert [pub["data"] for pub in reply["history"]["publications"]] == [{"text": "kept"}]
