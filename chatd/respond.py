@@ -69,9 +69,10 @@ class Responder:
     def status(self) -> Object:
         meters, store = self.meters, self.store
         sessions = list(self.hub.sessions())
+        rooms = list(self.public_rooms())
         rtt = store.batch.round_trip_s
         return {
-            "rooms": list(self.public_rooms()),
+            "rooms": rooms,
             "node": {
                 "id": self.node.id,
                 "name": self.chat.settings.cluster.name,
@@ -82,6 +83,7 @@ class Responder:
                 "connections": len(sessions),
                 "connections_max": self.chat.settings.limits.connections,
                 "users": len({session.user for session in sessions if session.identity is not None}),
+                "rooms": len(rooms),
                 "rss_bytes": (rss := resident_bytes()),
                 "bytes_per_connection": rss // len(sessions) if sessions else None,
                 "queued_bytes": sum(session.link.buffered() for session in sessions),

@@ -52,6 +52,15 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of a room: its top, the offset of its oldest message (None: none is left), how many there are."""
+
+    top: Position
+    first: int | None
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
 class Registration:
     """One connection as the registry has it. `since` is Unix seconds; `door` a value of model.Door."""
 
@@ -149,6 +158,18 @@ class Store:
         args = (-1 if after is None else after, limit, int(reverse), keep_ms, new_epoch())
         epoch, top, *rest = await self.batch.script(HISTORY, keys, args)
         return list(zip(rest[::2], rest[1::2], strict=True)), Position(epoch.decode(), top)
+
+    async def kept(self, room: str) -> Kept | None:
+        """What is kept of `room`, to the last trimming; None: nobody ever was there. It only looks, unlike `history`."""
+        (epoch, top), messages, oldest = await asyncio.gather(
+            self.batch.command("HMGET", self.keys.meta(room), "epoch", "offset"),
+            self.batch.command("XLEN", self.keys.log(room)),
+            self.batch.command("XRANGE", self.keys.log(room), "-", "+", "COUNT", 1),
+        )
+        if epoch is None:
+            return None
+        first = int(oldest[0][0].partition(b"-")[0]) if oldest else None
+        return Kept(Position(epoch.decode(), int(top)), first, messages)
 
     # --- presence -----------------------------------------------------------------------------------------------------
 
