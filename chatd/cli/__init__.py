@@ -86,12 +86,13 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            from .common import explained  # which knows the settings: only those who fail pay for it
+            from .common import explained, note  # they know the settings: only those who fail pay for it
 
             failure = explained(error)
             if failure is None:
                 raise
-            raise failure from error
+            note(str(failure))
+            ctx.exit(failure.code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

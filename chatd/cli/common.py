@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -37,15 +37,12 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
-class Failure(click.ClickException):
+class Failure(Exception):
     """The end of a command: one sentence for a person, one exit code for a script."""
 
     def __init__(self, sentence: str, code: int = FAILED) -> None:
         super().__init__(sentence)
-        self.exit_code = code
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"chatd: {self.message}", file=file, err=file is None)
+        self.code = code
 
 
 def fail(sentence: str, code: int = FAILED) -> NoReturn:
@@ -60,6 +57,8 @@ def note(sentence: str) -> None:
 def explained(error: Exception) -> Failure | None:
     """The Failure that `error` stands for; None when it is click's own, or a bug."""
     first = _first(error)
+    if isinstance(first, Failure):
+        return first
     code = next((code for kind, code in EXIT_CODES if isinstance(first, kind)), None)
     if code is None and type(first) is ValueError:
         code = BAD_CONFIGURATION

@@ -1,0 +1,119 @@
+"""The store, and through it the nodes: how a command that asks or acts reaches the cluster.
+
+Whoever has the configuration can reach it, whichever node is stuck. Nothing is started here: a store that runs only
+beside a daemon is not there when no daemon is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from chatd import control
+from chatd.control import Answers, Question
+from chatd.settings import Settings
+from chatd.store.embedded import Embedded
+from chatd.store.redis import Store
+
+from .common import FAILED, NO_DAEMON, Failure, fail
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Store]:
+    """The configured store, connected.
+
+    Raises:
+        Failure: it is the embedded one, and no daemon runs that would keep it.
+        StoreError: it does not answer, or is none we can use.
+    """
+    url = str(settings.redis.url) or embedded_url(settings)
+    async with Store(url, prefix=settings.redis.prefix, timeout=settings.redis.timeout) as store:
+        yield store
+
+
+def embedded_url(settings: Settings) -> str:
+    """Where the embedded store is.
+
+    Raises:
+        Failure: there is none, or we may not look.
+    """
+    embedded = Embedded(settings.redis.state_path(os.environ))
+    try:
+        embedded.socket.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise Failure(
+            f"no chatd runs on the state directory {embedded.directory}; start one with `chatd serve`, or name the "
+            "configuration of one that runs with --config",
+            NO_DAEMON,
+        ) from None
+    except OSError as error:
+        raise Failure(
+            f"expected to reach the store at {embedded.socket}, got: {error.strerror}; run this as the user that runs "
+            "chatd"
+        ) from None
+    return embedded.url
+
+
+def operator() -> str:
+    """Who types, as login@host, for the audit stream; a login is believed, not proven."""
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):  # no name for this number, as in many containers
+        login = str(os.getuid())
+    return f"{login}@{socket.gethostname()}"
+
+
+async def tell(store: Store, settings: Settings, question: Question) -> Answers:
+    """Put `question` to every node alive, however few."""
+    return await store.request(question, patience=settings.cluster.answer, by=operator())
+
+
+async def ask(store: Store, settings: Settings, question: Question) -> Answers:
+    """Put `question` to every node alive.
+
+    Raises:
+        Failure: there is none.
+    """
+    answers = await tell(store, settings, question)
+    if not answers.by_node and not answers.missing:
+        raise Failure("the store answers, but no chatd is alive on it; start one with `chatd serve`", NO_DAEMON)
+    return answers
+
+
+def asked(settings: Settings, question: Question) -> Answers:
+    """One question on a connection of its own, from outside of a loop."""
+
+    async def asking() -> Answers:
+        async with opened(settings) as store:
+            return await ask(store, settings, question)
+
+    return run(asking())
+
+
+async def living(store: Store) -> list[tuple[str, str]]:
+    """(user, node id) of every connection that the registry holds on nodes alive."""
+    leases = await store.nodes()
+    return [(entry.user, control.node_of(entry.lease)) for entry in await store.registered() if entry.lease in leases]
+
+
+def own_up(answers: Answers) -> None:
+    """When not all nodes answered, say so and fail: what was printed is not the whole truth."""
+    if answers.missing:
+        fail(silence(answers), FAILED)
+
+
+def silence(answers: Answers) -> str:
+    count = len(answers.missing)
+    nodes = f"node {answers.missing[0]}" if count == 1 else f"{count} nodes, {', '.join(answers.missing)},"
+    return f"{nodes} did not answer in time; what is shown is without {'it' if count == 1 else 'them'}"

@@ -1,0 +1,102 @@
+"""`chatd config`: is the configuration right, what does it say, and how does one begin."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from chatd.control import SCHEMA_VERSION
+from chatd.names import printable
+from chatd.settings import HEAD, Settings, origin, to_toml, warnings
+
+from .common import fail, loaded, note
+from .output import json_option, print_json
+
+
+@click.group(help="Check, show and begin the configuration.")
+def config() -> None:
+    pass
+
+
+@config.command(help="Say whether chatd could run with this configuration, and what in it is unwise.")
+@json_option
+@click.pass_context
+def check(context: click.Context, as_json: bool) -> None:
+    from chatd.node import verifier  # 0.3 s that `show` and `init` need not wait for
+
+    settings = loaded(context)
+    verifier(settings)
+    unwise = warnings(settings)
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "ok": True, "warnings": unwise})
+    else:
+        click.echo("ok")
+        for sentence in unwise:
+            note(f"warning: {sentence}")
+
+
+@config.command(help="Show every setting as it holds, secrets as ***.")
+@click.option("--origin", "with_origin", is_flag=True, help="Say after each where it came from.")
+@json_option
+@click.pass_context
+def show(context: click.Context, with_origin: bool, as_json: bool) -> None:
+    settings = loaded(context)
+    sources = origins(settings)
+    if as_json:
+        reply = {"schema_version": SCHEMA_VERSION, "settings": tomllib.loads(to_toml(settings))}
+        print_json({**reply, "origin": sources} if with_origin else reply)
+        return
+    for name, line in named_lines(to_toml(settings)):
+        click.echo(f"{line}  # {printable(sources[name])}" if with_origin and name else line)
+
+
+@config.command(help="Write a configuration with every setting at its default and explained, to PATH or to stdout.")
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+def init(path: Path | None) -> None:
+    manual = HEAD + to_toml(Settings())
+    if path is None:
+        click.echo(manual, nl=False)
+        return
+    write_new(path, manual)
+    note(f"wrote {path}; `chatd config check --config {path}` says whether it is right")
+
+
+def origins(settings: Settings) -> dict[str, str]:
+    """As settings.origin, with each key's settings by their number: auth.keys.0.secret."""
+    keys = {
+        f"auth.keys.{index}.{name}": key.where
+        for index, key in enumerate(settings.auth.keys)
+        for name in tomllib.loads(to_toml(settings))["auth"]["keys"][index]
+    }
+    return {**origin(settings), **keys}
+
+
+def named_lines(toml: str) -> Iterator[tuple[str, str]]:
+    """Each line that is not explanation, with the name of the setting it gives; "" for the head of a table."""
+    table, keys = "", 0
+    for line in toml.splitlines():
+        if line.startswith("[["):
+            table, keys = f"{line.strip('[]')}.{keys}", keys + 1
+            yield "", f"\n{line}"
+        elif line.startswith("["):
+            table = line[1:-1]
+            yield "", f"\n{line}" if table != "server" else line
+        elif found := re.match(r"(\w+) = ", line):
+            yield f"{table}.{found[1]}", line
+
+
+def write_new(path: Path, text: str) -> None:
+    """Make the file, for our eyes only: it will hold secrets. One that is there is left alone."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        fail(f"expected a new file to write to, got {path}, which exists; name another, or remove it")
+    except OSError as error:
+        fail(f"expected to write {path}, got: {error.strerror}; check the directory and who may write there")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)

@@ -1,0 +1,112 @@
+"""`chatd rooms` and `chatd room show`: which rooms there are people in, and all about one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from chatd import control
+from chatd.control import SCHEMA_VERSION, Answers, Object, Rooms, Who
+from chatd.settings import RoomRules, Settings
+from chatd.store.redis import Kept
+
+from .cluster import ask, asked, opened, own_up, run
+from .common import NOT_FOUND, fail, loaded
+from .output import Column, json_option, listed, print_json, print_rows, raw
+
+COLUMNS = (
+    Column("room", "ROOM"),
+    Column("connections", "CONNECTIONS", right=True),
+    Column("users", "USERS", right=True),
+)
+FACTS = (Column("fact", "ABOUT"), Column("value", "VALUE", raw))
+MEMBERS = (
+    Column("user", "USER"),
+    Column("connections", "CONNECTIONS", right=True),
+    Column("nodes", "NODES", listed),
+)
+
+
+@click.command(help="Which rooms have people in them, the fullest first.")
+@json_option
+@click.pass_context
+def rooms(context: click.Context, as_json: bool) -> None:
+    answers = asked(loaded(context), Rooms())
+    reply = control.rooms(answers)
+    if as_json:
+        print_json(reply)
+    else:
+        print_rows(COLUMNS, reply["rooms"])
+    own_up(answers)
+
+
+@click.group(help="One room.")
+def room() -> None:
+    pass
+
+
+@room.command(help="Who is in ROOM, on which nodes; what is kept of it; which rules hold there.")
+@click.argument("name", metavar="ROOM")
+@json_option
+@click.pass_context
+def show(context: click.Context, name: str, as_json: bool) -> None:
+    settings = loaded(context)
+    answers, kept = run(looked_at(settings, name))
+    reply = about(name, answers, kept, settings.room(name))
+    if as_json:
+        print_json(reply)
+    else:
+        in_person(reply)
+    own_up(answers)
+    if not reply["connections"] and (kept is None or not kept.top.offset):
+        fail(f"expected a room that somebody is in or that has a history, got {name!r}; see `chatd rooms`", NOT_FOUND)
+
+
+async def looked_at(settings: Settings, name: str) -> tuple[Answers, Kept | None]:
+    async with opened(settings) as store:
+        return await ask(store, settings, Who(room=name)), await store.kept(name)
+
+
+def about(name: str, answers: Answers, kept: Kept | None, rules: RoomRules) -> Object:
+    """The reply to `chatd room show --json`; "history" is null when nobody ever was there."""
+    present = control.who(answers)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "room": name,
+        "connections": len(present["connections"]),
+        "members": members(present["connections"]),
+        "history": None if kept is None else history(kept),
+        "rules": asdict(rules),
+        **({"silent": present["silent"]} if "silent" in present else {}),
+    }
+
+
+def members(connections: list[Object]) -> list[Object]:
+    """The users among these connections, with how many each has, and on which nodes."""
+    by_user: dict[str, list[str]] = {}
+    for entry in connections:
+        by_user.setdefault(entry["user"], []).append(entry["node"])
+    return [
+        {"user": user, "connections": len(nodes), "nodes": sorted(set(nodes))}
+        for user, nodes in sorted(by_user.items())
+    ]
+
+
+def history(kept: Kept) -> Object:
+    return {"epoch": kept.top.epoch, "first": kept.first, "last": kept.top.offset, "messages": kept.messages}
+
+
+def in_person(reply: Object) -> None:
+    """Facts and members; on a pipe, two blocks with an empty line between."""
+    facts: dict[str, Any] = {
+        "room": reply["room"],
+        "connections": reply["connections"],
+        **{f"history {key}": value for key, value in (reply["history"] or {}).items()},
+        **{f"rule {key}": value for key, value in reply["rules"].items()},
+    }
+    print_rows(FACTS, [{"fact": fact, "value": value} for fact, value in facts.items()])
+    if reply["members"]:
+        click.echo()
+        print_rows(MEMBERS, reply["members"])
