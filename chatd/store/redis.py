@@ -160,7 +160,7 @@ class Store:
         return list(zip(rest[::2], rest[1::2], strict=True)), Position(epoch.decode(), top)
 
     async def kept(self, room: str) -> Kept | None:
-        """What is kept of `room`, to the last trimming; None: nobody ever was there. It only looks, unlike `history`."""
+        """What is kept of `room`, to the last trimming; None: nobody ever was there. Only looks, unlike `history`."""
         (epoch, top), messages, oldest = await asyncio.gather(
             self.batch.command("HMGET", self.keys.meta(room), "epoch", "offset"),
             self.batch.command("XLEN", self.keys.log(room)),
