@@ -226,11 +226,11 @@ class Chat:
         """Do what waits in `session`, one after the other; the only task that ever works for it."""
         assert session.waiting is not None, "spawned with something to do"
         try:
-            while session.waiting and session.open:
+            while session.waiting:
                 entry = session.waiting.popleft()
                 if len(session.waiting) == WAITING // 2:
                     session.link.resume_reading()
-                if (wait := entry.due - self.clock()) > 0:
+                if session.state is not State.CLOSED and (wait := entry.due - self.clock()) > 0:
                     await asyncio.sleep(wait)
                 await self._do(session, entry)
         finally:
@@ -241,6 +241,8 @@ class Chat:
     async def _do(self, session: Session, entry: Pending) -> None:
         id, command = entry.request
         row = ROWS[type(command)]
+        if not session.open and not (session.state is State.LEFT and row.speaks and session.identity is not None):
+            return
         try:
             if entry.refusal is not None:
                 raise entry.refusal
@@ -324,9 +326,8 @@ class Chat:
 
     def lost(self, session: Session, goodbye: Disconnect, network: str) -> None:
         """The socket is gone: nothing more is delivered, and what the cluster knows of it is taken back."""
-        if session.open or session.goodbye is None:
-            session.state = State.CLOSED
-            session.goodbye = session.goodbye or goodbye
+        if session.open:
+            session.state, session.goodbye = State.LEFT, goodbye
         self.hub.remove(session, network)
         self.on_end(session)
         if session.waiting is None:  # else the task that works for it sees to this when it is done

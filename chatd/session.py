@@ -42,7 +42,8 @@ class State(Enum):
     UNKNOWN = "unknown"  # has not said who it is
     UNUSABLE = "unusable"  # said it, and was refused; only the goodbye is left
     READY = "ready"
-    CLOSED = "closed"
+    LEFT = "left"  # went by itself; what it said before that still counts
+    CLOSED = "closed"  # we said goodbye; nothing of it counts any more
 
 
 class Subscription:
@@ -131,7 +132,7 @@ class Session:
 
     @property
     def open(self) -> bool:
-        return self.state is not State.CLOSED
+        return self.state not in (State.LEFT, State.CLOSED)
 
     def ends(self, now: float) -> bool:
         """Whether its token, or a subscription's, has ended by Unix second `now`."""
@@ -149,7 +150,7 @@ class Session:
             The goodbye the caller must close with when this client does not read; else None. It is returned and not
             raised, so that a fan-out needs no `try`.
         """
-        if not frame or self.state is State.CLOSED:
+        if not frame or not self.open:
             return None
         if self.link.congested:
             if droppable:
@@ -177,7 +178,7 @@ class Session:
 
     def close(self, goodbye: Disconnect = NORMAL) -> None:
         """Say goodbye; what was written before still goes out first. A second goodbye is not said."""
-        if self.state is not State.CLOSED:
+        if self.open:
             self.state = State.CLOSED
             self.goodbye = goodbye
             self.link.close(goodbye)

@@ -99,6 +99,13 @@ async def test_what_one_plain_client_says_every_other_reader_of_the_room_hears(p
         await eve.recv()
 
 
+async def test_who_says_something_and_hangs_up_at_once_was_heard(chatd: Daemon, plain: Any) -> None:
+    bob = await plain("bob", "hasty")
+    async with connect(f"{chatd.ws}/chat/ana?room=hasty") as ana:
+        await ana.send("bye")
+    assert await asyncio.wait_for(bob.recv(), PATIENCE_S) == "ana: bye"
+
+
 async def test_plain_and_sdk_clients_share_rooms(chatd: Daemon, plain: Any) -> None:
     ana = await plain("ana", "mixed")
     async with Raw(chatd, {"data": {"user": "bob"}}) as bob:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jwt
 import pytest
-from browser import Browser, Tab, chromium, missing_programs
+from tests.browser import Browser, Tab, chromium, missing_programs
 
 Daemon = Callable[..., AbstractContextManager[Any]]
 

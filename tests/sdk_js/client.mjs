@@ -1,0 +1,51 @@
+// Drives the official JavaScript SDK as tests/test_sdk_js.py asks: one JSON command a line in, one JSON event a line out.
+import { createInterface } from "node:readline";
+import { Centrifuge } from "centrifuge";
+import WebSocket from "ws";
+
+const [url, token] = process.argv.slice(2);
+const tell = (event, details = {}) => process.stdout.write(JSON.stringify({ event, ...details }) + "\n");
+
+const client = new Centrifuge(url, {
+  websocket: WebSocket,
+  token: token || "",
+  getToken: async () => token,
+  minReconnectDelay: 50,
+  maxReconnectDelay: 200,
+});
+for (const event of ["connected", "disconnected", "error"]) {
+  client.on(event, (context) => tell(event, { code: context.code, client: context.client }));
+}
+const subscriptions = new Map();
+
+const commands = {
+  async subscribe({ room, token }) {
+    const subscription = client.newSubscription(room, { recoverable: true, joinLeave: true, token });
+    subscriptions.set(room, subscription);
+    subscription.on("publication", ({ data, offset, info }) => tell("publication", { data, offset, user: info?.user }));
+    subscription.on("join", ({ info }) => tell("join", { user: info.user }));
+    subscription.on("leave", ({ info }) => tell("leave", { user: info.user }));
+    subscription.on("subscribed", ({ recovered, wasRecovering }) => tell("subscribed", { recovered, wasRecovering }));
+    subscription.subscribe();
+    await subscription.ready();
+    return {};
+  },
+  publish: ({ room, data }) => client.publish(room, data),
+  history: ({ room, limit }) => client.history(room, { limit }),
+  presence: ({ room }) => client.presence(room),
+  presenceStats: ({ room }) => client.presenceStats(room),
+  rpc: ({ method, data }) => client.rpc(method, data),
+};
+
+createInterface({ input: process.stdin })
+  .on("line", async (line) => {
+    const { do: name, ...parameters } = JSON.parse(line);
+    try {
+      tell("done", { do: name, result: await commands[name](parameters) });
+    } catch (error) {
+      tell("refused", { do: name, code: error.code, message: error.message });
+    }
+  })
+  .on("close", () => client.disconnect());
+
+client.connect();

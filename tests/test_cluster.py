@@ -1,0 +1,251 @@
+"""What crosses nodes: two real `chatd serve` on one store, the official Python SDK, and kill -9."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from centrifuge import Client, ReplyError
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from tests.conftest import Daemon, running
+from tests.sdk import sdk_client, subscribed
+from tests.servers import redis_server
+from tests.test_doors import Raw, next_push
+
+SECRET = "a secret of the tests, at least thirty-two bytes long"
+FAST = {"CHATD_CLUSTER__LEASE": "1s", "CHATD_CLUSTER__RENEW": "0.2s", "CHATD_LIMITS__MESSAGES_PER_SECOND": "0",
+        "CHATD_LIMITS__USER_MESSAGES_PER_SECOND": "0"}  # fmt: skip
+
+
+def token(user: str, *, lifetime: float = 3600, **claims: Any) -> str:
+    now = time.time()
+    return jwt.encode({"sub": user, "exp": now + lifetime, "iat": now, **claims}, SECRET, headers={"kid": "main"})
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Daemon, Daemon]]:
+    """Two nodes of one cluster with quick leases, log-in by token, and a private room pattern."""
+    config = tmp_path / "chatd.toml"
+    config.write_text(
+        f'[[auth.keys]]\nkid = "main"\nalgorithm = "HS256"\nsecret = "{SECRET}"\n[rooms."private-*"]\npublic = false\n'
+    )
+    with ExitStack() as stack:
+        start = [
+            stack.enter_context(running(tmp_path, "--config", str(config), "--port", "0", **FAST)) for _ in range(2)
+        ]
+        yield start[0], start[1]
+
+
+# The SDK leaves the sockets of attempts that a dead node cut short to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_reader_whose_node_is_killed_misses_nothing_on_the_other(pair: tuple[Daemon, Daemon]) -> None:
+    first, second = pair
+    port = first.port
+    async with sdk_client(first.sdk, token=token("ana")) as (reader, _):
+        _, heard = await subscribed(reader, "lobby", recoverable=True)
+        async with sdk_client(second.sdk, token=token("bob")) as (writer, _):
+            for n in range(5):
+                await writer.publish("lobby", {"text": f"before {n}"})
+            for n in range(5):
+                assert (await heard.next("publication")).pub.data == {"text": f"before {n}"}
+            first.kill()
+            for n in range(20):
+                await said(writer, f"meanwhile {n}")
+            with running(first.directory, *first.arguments[:2], "--port", str(port), **FAST):
+                for n in range(20):
+                    assert (await heard.next("publication")).pub.data ["text"] == f"meanwhile {n}"
+                await writer.publish("lobby", {"text": "after"})
+                assert (await heard.next("publication")).pub.offset == 26
+
+
+async def said(writer: Client, text: str) -> None:
+    """Publish until it is acknowledged: the killed node took the store along for a moment."""
+    while True:
+        try:
+            await writer.publish("lobby", {"text": text, "cid": text})
+            return
+        except ReplyError as refused:
+            assert refused.temporary
+
+
+async def test_a_killed_node_leaves_no_ghosts_and_each_leave_is_told_once(pair: tuple[Daemon, Daemon]) -> None:
+    first, second = pair
+    async with Raw(second, {"token": token("watcher")}) as watcher:
+        await watcher.ask({"subscribe": {"channel": "lobby", "join_leave": True}})
+        async with Raw(first, {"token": token("ana")}) as ana:
+            await ana.ask({"subscribe": {"channel": "lobby"}})
+            await next_push(watcher, "join", "ana")
+            assert second.ask("status")["cluster"]["connections"] == 2
+            first.kill()
+            await next_push(watcher, "leave", "ana")
+        stats = await watcher.ask({"presence_stats": {"channel": "lobby"}})
+        assert stats["presence_stats"] == {"num_clients": 1, "num_users": 1}
+        assert second.ask("status")["cluster"] == {"nodes": 1, "connections": 1, "users": 1, "rooms": 1}
+
+
+async def test_a_frozen_node_finds_out_and_its_clients_are_present_again(pair: tuple[Daemon, Daemon]) -> None:
+    owner, other = pair  # the first keeps the store alive; the second is frozen
+    async with (
+        Raw(owner, {"token": token("watcher")}) as watcher,
+        Raw(other, {"token": token("ana")}) as ana,
+    ):
+        await watcher.ask({"subscribe": {"channel": "lobby", "join_leave": True}})
+        await ana.ask({"subscribe": {"channel": "lobby"}})
+        await next_push(watcher, "join", "ana")
+        other.signal(signal.SIGSTOP)
+        try:
+            await next_push(watcher, "leave", "ana")
+        finally:
+            other.signal(signal.SIGCONT)
+        await next_push(watcher, "join", "ana")
+        users = {entry["user"] for entry in owner.ask("who", "lobby")["connections"]}
+        assert users == {"ana", "watcher"}
+
+
+async def test_kick_reaches_a_user_on_every_node_with_its_reason(pair: tuple[Daemon, Daemon]) -> None:
+    first, second = pair
+    async with (
+        Raw(first, {"token": token("ana")}) as here,
+        Raw(second, {"token": token("ana")}) as there,
+        Raw(second, {"token": token("bob")}) as bob,
+    ):
+        answer = await asyncio.to_thread(first.ask, "kick", "ana", "--reason", "enough")
+        assert answer["schema_version"] == 1
+        assert answer["closed"] == 2
+        assert sorted(answer["nodes"].values()) == [1, 1]
+        assert await here.goodbye() == (4500, "enough")
+        assert await there.goodbye() == (4500, "enough")
+        assert "presence" in await bob.ask({"presence": {"channel": "lobby"}})
+    first.cli("kick", "nobody", check=4)
+
+
+async def test_a_revoked_user_is_closed_everywhere_and_does_not_come_back(pair: tuple[Daemon, Daemon]) -> None:
+    first, second = pair
+    old = token("ana")
+    async with Raw(first, {"token": old}) as ana:
+        await asyncio.to_thread(second.cli, "token", "revoke", "--user", "ana")
+        assert (await ana.goodbye())[0] == 4501
+    again = Raw(second, {"token": old})
+    again.socket = await connect(second.sdk)
+    await again.send({"id": 1, "connect": {"token": old}})
+    assert (await again.goodbye())[0] == 4501
+
+
+async def test_tokens_are_refreshed_by_the_sdk_and_a_connection_without_one_ends(pair: tuple[Daemon, Daemon]) -> None:
+    first, _ = pair
+    asked = asyncio.Event()
+
+    async def fresh() -> str:
+        asked.set()
+        return token("ana")
+
+    async with sdk_client(first.sdk, token=token("ana", lifetime=1.5), get_token=fresh) as (client, _):
+        async with asyncio.timeout(10):
+            await asked.wait()
+        assert (await client.presence_stats("lobby")).num_clients == 0
+    nobody = Raw(first)
+    nobody.socket = await connect(first.sdk)
+    await nobody.send({"id": 1, "connect": {}})
+    assert (await nobody.goodbye())[0] == 3501
+
+
+async def test_a_private_room_opens_to_a_subscription_token_or_a_claim(pair: tuple[Daemon, Daemon]) -> None:
+    first, _ = pair
+    invitation = token("ana", channel="private-1")
+    async with sdk_client(first.sdk, token=token("ana")) as (client, _):
+        subscription, heard = await subscribed(client, "private-1", token=invitation)
+        await subscription.publish({"text": "inside"})
+        assert (await heard.next("publication")).pub.info.user == "ana"
+    async with Raw(first, {"token": token("bob")}) as bob:
+        for refused in (
+            {"subscribe": {"channel": "private-1"}},
+            {"subscribe": {"channel": "private-1", "token": invitation}},
+            {"publish": {"channel": "private-1", "data": {"text": "me too"}}},
+            {"history": {"channel": "private-1", "limit": 1}},
+            {"presence": {"channel": "private-1"}},
+        ):
+            assert (await bob.ask(refused))["error"]["code"] == 103
+    async with Raw(first, {"token": token("eve", rooms=["private-*"])}) as eve:
+        assert "subscribe" in await eve.ask({"subscribe": {"channel": "private-1"}})
+
+
+@pytest.mark.parametrize("way", ["header", "cookie", "subprotocol"])
+async def test_a_token_may_come_with_the_handshake(pair: tuple[Daemon, Daemon], way: str) -> None:
+    first, _ = pair
+    ways: dict[str, dict[str, Any]] = {
+        "header": {"additional_headers": {"Authorization": f"Bearer {token('ana')}"}},
+        "cookie": {"additional_headers": {"Cookie": f"chatd_token={token('ana')}", "Origin": first.url}},
+        "subprotocol": {"subprotocols": ["chatd.bearer", token("ana")]},
+    }
+    async with connect(f"{first.ws}/chat/ana?room=lobby", **ways[way]) as plain:
+        await plain.send("in")
+        if way == "subprotocol":
+            assert plain.subprotocol == "chatd.bearer"
+
+
+async def test_sigterm_tells_everybody_to_come_back_and_exits_with_zero(pair: tuple[Daemon, Daemon]) -> None:
+    first, second = pair
+    async with Raw(first, {"token": token("ana")}) as ana:
+        stopping = asyncio.create_task(asyncio.to_thread(first.stop))
+        assert await ana.goodbye() == (3001, "shutdown")
+        assert await stopping == 0
+    assert second.ask("status")["cluster"]["nodes"] == 1
+
+
+async def test_a_store_that_goes_away_and_returns_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as store:
+        with running(tmp_path, "--port", "0", **FAST, CHATD_REDIS__URL=store.url, CHATD_REDIS__TIMEOUT="0.3s") as node:
+            async with Raw(node) as writer, Raw(node) as reader:
+                await reader.ask({"subscribe": {"channel": "lobby"}})
+                await writer.ask({"publish": {"channel": "lobby", "data": {"text": "1"}}})
+                store.kill()
+                refused = await writer.ask({"publish": {"channel": "lobby", "data": {"text": "2", "cid": "c2"}}})
+                assert refused["error"]["temporary"] is True
+                await until(lambda: node.get("/readyz")[0] == 503)
+                await store.start()
+                await until(lambda: node.get("/readyz")[0] == 200)
+                assert "publish" in await writer.ask({"publish": {"channel": "lobby", "data": {"text": "2", "cid": "c2"}}})
+                texts: list[str] = []
+                while len(texts) < 2:
+                    texts += [r["push"]["pub"]["data"]["text"] for r in await reader.receive() if "pub" in r.get("push", {})]
+                assert texts == ["1", "2"]
+
+
+async def until(holds: Any) -> None:
+    async with asyncio.timeout(15):
+        while not await asyncio.to_thread(holds):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_silent_client_is_found_within_two_heartbeats(tmp_path: Path) -> None:
+    heartbeat = {"CHATD_HEARTBEAT__INTERVAL": "1s", "CHATD_HEARTBEAT__TIMEOUT": "0.5s"}
+    with running(tmp_path, "--port", "0", **heartbeat) as node:
+        async with Raw(node) as ana:
+            assert (await ana.goodbye())[0] == 3012, "it was pinged, and never answered"
+
+
+async def test_limits_refuse_before_accept_and_one_user_has_only_so_many(tmp_path: Path) -> None:
+    environ = {"CHATD_LIMITS__CONNECTIONS": "3", "CHATD_LIMITS__CONNECTIONS_PER_USER": "2"}
+    with running(tmp_path, "--port", "0", **environ) as node:
+        ana = {"data": {"user": "ana"}}
+        async with Raw(node, ana), Raw(node, ana):
+            third = Raw(node)
+            third.socket = await connect(node.sdk)
+            await third.send({"id": 1, "connect": ana})
+            assert (await third.goodbye())[0] == 3504
+            async with Raw(node):
+                with pytest.raises(InvalidStatus) as refused:
+                    await connect(node.sdk)
+                assert refused.value.response.status_code == 503
+                assert refused.value.response.headers["Retry-After"] == "2"
+                assert "full" in json.loads(refused.value.response.body or b"")["error"]

@@ -1,0 +1,115 @@
+"""The official JavaScript SDK under Node, against two real chatd."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Daemon
+from tests.sdk import PATIENCE_S
+from tests.test_cluster import FAST, pair, running, token
+
+__all__ = ["pair"]
+
+PACKAGE = Path(__file__).with_name("sdk_js")
+
+
+@pytest.fixture(scope="session")
+def sdk_js(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The client's folder with the SDK installed beside it."""
+    if shutil.which("npm") is None:
+        assert not os.environ.get("CI"), "npm is missing, and in CI nothing may skip"
+        pytest.skip("npm is missing; it brings the official JavaScript SDK")
+    folder = tmp_path_factory.mktemp("sdk_js")
+    shutil.copy(PACKAGE / "package.json", folder)
+    shutil.copy(PACKAGE / "client.mjs", folder)
+    subprocess.run(
+        ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder, check=True, capture_output=True
+    )
+    return folder
+
+
+class Script:
+    """The client's process: what it was told to do, and what it told."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._told: list[dict[str, Any]] = []
+
+    async def do(self, name: str, **parameters: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": name, **parameters}).encode() + b"\n")
+        return await self.next("done", "refused")
+
+    async def next(self, *events: str) -> dict[str, Any]:
+        """The next of `events`, now or later."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                for told in self._told:
+                    if told["event"] in events:
+                        self._told.remove(told)
+                        return told
+                line = await self._process.stdout.readline()
+                assert line, "the client ended"
+                self._told.append(json.loads(line))
+
+
+@asynccontextmanager
+async def script(folder: Path, url: str, token: str) -> AsyncIterator[Script]:
+    process = await asyncio.create_subprocess_exec(
+        "node", "client.mjs", url, token, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        yield Script(process)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        async with asyncio.timeout(PATIENCE_S):
+            await process.wait()
+
+
+async def test_it_connects_talks_and_recovers_after_its_node_was_killed(
+    pair: tuple[Daemon, Daemon], sdk_js: Path
+) -> None:
+    first, second = pair
+    port = first.port
+    async with (
+        script(sdk_js, first.sdk, token("ana")) as ana,
+        script(sdk_js, second.sdk, token("bob")) as bob,
+    ):
+        await ana.next("connected")
+        await bob.next("connected")
+        assert (await ana.do("subscribe", room="private-1", token=token("ana", channel="private-1")))["event"] == "done"
+        await ana.do("subscribe", room="lobby")
+        assert (await ana.do("publish", room="lobby", data={"text": "hi"}))["event"] == "done"
+        heard = await ana.next("publication")
+        assert (heard["data"], heard["offset"], heard["user"]) == ({"text": "hi"}, 1, "ana")
+        assert (await ana.do("history", room="lobby", limit=5))["result"]["offset"] == 1
+        assert (await ana.do("presenceStats", room="lobby"))["result"] == {"numClients": 1, "numUsers": 1}
+        assert (await ana.do("rpc", method="method", data={}))["code"] == 108
+
+        first.kill()
+        for n in range(10):
+            await said(bob, n)
+        with running(first.directory, *first.arguments[:2], "--port", str(port), **FAST):
+            for n in range(10):
+                assert (await ana.next("publication"))["data"] ["text"] == f"meanwhile {n}"
+
+
+async def said(client: Script, n: int) -> None:
+    """Publish until it is acknowledged; the killed node took the store with it for a moment."""
+    while True:
+        done = await client.do("publish", room="lobby", data={"text": f"meanwhile {n}", "cid": f"c-{n}"})
+        if done["event"] == "done":
+            return
+        assert done["code"] == 400, done
