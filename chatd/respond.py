@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
+from socket import gethostname
 from typing import Protocol
 
 from . import __version__, control, errors, rules
@@ -75,7 +76,7 @@ class Responder:
             "rooms": rooms,
             "node": {
                 "id": self.node.id,
-                "name": self.chat.settings.cluster.name,
+                "name": self.chat.settings.cluster.name or gethostname(),
                 "address": self.node.address,
                 "state": self.node.state,
                 "version": __version__,
