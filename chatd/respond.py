@@ -149,7 +149,7 @@ class Responder:
             else:
                 session.close(goodbye)
         tokens = sorted({self._void(session) for session in hit}) if kick.revoke else []
-        return {"closed": len(hit), "tokens": tokens}
+        return {"closed": len(hit), "tokens": [list(row) for row in tokens]}
 
     def _void(self, session: Session) -> Revocation:
         identity = session.identity

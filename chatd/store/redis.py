@@ -312,12 +312,15 @@ class Store:
         def handle(payload: bytes) -> None:
             request, _, question = payload.partition(b"\n")
             try:
-                answer = respond(control.decode(orjson.loads(question)))
+                answer = orjson.dumps(respond(control.decode(orjson.loads(question))))
             except ValueError as error:  # somebody else's words on our channel, or a newer chatd's
                 log.warning("control request not understood", error=str(error))
                 return
+            except Exception:  # a bug in one answer must not end the feed, and with it the node
+                log.exception("control request failed")
+                return
             key = self.keys.reply(request.decode())
-            pushed = self.batch.command("RPUSH", key, lease().encode() + b"\n" + orjson.dumps(answer))
+            pushed = self.batch.command("RPUSH", key, lease().encode() + b"\n" + answer)
             expiring = self.batch.command("PEXPIRE", key, 60_000)
             for future in (pushed, expiring):
                 future.add_done_callback(_note_failure)
