@@ -26,7 +26,7 @@ from chatd.store.redis import Store
 
 from .cluster import opened, run, tell
 from .common import FAILED, Failure, loaded
-from .output import Column, json_option, plural, print_json, print_rows
+from .output import Column, Row, json_option, on_terminal, plural, print_json, print_rows
 
 # Sockets and files of chatd's own: the listener, the store's connections, logs, the event loop.
 OWN_FILES = 64
@@ -70,10 +70,20 @@ def doctor(context: click.Context, as_json: bool) -> None:
     if as_json:
         rows = [check._asdict() for check in checks]
         print_json({"schema_version": SCHEMA_VERSION, "ok": healthy, "checks": rows})
+    elif on_terminal():
+        print_rows(COLUMNS[:3], beneath(checks))
     else:
         print_rows(COLUMNS, [check._asdict() for check in checks])
     if not healthy:
         context.exit(FAILED)
+
+
+def beneath(checks: list[Check]) -> Iterator[Row]:
+    """Rows for a terminal, where four columns of sentences are too many: each remedy under its finding."""
+    for check in checks:
+        yield check._asdict()
+        if check.remedy:
+            yield {"finding": f"-> {check.remedy}"}
 
 
 # --- judging ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ from chatd.names import printable
 
 Row = Mapping[str, Any]
 
+# Spaces between the columns of a table.
+GAP = 2
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, whose keys are stable.")
 
 
@@ -68,6 +71,8 @@ def raw(value: object) -> str:
     """A value on one line and without a tab, whatever a user may have put into it."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list | tuple):
         return ",".join(map(raw, value))
     if isinstance(value, Mapping):
@@ -77,12 +82,11 @@ def raw(value: object) -> str:
 
 def table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> str:
     """A table of at most `width` columns of text; long values go on below in their column."""
-    from rich import box  # only a person on a terminal waits for it
-    from rich.console import Console
+    from rich.console import Console  # only a person on a terminal waits for it
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for column in columns:
         drawn.add_column(Text(column.heading), justify="right" if column.right else "left", overflow="fold")
     for row in rows:
@@ -109,9 +113,9 @@ def fitting(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[
 
 
 def breadth(columns: Sequence[Column], rows: Sequence[Row]) -> int:
-    """How wide a table of these is: rich puts a space to either side of what stands between columns."""
+    """How wide a table of these is when nothing in it goes on below."""
     widest = (max(len(column.heading), *(len(cell(column, row)) for row in rows), 0) for column in columns)
-    return sum(widest) + 2 * (len(columns) - 1)
+    return sum(widest) + GAP * (len(columns) - 1)
 
 
 def cell(column: Column, row: Row) -> str:
@@ -137,6 +141,11 @@ def span(seconds: float) -> str:
     parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "m"), (whole % 60, "s")]
     large = next((index for index, (count, _) in enumerate(parts) if count), 3)
     return " ".join(f"{count}{unit}" for count, unit in parts[large : large + 2])
+
+
+def millis(ms: float) -> str:
+    """Milliseconds, with two figures at least: 0.16 ms, 4.0 ms, 120 ms."""
+    return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms" if ms >= 1 else f"{ms:.2f} ms"
 
 
 def moment(unix: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -15,13 +16,13 @@ from chatd.store.redis import Store
 
 from .cluster import ask, asked, opened, own_up, run, tell
 from .common import NOT_FOUND, fail, loaded
-from .output import Column, Row, json_option, listed, moment, plural, print_json, print_rows, size
+from .output import Column, Row, json_option, listed, plural, print_json, print_rows, size, span
 
 COLUMNS = (
     Column("user", "USER"),
     Column("ip", "IP"),
     Column("door", "DOOR"),
-    Column("since", "SINCE", moment),
+    Column("since", "FOR", lambda since: span(max(0.0, time.time() - since)), right=True),
     Column("queued_bytes", "QUEUED", size, right=True),
     Column("rooms", "ROOMS", listed),
     Column("node", "NODE"),
@@ -106,7 +107,8 @@ def kick(
         click.echo(told(reply))
     own_up(answers)
     if not reply["closed"]:
-        fail(f"expected {target or address} to be connected{' in ' + room if room else ''}, nobody was", NOT_FOUND)
+        where = f" in {room!r}" if room else ""
+        fail(f"expected {target or address!r} to be connected{where}, got nobody; see `chatd who`", NOT_FOUND)
 
 
 async def thrown_out(settings: Settings, question: Kick) -> Answers:

@@ -14,7 +14,7 @@ from chatd.store.redis import Kept
 
 from .cluster import ask, asked, opened, own_up, run
 from .common import NOT_FOUND, fail, loaded
-from .output import Column, json_option, listed, print_json, print_rows, raw
+from .output import Column, json_option, listed, print_json, print_rows, raw, span
 
 COLUMNS = (
     Column("room", "ROOM"),
@@ -55,13 +55,13 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
     settings = loaded(context)
     answers, kept = run(looked_at(settings, name))
     reply = about(name, answers, kept, settings.room(name))
+    if not answers.missing and not reply["connections"] and (kept is None or not kept.top.offset):
+        fail(f"expected a room that somebody is in or that has a history, got {name!r}; see `chatd rooms`", NOT_FOUND)
     if as_json:
         print_json(reply)
     else:
         in_person(reply)
     own_up(answers)
-    if not reply["connections"] and (kept is None or not kept.top.offset):
-        fail(f"expected a room that somebody is in or that has a history, got {name!r}; see `chatd rooms`", NOT_FOUND)
 
 
 async def looked_at(settings: Settings, name: str) -> tuple[Answers, Kept | None]:
@@ -105,6 +105,7 @@ def in_person(reply: Object) -> None:
         "connections": reply["connections"],
         **{f"history {key}": value for key, value in (reply["history"] or {}).items()},
         **{f"rule {key}": value for key, value in reply["rules"].items()},
+        "rule retention": span(reply["rules"]["retention"]),
     }
     print_rows(FACTS, [{"fact": fact, "value": value} for fact, value in facts.items()])
     if reply["members"]:

@@ -13,7 +13,7 @@ from chatd.settings import Settings
 
 from .cluster import ask, living, opened, own_up, run
 from .common import loaded
-from .output import Column, Row, json_option, lines, on_terminal, plural, print_json, raw, size, span, tables
+from .output import Column, Row, json_option, lines, millis, on_terminal, plural, print_json, raw, size, span, tables
 
 
 def per_second(number: float) -> str:
@@ -27,19 +27,19 @@ COLUMNS = (
     Column("state", "STATE"),
     Column("version", "VERSION"),
     Column("uptime_s", "UPTIME", span, right=True),
-    Column("connections", "CONNECTIONS", right=True),
-    Column("connections_max", "OF AT MOST", right=True),
+    Column("connections", "CONN", right=True),
+    Column("connections_max", "MAX", right=True),
     Column("users", "USERS", right=True),
     Column("rooms", "ROOMS", right=True),
     Column("messages_in_per_s", "IN/S", per_second, right=True),
     Column("messages_out_per_s", "OUT/S", per_second, right=True),
-    Column("fan_out_p50_ms", "FAN-OUT p50 ms", per_second, right=True),
-    Column("fan_out_p99_ms", "p99 ms", per_second, right=True),
-    Column("loop_lag_p99_ms", "LAG p99 ms", per_second, right=True),
+    Column("fan_out_p50_ms", "FAN-OUT p50", millis, right=True),
+    Column("fan_out_p99_ms", "FAN-OUT p99", millis, right=True),
+    Column("loop_lag_p99_ms", "LAG p99", millis, right=True),
     Column("rss_bytes", "MEMORY", size, right=True),
-    Column("bytes_per_connection", "PER CONNECTION", size, right=True),
+    Column("bytes_per_connection", "PER CONN", size, right=True),
     Column("queued_bytes", "QUEUED", size, right=True),
-    Column("store_rtt_ms", "STORE ms", per_second, right=True),
+    Column("store_rtt_ms", "STORE", millis, right=True),
     Column("store_feed", "FEED"),
     Column("closed", "CLOSED BY CODE", raw),
 )
