@@ -86,12 +86,16 @@ class Tail:
         )
 
     def _hold(self, event: Event) -> None:
-        if len(self._held) < HELD:
-            self._held.append(event)
+        if len(self._held) == HELD:  # the older ones go, so that what is kept leaves a gap and we read once more
+            self._held.clear()
+        self._held.append(event)
 
     def _release(self) -> list[Event]:
+        """What waited and follows on. What does not is let go: the next read of history has it, or nobody has."""
         held, self._held = self._held, []
-        return self.take(held)
+        events = self.take(held)
+        self._held.clear()
+        return events
 
 
 def _joins(position: Position, page: Sequence[tuple[int, Json]], top: Position) -> bool:
