@@ -199,6 +199,8 @@ async def test_sigterm_tells_everybody_to_come_back_and_exits_with_zero(pair: tu
         stopping = asyncio.create_task(asyncio.to_thread(first.stop))
         assert await ana.goodbye() == (3001, "shutdown")
         assert await stopping == 0
+    # The first took the store along, which the second takes over at once, but not in no time.
+    await until(lambda: second.get("/readyz")[0] == 200)
     assert second.ask("status")["cluster"]["nodes"] == 1
 
 

@@ -40,6 +40,7 @@ class Listener:
 
     def __init__(self, app: Starlette, settings: Settings, sock: socket.socket) -> None:
         self._socket = sock
+        self.address = _address(sock)
         self._closing = Closing()
         self._doorway = Doorway(timeout=settings.limits.handshake_timeout, header_bytes=settings.limits.handshake_bytes)
         config = uvicorn.Config(
@@ -55,13 +56,6 @@ class Listener:
         )
         self._server = _Uvicorn(config)
         self._serving: asyncio.Task[None] | None = None
-
-    @property
-    def address(self) -> str:
-        if self._socket.family == socket.AF_UNIX:
-            return f"unix:{self._socket.getsockname()}"
-        host, port = self._socket.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def start(self) -> None:
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="uvicorn")
@@ -84,6 +78,13 @@ class Listener:
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
+
+
+def _address(sock: socket.socket) -> str:
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def bind(host: str, port: int) -> socket.socket:
