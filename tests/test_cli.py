@@ -1,0 +1,502 @@
+"""The command line as its user meets it: what is printed where, with which exit code, and what is never printed.
+
+First what needs no daemon, then transcripts with a real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from chatd import auth
+from chatd.cli import COMMANDS, common, doctor, main
+from chatd.cli.common import Failure, explained
+from chatd.cli.doctor import State
+from chatd.cli.output import Column, fitting, lines, raw, size, span, table
+from chatd.control import Answers
+from chatd.settings import Settings, SettingsError
+from chatd.store.errors import StoreError, StoreMisconfigured, StoreUnavailable
+from tests.conftest import Daemon, StartDaemon
+from tests.servers import free_port
+
+SECRET = "a-secret-that-is-never-printed-0123456789"
+BIG = {"redis", "starlette", "uvicorn", "structlog", "jwt", "prometheus_client", "rich", "chatd.settings"}
+
+Chatd = Callable[..., Result]
+
+
+@pytest.fixture
+def chatd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chatd:
+    """Runs a command in this process, with nothing configured and an empty state directory."""
+    for name in [name for name in os.environ if name.startswith("CHATD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    def run(*arguments: str | Path, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(main, [str(each) for each in arguments], input=stdin)
+
+    return run
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> Path:
+    """A configuration with one key that signs."""
+    file = tmp_path / "chatd.toml"
+    file.write_text(f'[[auth.keys]]\nkid = "main"\nalgorithm = "HS256"\nsecret = "{SECRET}"\n')
+    file.chmod(0o600)
+    return file
+
+
+def one_sentence(result: Result) -> str:
+    """What the command said of its failure: a line, and no traceback."""
+    [line] = result.stderr.splitlines()
+    assert line.startswith("chatd: ")
+    return line
+
+
+# --- names, help, imports ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_import_nothing_big(flag: str):
+    program = f"""
+import sys
+from chatd.cli import main
+main([{flag!r}], standalone_mode=False)
+print(sorted({BIG!r} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_shell_completes_commands_without_importing_them():
+    environ = {**os.environ, "_CHATD_COMPLETE": "bash_complete", "COMP_WORDS": "chatd ro", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "chatd"], env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["plain,rooms", "plain,room"]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & BIG
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_and_takes_a_configuration(chatd: Chatd, name: str):
+    result = chatd(name, "--help")
+    assert result.exit_code == 0
+    assert "--config FILE" in result.stdout
+    assert COMMANDS[name][1] in chatd("--help").stdout
+
+
+def test_an_unknown_command_is_a_mistake_in_usage(chatd: Chatd):
+    result = chatd("statsu")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "statsu" in result.stderr
+
+
+def test_the_configuration_may_be_named_before_or_after_the_command(chatd: Chatd, keyed: Path, tmp_path: Path):
+    before = chatd("--config", keyed, "token", "mint", "--user", "ana")
+    after = chatd("token", "mint", "--user", "ana", "--config", keyed)
+    nearer = chatd("--config", tmp_path / "missing", "token", "mint", "--user", "ana", "--config", keyed)
+    assert [before.exit_code, after.exit_code, nearer.exit_code] == [0, 0, 0]
+
+
+def test_the_configuration_may_be_named_by_the_environment(chatd: Chatd, keyed: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CHATD_CONFIG", str(keyed))
+    assert chatd("token", "mint", "--user", "ana").exit_code == 0
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_and_tells_aside_where_to_put_it(chatd: Chatd, shell: str):
+    result = chatd("completion", shell)
+    assert "_CHATD_COMPLETE" in result.stdout
+    assert result.stderr.startswith(f"to install: chatd completion {shell} > ")
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SettingsError("s"), 78),
+        (StoreMisconfigured("s"), 78),
+        (StoreUnavailable("s"), 75),
+        (StoreError("s"), 1),
+        (ValueError("s"), 78),
+        (Failure("s", 4), 4),
+        (ExceptionGroup("tasks", [ExceptionGroup("tasks", [StoreUnavailable("s")])]), 75),
+    ],
+)
+def test_each_error_has_its_exit_code_and_keeps_its_sentence(error: Exception, code: int):
+    failure = explained(error)
+    assert failure is not None
+    assert (str(failure), failure.code) == ("s", code)
+
+
+@pytest.mark.parametrize("bug", [KeyError("x"), UnicodeError("x"), ExceptionGroup("tasks", [TypeError("x")])])
+def test_a_bug_is_not_explained_away(bug: Exception):
+    assert explained(bug) is None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["who", "--json"],
+        ["rooms"],
+        ["room", "show", "lobby"],
+        ["kick", "ana"],
+        ["token", "revoke", "--user", "ana"],
+    ],
+)
+def test_without_a_daemon_commands_say_so_and_start_nothing(chatd: Chatd, tmp_path: Path, command: list[str]):
+    result = chatd(*command)
+    assert (result.exit_code, result.stdout) == (common.NO_DAEMON, "")
+    assert "`chatd serve`" in one_sentence(result)
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_store_that_does_not_answer_is_75_and_its_password_is_not_told(chatd: Chatd, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CHATD_REDIS__URL", f"redis://:{SECRET}@127.0.0.1:{free_port()}")
+    result = chatd("status")
+    assert (result.exit_code, result.stdout) == (common.STORE_UNAVAILABLE, "")
+    assert SECRET not in one_sentence(result)
+
+
+def test_a_wrong_setting_is_78_in_one_sentence(chatd: Chatd, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CHATD_SERVER__PROT", "1")
+    for command in ("status", "serve", "doctor"):
+        result = chatd(command)
+        assert result.exit_code == (1 if command == "doctor" else 78)
+        assert "server.port" in result.output
+
+
+def test_a_key_that_cannot_be_used_is_78(chatd: Chatd, tmp_path: Path):
+    (tmp_path / "public.pem").write_text("no key at all")
+    file = tmp_path / "chatd.toml"
+    file.write_text('[[auth.keys]]\nkid = "idp"\nalgorithm = "RS256"\npublic_key_file = "public.pem"\n')
+    result = chatd("config", "check", "--config", file)
+    assert result.exit_code == 78
+    assert '"idp"' in one_sentence(result)
+
+
+@pytest.mark.parametrize("arguments", [[], ["ana", "--ip", "10.0.0.1"], ["--ip", "10.0.0.300"]])
+def test_kick_wants_a_user_or_an_address_that_is_one(chatd: Chatd, arguments: list[str]):
+    assert chatd("kick", *arguments).exit_code == 2
+
+
+def test_a_reader_who_has_seen_enough_ends_us_quietly():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run([sys.executable, "-m", "chatd", "config", "init"], stdout=closed, stderr=subprocess.PIPE)
+    assert done.stderr == b""
+
+
+# --- output -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_users_chose_can_neither_steer_a_terminal_nor_break_a_line():
+    columns = [Column("user", "USER"), Column("rooms", "ROOMS", " ".join)]
+    row = {"user": "eve\x1b[2J\tbob\nroot", "rooms": ["a", "b"]}
+    assert lines(columns, [row]) == "user\trooms\neve\\x1b[2J\\tbob\\nroot\ta,b\n"
+    assert "\x1b" not in table(columns, [row], 80)
+
+
+def test_values_for_programs_stay_as_they_are():
+    assert [raw(value) for value in (None, True, 0.25, [], {"4500": 2})] == ["", "true", "0.25", "", "4500=2"]
+
+
+def test_columns_that_do_not_fit_go_into_another_table_under_the_same_name():
+    columns = [Column(key, key.upper()) for key in ("node", "aaaa", "bbbb", "cccc")]
+    groups = fitting(columns, [{"node": "n1"}], width=16)
+    assert [[column.key for column in group] for group in groups] == [["node", "aaaa", "bbbb"], ["node", "cccc"]]
+
+
+def test_sizes_and_spans_are_short():
+    assert [size(count) for count in (0, 812, 6656, 89_128_960)] == ["0 B", "812 B", "6.5 KiB", "85 MiB"]
+    assert [span(seconds) for seconds in (0.4, 185, 7800, 1_051_200)] == ["0s", "3m 5s", "2h 10m", "12d 4h"]
+
+
+# --- token ------------------------------------------------------------------------------------------------------------
+
+
+def mint(chatd: Chatd, file: Path, *arguments: str) -> str:
+    result = chatd("token", "mint", "--config", file, "--user", "ana", *arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    [token] = result.stdout.splitlines()
+    return token
+
+
+def test_a_minted_token_stands_alone_and_says_what_was_asked(chatd: Chatd, keyed: Path):
+    arguments = ("--room", "tea-*", "--room", "x", "--name", "Ana", "--info", '{"a":1}', "--for", "90s")
+    parts = auth.inspect(mint(chatd, keyed, *arguments))
+    claims = parts["claims"]
+    assert parts["header"]["kid"] == "main"
+    assert (claims["sub"], claims["name"], claims["rooms"]) == ("ana", "Ana", ["tea-*", "x"])
+    assert (claims["info"], claims["exp"] - claims["iat"]) == ({"a": 1}, 90)
+
+
+def test_every_minted_token_can_be_revoked_alone(chatd: Chatd, keyed: Path):
+    ids = {auth.inspect(mint(chatd, keyed))["claims"]["jti"] for _ in range(2)}
+    assert len(ids) == 2
+
+
+def test_a_minted_token_is_for_the_audience_and_of_the_issuer_that_are_configured(chatd: Chatd, keyed: Path):
+    keyed.write_text('[auth]\naudience = "chat"\nissuer = "us"\n' + keyed.read_text())
+    assert chatd("token", "inspect", "--config", keyed, mint(chatd, keyed)).exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [["--for", "0s"], ["--for", "soon"], ["--info", "{"]])
+def test_mint_refuses_what_it_cannot_mean(chatd: Chatd, keyed: Path, arguments: list[str]):
+    assert chatd("token", "mint", "--config", keyed, "--user", "ana", *arguments).exit_code == 2
+
+
+def test_minting_without_a_key_that_signs_is_a_matter_of_configuration(chatd: Chatd, keyed: Path):
+    assert chatd("token", "mint", "--user", "ana").exit_code == 78
+    result = chatd("token", "mint", "--user", "ana", "--config", keyed, "--kid", "other")
+    assert result.exit_code == 78
+    assert "'other'" in one_sentence(result)
+    assert SECRET not in result.output
+
+
+def test_inspect_reads_a_token_from_stdin_and_verifies_it(chatd: Chatd, keyed: Path):
+    result = chatd("token", "inspect", "-", "--json", "--config", keyed, stdin=mint(chatd, keyed) + "\n")
+    reply = json.loads(result.stdout)
+    assert (result.exit_code, reply["verified"], reply["refusal"]) == (0, True, None)
+    assert reply["revoked"] is None, "no store could be asked"
+    assert reply["claims"]["sub"] == "ana"
+
+
+def test_inspect_shows_a_token_it_would_refuse_and_fails(chatd: Chatd, keyed: Path):
+    forged = mint(chatd, keyed)[:-4] + "AAAA"
+    result = chatd("token", "inspect", forged, "--config", keyed)
+    assert result.exit_code == 1
+    assert "claim sub\tana\n" in result.stdout
+    assert "verified\tno: no key here" in result.stdout
+    assert SECRET not in result.output
+
+
+def test_what_is_no_token_is_said_to_be_none(chatd: Chatd, keyed: Path):
+    assert "expected a JWT" in one_sentence(chatd("token", "inspect", "junk", "--config", keyed))
+
+
+def test_revoke_wants_to_know_exactly_one_thing(chatd: Chatd, keyed: Path):
+    for arguments in ([], ["--jti", "x", "--user", "ana"], ["--user", "ana", "--until", "1h"]):
+        assert chatd("token", "revoke", "--config", keyed, *arguments).exit_code == 2
+
+
+# --- config -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_right_configuration_is_ok_and_what_is_unwise_is_told_aside(chatd: Chatd, keyed: Path):
+    keyed.chmod(0o644)
+    result = chatd("config", "check", "--config", keyed)
+    assert (result.exit_code, result.stdout) == (0, "ok\n")
+    assert "everybody may read it" in result.stderr
+    assert json.loads(chatd("config", "check", "--json", "--config", keyed).stdout)["ok"] is True
+
+
+def test_config_show_tells_origins_and_no_secret(chatd: Chatd, keyed: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CHATD_SERVER__PORT", "8123")
+    monkeypatch.setenv("CHATD_REDIS__URL", f"redis://:{SECRET}@localhost")
+    shown = chatd("config", "show", "--origin", "--config", keyed)
+    assert "port = 8123  # CHATD_SERVER__PORT\n" in shown.stdout
+    assert f'secret = "***"  # {keyed}:1\n' in shown.stdout
+    assert 'host = "127.0.0.1"  # default\n' in shown.stdout
+    as_json = chatd("config", "show", "--json", "--origin", "--config", keyed)
+    assert json.loads(as_json.stdout)["origin"]["server.port"] == "CHATD_SERVER__PORT"
+    assert SECRET not in shown.output + as_json.output
+
+
+def test_what_config_show_prints_is_toml_with_the_values_in_force(chatd: Chatd):
+    shown = tomllib.loads(chatd("config", "show", "--origin").stdout)
+    assert shown == json.loads(chatd("config", "show", "--json").stdout)["settings"]
+
+
+def test_config_init_begins_a_file_that_is_right_private_and_never_overwritten(chatd: Chatd, tmp_path: Path):
+    file = tmp_path / "new.toml"
+    assert chatd("config", "init", file).exit_code == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert chatd("config", "check", "--config", file).stdout == "ok\n"
+    assert chatd("config", "init").stdout == file.read_text()
+    file.write_text("# mine")
+    again = chatd("config", "init", file)
+    assert again.exit_code == 1
+    assert str(file) in one_sentence(again)
+    assert file.read_text() == "# mine"
+
+
+# --- doctor -----------------------------------------------------------------------------------------------------------
+
+
+def test_open_files_are_enough_when_each_connection_has_one():
+    assert doctor.open_files(1024, 100_000).state is State.WARN
+    assert doctor.open_files(100_064, 100_000).state is State.OK
+    assert doctor.open_files(1024, 0).state is State.OK
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        ({"aof_enabled": "1", "aof_last_write_status": "ok"}, State.OK),
+        ({"aof_enabled": "1", "aof_last_write_status": "err"}, State.FAIL),
+        ({"aof_enabled": "0", "rdb_last_bgsave_status": "ok"}, State.WARN),
+        ({"aof_enabled": "0", "rdb_last_bgsave_status": "err"}, State.FAIL),
+    ],
+)
+def test_a_store_that_forgets_is_found_out(facts: dict[str, str], state: State):
+    assert doctor.persistence(facts).state is state
+
+
+def test_only_a_bounded_store_can_throw_things_away():
+    assert doctor.eviction({"maxmemory": "0", "maxmemory_policy": "allkeys-lru"}).state is State.OK
+    assert doctor.eviction({"maxmemory": "1", "maxmemory_policy": "allkeys-lru"}).state is State.FAIL
+    assert doctor.eviction({"maxmemory": "1", "maxmemory_policy": "noeviction"}).state is State.OK
+
+
+def test_clocks_may_differ_a_little():
+    assert [doctor.clocks(skew).state for skew in (0.2, -5, 60)] == [State.OK, State.WARN, State.FAIL]
+
+
+def test_nodes_are_well_when_they_answer_and_hear_the_store():
+    def node(feed: str) -> dict[str, Any]:
+        return {"node": {"store": {"feed": feed}}}
+
+    checks = list(doctor.nodes(Answers({"a": node("live"), "b": node("the feed is silent")}, ("c",))))
+    assert {check.name: check.state for check in checks} == {
+        "node c": State.FAIL,
+        "node a": State.OK,
+        "node b": State.WARN,
+    }
+    assert [check.state for check in doctor.nodes(Answers({}))] == [State.WARN]
+
+
+def test_a_port_held_by_another_program_is_a_failure(chatd: Chatd, monkeypatch: pytest.MonkeyPatch):
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        monkeypatch.setattr(doctor, "PATIENCE_S", 0.1)
+        monkeypatch.setenv("CHATD_SERVER__PORT", str(stranger.getsockname()[1]))
+        result = chatd("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    assert result.exit_code == 1
+    assert checks["port"]["state"] == "fail"
+    assert checks["port"]["remedy"]
+
+
+def test_the_doctor_finds_a_fresh_machine_healthy(chatd: Chatd, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CHATD_SERVER__PORT", "0")
+    result = chatd("doctor", "--json")
+    assert result.exit_code == 0
+    assert {check["state"] for check in json.loads(result.stdout)["checks"]} == {"ok", "warn"}
+
+
+# --- with a daemon ----------------------------------------------------------------------------------------------------
+
+
+def enter(daemon: Daemon, user: str, room: str = "lobby", **headers: str) -> ClientConnection:
+    """A plain client that is in the room, as the cluster sees it."""
+    client = connect(f"{daemon.ws}/chat/{user}?room={room}", additional_headers=headers)
+    deadline = time.monotonic() + 10
+    while user not in {entry["user"] for entry in daemon.ask("who", room)["connections"]}:
+        assert time.monotonic() < deadline, f"{user} is not in {room}"
+    return client
+
+
+def goodbye(client: ClientConnection) -> tuple[int, str]:
+    """The code and the reason with which the server ended it."""
+    with pytest.raises(ConnectionClosed) as ended:
+        while True:
+            client.recv(timeout=10)
+    assert ended.value.rcvd is not None
+    return ended.value.rcvd.code, ended.value.rcvd.reason
+
+
+def test_an_operator_sees_who_is_there_and_throws_somebody_out(daemon: StartDaemon, tmp_path: Path):
+    with daemon(tmp_path, "--port", "0") as d, enter(d, "ana") as ana, enter(d, "bob", "tea"):
+        status = d.ask("status")
+        assert status["cluster"] == {"nodes": 1, "connections": 2, "users": 2, "rooms": 2}
+        [node] = status["nodes"]
+        assert (node["state"], node["rooms"], node["store"]["feed"]) == ("ready", 2, "live")
+        assert d.cli("status").splitlines()[1].split("\t")[0] == node["id"]
+        assert [entry["user"] for entry in d.ask("who", "--sort", "user")["connections"]] == ["ana", "bob"]
+        assert [entry["user"] for entry in d.ask("who", "tea", "--ip", "127.0.0.0/8")["connections"]] == ["bob"]
+        assert d.ask("who", "--ip", "10.0.0.0/8")["connections"] == []
+        assert d.cli("rooms") == "room\tconnections\tusers\nlobby\t1\t1\ntea\t1\t1\n"
+        assert d.ask("kick", "ana", "--reason", "enough") == {
+            "schema_version": 1,
+            "closed": 1,
+            "nodes": {node["id"]: 1},
+        }
+        assert goodbye(ana) == (4500, "enough")
+        assert d.cli("kick", "ana", check=common.NOT_FOUND) == ""
+        assert d.cli("kick", "bob") == f"closed 1 connection: 1 on {node['id']}\n"
+
+
+def test_a_room_is_shown_while_somebody_is_in_it_or_something_is_kept(daemon: StartDaemon, tmp_path: Path):
+    with daemon(tmp_path, "--port", "0") as d:
+        with enter(d, "ana") as ana, enter(d, "bob") as bob:
+            ana.send("hi")
+            assert bob.recv(timeout=10) == "ana: hi"
+            shown = d.ask("room", "show", "lobby")
+        [node] = [each["id"] for each in d.ask("status")["nodes"]]
+        assert shown["members"][0] == {"user": "ana", "connections": 1, "nodes": [node]}
+        assert (shown["history"]["first"], shown["history"]["last"], shown["history"]["messages"]) == (1, 1, 1)
+        assert shown["rules"]["history"] == Settings().room("lobby").history
+        assert "history messages\t1\n" in d.cli("room", "show", "lobby")
+        assert d.cli("room", "show", "nowhere", check=common.NOT_FOUND) == ""
+        assert d.cli("room", "show", "nowhere", check=common.NOT_FOUND) == "", "looking begins no room"
+
+
+def test_revoked_tokens_close_who_came_with_them_and_are_refused_from_then_on(
+    daemon: StartDaemon, tmp_path: Path, keyed: Path
+):
+    with daemon(tmp_path, "--port", "0", "--config", str(keyed)) as d:
+        ana, bob, eve = (d.cli("token", "mint", "--user", user).strip() for user in ("ana", "bob", "eve"))
+        with (
+            enter(d, "ana", Authorization=f"Bearer {ana}") as a,
+            enter(d, "bob", Authorization=f"Bearer {bob}") as b,
+            enter(d, "eve", Authorization=f"Bearer {eve}") as e,
+        ):
+            assert d.ask("kick", "eve", "--revoke")["closed"] == 1
+            assert d.ask("token", "revoke", "--user", "bob")["closed"] == 1
+            assert d.cli("token", "revoke", "-", stdin=ana).endswith("closed 1 connection\n")
+            assert [goodbye(each)[0] for each in (a, b, e)] == [4501, 4501, 4500]
+        for token in (ana, bob, eve):
+            assert json.loads(d.cli("token", "inspect", token, "--json", check=1))["revoked"] is True
+        assert d.ask("token", "revoke", "--jti", "unheard-of", "--until", "1h")["closed"] == 0
+
+
+def test_a_node_that_does_not_answer_is_named_and_the_rest_is_shown(daemon: StartDaemon, tmp_path: Path):
+    quick = {"CHATD_CLUSTER__ANSWER": "0.5s"}
+    with daemon(tmp_path, "--port", "0", **quick) as well, daemon(tmp_path, "--port", "0", **quick) as stuck:
+        [stuck_id] = [node["id"] for node in well.ask("status")["nodes"] if node["address"] == stuck.address]
+        stuck.signal(signal.SIGSTOP)
+        status = json.loads(well.cli("status", "--json", check=common.FAILED))
+        stuck.signal(signal.SIGCONT)
+        assert {node["id"]: node["state"] for node in status["nodes"]}[stuck_id] == "silent"
+        assert len(status["nodes"]) == 2
+
+
+def test_the_doctor_finds_a_running_daemon_well(daemon: StartDaemon, tmp_path: Path):
+    port = free_port()
+    with daemon(tmp_path, CHATD_SERVER__PORT=str(port)) as d:
+        reply = d.ask("doctor")
+    found = {check["name"]: check for check in reply["checks"]}
+    assert reply["ok"] is True
+    assert found["port"]["finding"] == f"chatd answers at 127.0.0.1:{port} and is ready"
+    assert found["persistence"]["state"] == "ok"
