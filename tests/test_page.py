@@ -11,6 +11,7 @@ from typing import Any
 
 import jwt
 import pytest
+
 from tests.browser import Browser, Tab, chromium, missing_programs
 
 Daemon = Callable[..., AbstractContextManager[Any]]

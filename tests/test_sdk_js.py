@@ -103,7 +103,7 @@ async def test_it_connects_talks_and_recovers_after_its_node_was_killed(
             await said(bob, n)
         with running(first.directory, *first.arguments[:2], "--port", str(port), **FAST):
             for n in range(10):
-                assert (await ana.next("publication"))["data"] ["text"] == f"meanwhile {n}"
+                assert (await ana.next("publication"))["data"]["text"] == f"meanwhile {n}"
 
 
 async def said(client: Script, n: int) -> None:

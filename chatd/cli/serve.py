@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 import structlog
-from chatd.cli.common import OK, fail, loaded, settings_file
 
+from chatd.cli.common import OK, fail, loaded, settings_file
 from chatd.node import Node, verifier
 from chatd.settings import Settings, SettingsError, changed_needing_restart, load, warnings
 from chatd.store.embedded import Embedded
