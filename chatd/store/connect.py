@@ -139,8 +139,19 @@ def servers(url: str, timeout: float) -> Servers:
         timeout: seconds to wait for a connection and for a reply. Nothing is tried twice below us: a script that was
             sent may have run, and whether it may be repeated only its caller knows.
     Raises:
-        StoreMisconfigured: the URL is of no known kind.
+        StoreMisconfigured: the URL is of no known kind, or cannot be taken apart.
     """
+    try:
+        return _servers(url, timeout)
+    except ValueError:
+        # What the libraries say of it may quote a piece of the password.
+        raise StoreMisconfigured(
+            "expected redis.url to be like redis://user:password@host:6379/0, got one that cannot be taken apart; in a "
+            "password write / as %2F, ? as %3F, # as %23 and @ as %40"
+        ) from None
+
+
+def _servers(url: str, timeout: float) -> Servers:
     common: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
