@@ -16,6 +16,7 @@ from importlib.resources import files
 from time import perf_counter
 from typing import Any, TypeAlias
 
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
@@ -148,4 +149,6 @@ def translated(error: BaseException) -> StoreError:
         text = str(error)
         busy = text.startswith(("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"))
         return StoreUnavailable(f"the store is not ready: {text}") if busy else StoreError(f"the store refused: {text}")
+    if isinstance(error, MasterNotFoundError):  # its text lists the insides of every client
+        return StoreUnavailable("no Sentinel knows a master of the service that redis.url names; see that they run")
     return StoreUnavailable(f"the store does not answer: {error or type(error).__name__}")
