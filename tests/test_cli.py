@@ -178,6 +178,16 @@ def test_a_store_that_does_not_answer_is_75_and_its_password_is_not_told(chatd: 
     assert SECRET not in one_sentence(result)
 
 
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster", "redis+sentinel"])
+def test_an_address_that_cannot_be_taken_apart_is_78_and_not_told(
+    chatd: Chatd, monkeypatch: pytest.MonkeyPatch, scheme: str
+):
+    monkeypatch.setenv("CHATD_REDIS__URL", f"{scheme}://:secret/part@127.0.0.1:port")
+    result = chatd("status")
+    assert result.exit_code == common.BAD_CONFIGURATION
+    assert "secret" not in one_sentence(result)
+
+
 def test_a_wrong_setting_is_78_in_one_sentence(chatd: Chatd, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CHATD_SERVER__PROT", "1")
     for command in ("status", "serve", "doctor"):

@@ -108,7 +108,10 @@ def signing_key(settings: Settings, kid: str | None) -> auth.Key:
 # --- inspect ----------------------------------------------------------------------------------------------------------
 
 
-@token.command(help="Show what a token says, and whether it would be let in; exit 1 when it would not.")
+@token.command(
+    help="Show what a token says, and whether it would be let in; exit 1 when it would not.",
+    short_help="Show what a token says, and whether it would be let in.",
+)
 @click.argument("text", metavar="TOKEN", callback=token_text)
 @json_option
 @click.pass_context
@@ -206,7 +209,8 @@ def until_moment(_: click.Context, __: click.Parameter, text: str | None) -> flo
 
 
 @token.command(
-    help="End a token, or with --user all that a user has until now, on every node: who came with it is closed."
+    help="End a token, or with --user all that a user has until now, on every node: who came with it is closed.",
+    short_help="End a token, or all of a user's.",
 )
 @click.argument("text", metavar="[TOKEN]", required=False, callback=token_text)
 @click.option("--jti", metavar="ID", help="The token's id, for want of the token.")
