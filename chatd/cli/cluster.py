@@ -20,7 +20,7 @@ from chatd.settings import Settings
 from chatd.store.embedded import Embedded
 from chatd.store.redis import Store
 
-from .common import FAILED, NO_DAEMON, Failure, fail
+from .common import NO_DAEMON, Failure, fail
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ async def living(store: Store) -> list[tuple[str, str]]:
 def own_up(answers: Answers) -> None:
     """When not all nodes answered, say so and fail: what was printed is not the whole truth."""
     if answers.missing:
-        fail(silence(answers), FAILED)
+        fail(silence(answers))
 
 
 def silence(answers: Answers) -> str:

@@ -1,37 +1,25 @@
-"""`chatd token`: tokens by hand, for trying things out, for scripts, and for ending one that went astray.
+"""`chatd token`: tokens by hand, for trying things out and for scripts.
 
-A token can be given on stdin, as `-`, because everybody on a machine can read the arguments of a command.
+Minting needs a key and no store. What is done with tokens that were issued is in issued.
 """
 
 from __future__ import annotations
 
 import secrets
-import sys
 import time
-from datetime import UTC, datetime
-from typing import Any
 
 import click
 import orjson
 
 from chatd import auth
-from chatd.control import SCHEMA_VERSION, Object, Revoke
-from chatd.errors import Disconnect, Reject
-from chatd.model import Identity
-from chatd.names import printable
 from chatd.settings import HMAC_KEY_BYTES, KINDS, Key, Settings
-from chatd.store.errors import StoreError
 
-from .common import BAD_CONFIGURATION, FAILED, Failure, fail, loaded
-from .output import Column, json_option, moment, plural, print_json, print_rows, span
-
-# Claims that are Unix seconds (RFC 7519, 4.1).
-MOMENTS = ("exp", "nbf", "iat")
-FACTS = (Column("fact", "ABOUT"), Column("value", "VALUE"))
+from . import Lazy
+from .common import BAD_CONFIGURATION, fail, loaded
 
 
-def duration(_: click.Context, __: click.Parameter, text: str) -> float:
-    """Seconds, from what the settings call a duration."""
+def seconds_of(text: str) -> float:
+    """Seconds, more than none, from what the settings call a duration."""
     kind = KINDS["Seconds"]
     try:
         seconds = float(str(kind.read(kind.from_text(text))))
@@ -42,6 +30,10 @@ def duration(_: click.Context, __: click.Parameter, text: str) -> float:
     return seconds
 
 
+def duration(_: click.Context, __: click.Parameter, text: str) -> float:
+    return seconds_of(text)
+
+
 def json_text(_: click.Context, __: click.Parameter, text: str | None) -> object:
     try:
         return None if text is None else orjson.loads(text)
@@ -49,16 +41,15 @@ def json_text(_: click.Context, __: click.Parameter, text: str | None) -> object
         raise click.BadParameter(f"expected JSON, got something else: {error}") from None
 
 
-def token_text(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
-    return sys.stdin.readline().strip() if text == "-" else text
-
-
 @click.group(help="Mint, inspect and revoke tokens. Where a TOKEN is asked for, - reads it from stdin.")
 def token() -> None:
     pass
 
 
-# --- mint -------------------------------------------------------------------------------------------------------------
+token.add_command(
+    Lazy("inspect", "chatd.cli.issued:inspect", "Show what a token says, and whether it would be let in.")
+)
+token.add_command(Lazy("revoke", "chatd.cli.issued:revoke", "End a token, or all of a user's."))
 
 
 @token.command(help="Print a token, signed with a key of the configuration.")
@@ -70,7 +61,13 @@ def token() -> None:
 @click.option("--info", metavar="JSON", callback=json_text, help="What other members may see of the user.")
 @click.pass_context
 def mint(
-    context: click.Context, user: str, rooms: tuple[str, ...], lifetime: float, name: str, kid: str, info: object
+    context: click.Context,
+    user: str,
+    rooms: tuple[str, ...],
+    lifetime: float,
+    name: str | None,
+    kid: str | None,
+    info: object,
 ) -> None:
     settings = loaded(context)
     key = signing_key(settings, kid)
@@ -103,166 +100,3 @@ def signing_key(settings: Settings, kid: str | None) -> auth.Key:
             BAD_CONFIGURATION,
         )
     return auth.Key(found.kid, found.algorithm, found.secret_bytes)
-
-
-# --- inspect ----------------------------------------------------------------------------------------------------------
-
-
-@token.command(
-    help="Show what a token says, and whether it would be let in; exit 1 when it would not.",
-    short_help="Show what a token says, and whether it would be let in.",
-)
-@click.argument("text", metavar="TOKEN", callback=token_text)
-@json_option
-@click.pass_context
-def inspect(context: click.Context, text: str, as_json: bool) -> None:
-    from .cluster import run  # the store, of which `mint` knows nothing
-
-    settings, parts = loaded(context), taken_apart(text)
-    identity, refusal = run(judged(settings, text))
-    revoked = None if identity is None else run(is_revoked(settings, identity))
-    reply: Object = {
-        "schema_version": SCHEMA_VERSION,
-        **parts,
-        "verified": identity is not None,
-        "refusal": refusal,
-        "revoked": revoked,
-    }
-    if as_json:
-        print_json(reply)
-    else:
-        print_rows(FACTS, [{"fact": fact, "value": value} for fact, value in facts(reply, time.time())])
-    if identity is None or revoked:
-        fail(f"this token is not let in: {refusal or 'it was revoked'}", FAILED)
-
-
-def taken_apart(text: str) -> Object:
-    """Header and claims.
-
-    Raises:
-        Failure: it is no token.
-    """
-    try:
-        return dict(auth.inspect(text))
-    except ValueError as error:
-        raise Failure(str(error), FAILED) from None
-
-
-async def judged(settings: Settings, text: str) -> tuple[Identity | None, str | None]:
-    """Whose it is, or the sentence with which a node would refuse it."""
-    from chatd.node import verifier
-
-    try:
-        return await verifier(settings).identity(text), None
-    except (Reject, Disconnect) as refusal:
-        return None, str(refusal)
-
-
-async def is_revoked(settings: Settings, identity: Identity) -> bool | None:
-    """None: the store cannot be asked, or no chatd ever ran."""
-    from .cluster import opened
-
-    now, revocations = time.time(), auth.Revocations()
-    try:
-        async with opened(settings) as store:
-            revocations.load(auth.Revocation(*row) for row in await store.revocations(now))
-    except (StoreError, Failure):
-        return None
-    return revocations.covers(identity, now)
-
-
-def facts(reply: Object, now: float) -> list[tuple[str, str]]:
-    """What a person wants to know of a token, line by line; `now` in Unix seconds."""
-    revoked = {None: "not known: the store cannot be asked", True: "yes", False: "no"}[reply["revoked"]]
-    return [
-        *((f"header {name}", shown(value)) for name, value in reply["header"].items()),
-        *((f"claim {name}", dated(name, value, now)) for name, value in reply["claims"].items()),
-        ("verified", "yes" if reply["verified"] else f"no: {reply['refusal']}"),
-        *([("revoked", revoked)] if reply["verified"] else []),
-    ]
-
-
-def dated(claim: str, value: Any, now: float) -> str:
-    """A claim; one that is a moment as a date and as how long ago."""
-    if claim not in MOMENTS or type(value) not in (int, float) or not 0 <= value <= auth.LAST_SECOND:
-        return shown(value)
-    away = f"in {span(value - now)}" if value > now else f"{span(now - value)} ago"
-    return f"{moment(value)} ({away})"
-
-
-def shown(value: object) -> str:
-    return printable(value if isinstance(value, str) else orjson.dumps(value).decode())
-
-
-# --- revoke -----------------------------------------------------------------------------------------------------------
-
-
-def until_moment(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    """Unix seconds, from an ISO date (UTC unless it says otherwise) or a duration from now."""
-    if text is None:
-        return None
-    try:
-        date = datetime.fromisoformat(text)
-    except ValueError:
-        return time.time() + duration(_, __, text)
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-
-
-@token.command(
-    help="End a token, or with --user all that a user has until now, on every node: who came with it is closed.",
-    short_help="End a token, or all of a user's.",
-)
-@click.argument("text", metavar="[TOKEN]", required=False, callback=token_text)
-@click.option("--jti", metavar="ID", help="The token's id, for want of the token.")
-@click.option(
-    "--until",
-    callback=until_moment,
-    metavar="WHEN",
-    help='With --jti: when the token ends by itself, as "2026-12-31" or as a duration from now.',
-)
-@click.option("--user", help="Everything this user was issued until now.")
-@json_option
-@click.pass_context
-def revoke(
-    context: click.Context, text: str | None, jti: str | None, until: float | None, user: str | None, as_json: bool
-) -> None:
-    from .cluster import run
-
-    if sum(given is not None for given in (text, jti, user)) != 1:
-        raise click.UsageError("expected exactly one of TOKEN, --jti ID and --user U")
-    if until is not None and jti is None:
-        raise click.UsageError("expected --until with --jti only: a token says itself when it ends")
-    settings = loaded(context)
-    row = row_of(text, jti, until, user, time.time(), settings.auth.leeway)
-    closed = run(revoked_everywhere(settings, row))
-    if as_json:
-        print_json(
-            {"schema_version": SCHEMA_VERSION, "kind": row.kind, "id": row.id, "until": row.until, "closed": closed}
-        )
-    else:
-        click.echo(f"revoked {row.kind} {printable(row.id)}; closed {plural(closed, 'connection')}")
-
-
-def row_of(
-    text: str | None, jti: str | None, until: float | None, user: str | None, now: float, leeway: float
-) -> Revoke:
-    """What is to be written down; exactly one of `text`, `jti` and `user` is given. A token lives `leeway` longer."""
-    from chatd.respond import FOR_EVER_S
-
-    if user is not None:
-        return Revoke("user", user, now + FOR_EVER_S, now)
-    if text is None:
-        return Revoke("token", str(jti), until or now + FOR_EVER_S)
-    claims = taken_apart(text)["claims"]
-    if not isinstance(claims.get("jti"), str) or not claims["jti"]:
-        fail('expected a token with an id ("jti"), got one without; revoke all of its user\'s with --user')
-    ends = claims.get("exp")
-    return Revoke("token", claims["jti"], ends + leeway if type(ends) in (int, float) else now + FOR_EVER_S)
-
-
-async def revoked_everywhere(settings: Settings, row: Revoke) -> int:
-    from .cluster import opened
-    from .people import void
-
-    async with opened(settings) as store:
-        return await void(store, settings, [row])
