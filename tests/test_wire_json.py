@@ -226,7 +226,9 @@ def test_a_goodbye_never_quotes_a_token():
 
 commands = st.sampled_from(["id", "connect", "subscribe", "publish", "history", "rpc", "send"])
 fields = st.sampled_from(["channel", "data", "since", "offset", "epoch", "subs", "token", "flag", "tf"])
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
+)
 lookalikes = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(commands | fields, inner, max_size=5),
