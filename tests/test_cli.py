@@ -5,6 +5,7 @@ First what needs no daemon, then transcripts with a real one.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -302,6 +303,23 @@ def test_inspect_shows_a_token_it_would_refuse_and_fails(chatd: Chatd, keyed: Pa
     assert SECRET not in result.output
 
 
+@pytest.mark.parametrize("claim", [2**64, "\ud800", float("nan"), "\x1b[2J"])
+def test_inspect_bears_whatever_somebody_may_have_put_into_a_token(chatd: Chatd, keyed: Path, claim: object):
+    parts = ({"alg": "HS256"}, {"sub": "eve", "x": claim})
+    token = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().strip("=") for part in parts) + ".AA"
+    for flags in ([], ["--json"]):
+        result = chatd("token", "inspect", token, "--config", keyed, *flags)
+        assert result.exit_code == 1
+        assert "\x1b" not in result.output
+        one_sentence(result)
+
+
+def test_arguments_that_are_no_text_are_a_mistake_in_usage():
+    done = subprocess.run([sys.executable, "-m", "chatd", "kick", b"\xff"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "expected arguments in UTF-8" in done.stderr
+
+
 def test_what_is_no_token_is_said_to_be_none(chatd: Chatd, keyed: Path):
     assert "expected a JWT" in one_sentence(chatd("token", "inspect", "junk", "--config", keyed))
 
@@ -491,15 +509,20 @@ def test_revoked_tokens_close_who_came_with_them_and_are_refused_from_then_on(
         assert d.ask("token", "revoke", "--jti", "unheard-of", "--until", "1h")["closed"] == 0
 
 
-def test_a_node_that_does_not_answer_is_named_and_the_rest_is_shown(daemon: StartDaemon, tmp_path: Path):
-    quick = {"CHATD_CLUSTER__ANSWER": "0.5s"}
-    with daemon(tmp_path, "--port", "0", **quick) as well, daemon(tmp_path, "--port", "0", **quick) as stuck:
+def test_a_node_that_does_not_answer_is_named_and_the_rest_is_shown_and_done(daemon: StartDaemon, tmp_path: Path):
+    patient = {"CHATD_CLUSTER__ANSWER": "0.5s", "CHATD_CLUSTER__LEASE": "60s"}
+    with daemon(tmp_path, "--port", "0", **patient) as well, daemon(tmp_path, "--port", "0", **patient) as stuck:
         [stuck_id] = [node["id"] for node in well.ask("status")["nodes"] if node["address"] == stuck.address]
-        stuck.signal(signal.SIGSTOP)
-        status = json.loads(well.cli("status", "--json", check=common.FAILED))
+        with enter(well, "ana"):
+            stuck.signal(signal.SIGSTOP)
+            status = json.loads(well.cli("status", "--json", check=common.FAILED))
+            kicked = json.loads(well.cli("kick", "ana", "--revoke", "--json", check=common.FAILED))
+        revoked = well.cli("token", "revoke", "--user", "ana", check=common.FAILED)
         stuck.signal(signal.SIGCONT)
-        assert {node["id"]: node["state"] for node in status["nodes"]}[stuck_id] == "silent"
-        assert len(status["nodes"]) == 2
+    assert {node["id"]: node["state"] for node in status["nodes"]}[stuck_id] == "silent"
+    assert len(status["nodes"]) == 2
+    assert (kicked["closed"], kicked["silent"]) == (1, [stuck_id])
+    assert revoked.startswith("revoked user ana")
 
 
 def test_the_doctor_finds_a_running_daemon_well(daemon: StartDaemon, tmp_path: Path):

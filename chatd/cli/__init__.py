@@ -57,6 +57,11 @@ def take_config(command: click.Command) -> None:
         take_config(inner)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether `text` is whole characters only."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 class Lazy(click.Command):
     """A command known by its name and a line, which becomes the real one, from `module:attribute`, when it is run."""
 
@@ -93,6 +98,12 @@ class Commands(click.Group):
                 raise
             note(str(failure))
             ctx.exit(failure.code)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Names travel as JSON, which is Unicode; the shell hands us other bytes as halves of characters.
+        if not all(map(is_unicode, args)):
+            raise click.UsageError("expected arguments in UTF-8, got other bytes", ctx)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

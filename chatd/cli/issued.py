@@ -68,12 +68,16 @@ def taken_apart(text: str) -> Object:
     """Header and claims.
 
     Raises:
-        Failure: it is no token.
+        Failure: it is no token, or says what we cannot print: half a character, a number beyond 64 bits.
     """
     try:
-        return dict(auth.inspect(text))
+        parts = dict(auth.inspect(text))
+        orjson.dumps(parts)
     except ValueError as error:
         raise Failure(str(error)) from None
+    except orjson.JSONEncodeError as error:
+        raise Failure(f"expected a JWT with claims of ordinary JSON, got others: {error}") from None
+    return parts
 
 
 async def judged(settings: Settings, text: str) -> tuple[Identity | None, str | None]:
@@ -155,13 +159,15 @@ def revoke(
         raise click.UsageError("expected --until with --jti only: a token says itself when it ends")
     settings = loaded(context)
     row = row_of(text, jti, until, user, time.time(), settings.auth.leeway)
-    closed = run(revoked_everywhere(settings, row))
+    closed, unsure = run(revoked_everywhere(settings, row))
     if as_json:
         print_json(
             {"schema_version": SCHEMA_VERSION, "kind": row.kind, "id": row.id, "until": row.until, "closed": closed}
         )
     else:
         click.echo(f"revoked {row.kind} {printable(row.id)}; closed {plural(closed, 'connection')}")
+    if unsure:
+        fail(f"written down, but not confirmed by {', '.join(sorted(unsure))}; a node that lives soon reads it")
 
 
 def row_of(
@@ -179,6 +185,6 @@ def row_of(
     return Revoke("token", claims["jti"], ends + leeway if type(ends) in (int, float) else now + FOR_EVER_S)
 
 
-async def revoked_everywhere(settings: Settings, row: Revoke) -> int:
+async def revoked_everywhere(settings: Settings, row: Revoke) -> tuple[int, set[str]]:
     async with opened(settings) as store:
         return await void(store, settings, [row])

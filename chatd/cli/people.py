@@ -114,30 +114,25 @@ def kick(
 async def thrown_out(settings: Settings, question: Kick) -> Answers:
     async with opened(settings) as store:
         answers = await ask(store, settings, question)
-        for answer in answers.by_node.values():
-            await void(store, settings, [Revoke(*row) for row in answer["tokens"]])
-        return answers
+        tokens = [Revoke(*row) for answer in answers.by_node.values() for row in answer["tokens"]]
+        _, unsure = await void(store, settings, tokens)
+        return Answers(answers.by_node, tuple(sorted({*answers.missing, *unsure})))
 
 
-async def void(store: Store, settings: Settings, revocations: list[Revoke]) -> int:
+async def void(store: Store, settings: Settings, revocations: list[Revoke]) -> tuple[int, set[str]]:
     """Have tokens count no more: written down first, for nodes yet to come, then told to those alive.
 
     Returns:
-        How many connections were closed for it.
-    Raises:
-        Failure: a node alive did not confirm it; it will hear of it when it renews its lease.
+        How many connections were closed for it, and the nodes that did not confirm it: those read what was written
+        down when they next renew their lease.
     """
-    closed = 0
+    closed, unsure = 0, set[str]()
     for each in revocations:
         await store.revoke((each.kind, each.id, each.until, each.issued_before), each.until)
         answers = await tell(store, settings, each)
         closed += sum(answer["closed"] for answer in answers.by_node.values())
-        if answers.missing:
-            fail(
-                f"revoked, but {', '.join(answers.missing)} did not confirm it; a node that lives hears of it within "
-                f"{settings.cluster.renew:g} s"
-            )
-    return closed
+        unsure.update(answers.missing)
+    return closed, unsure
 
 
 def told(reply: Object) -> str:
