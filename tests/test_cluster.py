@@ -7,8 +7,8 @@ import gc
 import json
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.conftest import Daemon, running
 from tests.sdk import sdk_client, subscribed
-from tests.servers import redis_server
+from tests.servers import redis_cluster, redis_sentinel, redis_server
 from tests.test_doors import Raw, next_push
 
 SECRET = "a secret of the tests, at least thirty-two bytes long"
@@ -260,3 +260,50 @@ async def test_limits_refuse_before_accept_and_one_user_has_only_so_many(tmp_pat
                 assert refused.value.response.status_code == 503
                 assert refused.value.response.headers["Retry-After"] == "2"
                 assert "full" in json.loads(refused.value.response.body or b"")["error"]
+
+
+@asynccontextmanager
+async def sentinel_url(directory: Path) -> AsyncIterator[str]:
+    async with redis_sentinel(directory) as group:
+        yield group.url
+
+
+@pytest.mark.parametrize("servers", [redis_cluster, sentinel_url])
+async def test_two_nodes_on_a_redis_cluster_or_a_sentinel_group_are_one_chat(tmp_path: Path, servers: Any) -> None:
+    async with servers(tmp_path) as url:
+        with (
+            running(tmp_path, "--port", "0", CHATD_REDIS__URL=url) as first,
+            running(tmp_path, "--port", "0", CHATD_REDIS__URL=url) as second,
+        ):
+            await talk_and_kick(first, second)
+
+
+async def talk_and_kick(first: Daemon, second: Daemon) -> None:
+    async with Raw(first, {"data": {"user": "ana"}}) as ana, Raw(second, {"data": {"user": "bob"}}) as bob:
+        for room in ("lobby", "with {braces}", "日本"):
+            await bob.ask({"subscribe": {"channel": room, "join_leave": True}})
+            await ana.ask({"subscribe": {"channel": room}})
+            await next_push(bob, "join", "ana")
+            await ana.ask({"publish": {"channel": room, "data": {"text": room}}})
+            assert await said_to(bob, 1) == [room]
+        answer = await asyncio.to_thread(first.ask, "status")
+        assert answer["cluster"] == {"nodes": 2, "connections": 2, "users": 2, "rooms": 3}
+        assert (await asyncio.to_thread(first.ask, "kick", "bob"))["closed"] == 1
+        assert await bob.goodbye() == (4500, "kicked by an operator")
+
+
+async def test_a_subscription_token_is_refreshed_and_an_ended_one_is_refused_gently(
+    pair: tuple[Daemon, Daemon],
+) -> None:
+    first, _ = pair
+    async with Raw(first, {"token": token("ana")}) as ana:
+        joined = await ana.ask({"subscribe": {"channel": "private-1", "token": token("ana", channel="private-1")}})
+        assert joined["subscribe"]["expires"] is True
+        refreshed = await ana.ask({"sub_refresh": {"channel": "private-1", "token": token("ana", channel="private-1")}})
+        assert refreshed["sub_refresh"]["expires"] is True
+        ended = token("ana", channel="private-1", lifetime=-5)
+        refused = await ana.ask({"sub_refresh": {"channel": "private-1", "token": ended}})
+        assert refused["error"]["code"] == 109
+        assert refused["error"]["temporary"] is True
+        await ana.send({"id": 99, "sub_refresh": {"channel": "private-1", "token": token("eve", channel="private-1")}})
+        assert (await ana.goodbye())[0] == 3500
