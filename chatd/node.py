@@ -66,6 +66,7 @@ class Node:
     Attributes:
         id: unique in the cluster, and new at every start.
         state: "starting", "ready", "draining" or "stopped".
+        on_news: told "ready", "draining", "reloaded", and once a second "alive" while the loop turns.
     """
 
     def __init__(self, settings: Settings, store: Store) -> None:
@@ -101,6 +102,7 @@ class Node:
         self.hub.on_round = self.meters.fan_out.observe
         self.chat.on_end = self._ended
         self.listener: Listener | None = None
+        self.on_news: Callable[[str], None] = lambda news: None
         self._life = 1
         self._held_since: float | None = None
         self._started_at = self.clock()
@@ -164,6 +166,7 @@ class Node:
         # What has been made until now lives as long as we do: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
+        self.on_news("ready")
         log.info("ready", node=self.id, address=self.address, version=__version__)
 
     def stop(self) -> None:
@@ -173,6 +176,7 @@ class Node:
     async def drain(self, listener: Listener) -> None:
         """Let nobody in, tell everybody to come back elsewhere, a few at a time, and take leave of the cluster."""
         self.state = "draining"
+        self.on_news("draining")
         log.info("draining", connections=self.hub.size)
         await listener.close()
         leaving = list(self.hub.sessions())
@@ -201,6 +205,7 @@ class Node:
         """Take over new limits, keys, origins and room rules; what needs a restart stays as it is."""
         self.settings = self.chat.settings = settings
         self.chat.verifier = verifier(settings)
+        self.on_news("reloaded")
         log.info("settings reloaded")
 
     # --- tasks --------------------------------------------------------------------------------------------------------
@@ -271,6 +276,7 @@ class Node:
             self.meters.messages_out.sample(now, self.hub.delivered)
             if self.listener is not None:
                 self.listener.sweep(now)
+            self.on_news("alive")
 
     # --- what others ask ----------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import structlog
 
+from chatd.cli import notify
 from chatd.cli.common import OK, fail, loaded, settings_file
 from chatd.node import Node, verifier
 from chatd.settings import Settings, SettingsError, changed_needing_restart, load, warnings
@@ -81,9 +82,22 @@ async def run(settings: Settings, sock: socket.socket, file: Path | None, flags:
         )
         node = Node(settings, store)
         listener = Listener(build(node), settings, sock)
+        node.listener = listener
+        tell_systemd(node)
         listen_to_signals(node, file, flags)
         say_hello(settings, listener.address, embedded=bool(watch))
         await node.run(listener, *watch)
+
+
+def tell_systemd(node: Node) -> None:
+    """Pass the node's news on as sd_notify has it."""
+    words = {
+        "ready": ("READY=1", f"STATUS=ready on {node.address}"),
+        "reloaded": ("READY=1",),
+        "draining": ("STOPPING=1", "STATUS=draining"),
+        "alive": ("WATCHDOG=1",),
+    }
+    node.on_news = lambda news: notify.tell(*words[news])
 
 
 def listen_to_signals(node: Node, file: Path | None, flags: dict[str, object]) -> None:
@@ -101,11 +115,13 @@ def stop_or_leave(node: Node) -> None:
 
 
 def reload(node: Node, file: Path | None, flags: dict[str, object]) -> None:
+    notify.reloading()
     try:
         settings = load(file, os.environ, flags)
         verifier_or_sentence(settings)
     except (SettingsError, ValueError) as error:
         log.error("settings not reloaded; the old ones stay in force", problem=str(error))
+        node.on_news("reloaded")
         return
     for name in changed_needing_restart(node.settings, settings):
         log.warning("this setting changes with a restart only", setting=name)
