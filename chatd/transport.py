@@ -241,7 +241,7 @@ class Link(asyncio.Protocol):
         """End a connection that cannot be listened to any longer.
 
         We say that nothing follows, but go on reading what we throw away: closing at once with bytes unread would make
-        the kernel reset the connection, and the peer lose the goodbye.
+        the kernel reset the connection, and the peer lose the goodbye. TLS cannot say it: there the sweep ends this.
         """
         self.close(goodbye)
         self._parser = None
@@ -487,6 +487,14 @@ class _NoContext(ServerPerMessageDeflateFactory):
 
 # --- before the handshake ---------------------------------------------------------------------------------------------
 
+_SENTENCE = (
+    b'{"error":"a request has at most %d headers, and no more bytes of them than limits.handshake_bytes"}' % HEADERS
+)
+_HEAD_TOO_LONG: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_SENTENCE), _SENTENCE)
+)
+
 
 class Doorway:
     """Sockets that are sending a request, in order of when they began.
@@ -603,12 +611,3 @@ class Door(HttpToolsProtocol):
         self._too_long = True
         self.transport.write(_HEAD_TOO_LONG)
         self.transport.close()
-
-
-_SENTENCE = (
-    b'{"error":"a request has at most %d headers, and no more bytes of them than limits.handshake_bytes"}' % HEADERS
-)
-_HEAD_TOO_LONG: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\n"
-    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_SENTENCE), _SENTENCE)
-)
