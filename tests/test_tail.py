@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,12 @@ def placed(offset: int = 0) -> Tail:
     tail = Tail()
     assert tail.place(at(offset)) == []
     return tail
+
+
+def fill(tail: Tail, page: Sequence[tuple[int, Json]], top: Position) -> tuple[list[Event], Lost | None]:
+    """As if history was read in no time."""
+    assert tail.position is not None
+    return tail.fill(tail.position, page, top)
 
 
 def test_what_follows_on_is_given_out_at_once() -> None:
@@ -60,7 +67,7 @@ def test_a_place_older_than_what_waits_leaves_a_gap_to_fill() -> None:
     tail.take(said(7))
     assert tail.place(at(5)) == []
     assert tail.behind
-    assert tail.fill(page(6, 7), at(7)) == (said(6, 7), None)
+    assert fill(tail, page(6, 7), at(7)) == (said(6, 7), None)
 
 
 def test_after_a_gap_newer_messages_wait_until_it_is_filled() -> None:
@@ -68,61 +75,70 @@ def test_after_a_gap_newer_messages_wait_until_it_is_filled() -> None:
     assert tail.take(said(4)) == []
     assert tail.behind
     assert tail.take(said(5)) == []
-    assert tail.fill(page(2, 3, 4), at(4)) == (said(2, 3, 4, 5), None)
+    assert fill(tail, page(2, 3, 4), at(4)) == (said(2, 3, 4, 5), None)
     assert (tail.position, tail.behind) == (at(5), False)
 
 
 def test_a_gap_longer_than_a_page_is_filled_page_by_page() -> None:
     tail = placed(0)
     tail.take(said(6))
-    assert tail.fill(page(1, 2), at(6)) == (said(1, 2), None)
+    assert fill(tail, page(1, 2), at(6)) == (said(1, 2), None)
     assert tail.behind
     assert tail.take(said(7)) == []
-    assert tail.fill(page(3, 4), at(7)) == (said(3, 4), None)
-    assert tail.fill(page(5, 6, 7), at(7)) == (said(5, 6, 7), None)
+    assert fill(tail, page(3, 4), at(7)) == (said(3, 4), None)
+    assert fill(tail, page(5, 6, 7), at(7)) == (said(5, 6, 7), None)
     assert not tail.behind
 
 
 def test_history_that_holds_nothing_new_changes_nothing() -> None:
     tail = placed(3)
-    assert tail.fill([], at(3)) == ([], None)
+    assert fill(tail, [], at(3)) == ([], None)
     assert (tail.position, tail.behind) == (at(3), False)
 
 
 def test_a_message_that_nobody_noticed_missing_is_found_in_history() -> None:
-    assert placed(3).fill(page(4), at(4)) == (said(4), None)
+    assert placed(3).fill(at(3), page(4), at(4)) == (said(4), None)
+
+
+@pytest.mark.parametrize("top", [4, 5, 6])
+def test_what_arrives_while_history_is_read_is_given_out_once(top: int) -> None:
+    tail = placed(3)
+    assert tail.take(said(4, 5)) == said(4, 5)
+    assert tail.fill(at(3), page(*range(4, top + 1)), at(top)) == (said(*range(6, top + 1)), None)
+    assert tail.position == at(max(5, top))
+    assert not tail.behind
 
 
 def test_a_gap_that_history_no_longer_covers_is_lost_and_the_tail_goes_on_from_the_top() -> None:
     tail = placed(1)
     tail.take(said(9))
-    assert tail.fill(page(5, 6, 7, 8, 9), at(9)) == ([], Lost(at(9)))
+    assert fill(tail, page(5, 6, 7, 8, 9), at(9)) == ([], Lost(at(9)))
     assert tail.take(said(10)) == said(10)
 
 
 def test_a_history_emptied_by_age_is_lost_too() -> None:
-    assert placed(1).fill([], at(4)) == ([], Lost(at(4)))
+    assert placed(1).fill(at(1), [], at(4)) == ([], Lost(at(4)))
 
 
 def test_a_count_that_began_anew_is_lost_and_what_waited_for_it_follows() -> None:
     tail = placed(7)
     assert tail.take(said(1, 2, epoch=F)) == []
     assert tail.behind
-    assert tail.fill(page(1), at(1, F)) == (said(2, epoch=F), Lost(at(1, F)))
+    assert fill(tail, page(1), at(1, F)) == (said(2, epoch=F), Lost(at(1, F)))
     assert tail.position == at(2, F)
 
 
 def test_a_count_that_stands_lower_than_before_is_lost() -> None:
-    assert placed(105).fill([], at(100)) == ([], Lost(at(100)))
+    assert placed(105).fill(at(105), [], at(100)) == ([], Lost(at(100)))
 
 
 def test_what_waited_for_a_count_that_is_no_more_is_let_go() -> None:
     tail = placed(7)
     tail.take(said(9))
     tail.take(said(1, epoch=F))
-    assert tail.fill(page(1), at(1, F)) == ([], Lost(at(1, F)))
+    assert fill(tail, page(1), at(1, F)) == ([], Lost(at(1, F)))
     for _ in range(2):
-        assert tail.fill([], at(1, F)) == ([], None)
+        assert fill(tail, [], at(1, F)) == ([], None)
     assert not tail.behind
     assert tail.take(said(2, epoch=F)) == said(2, epoch=F)
 
@@ -131,7 +147,7 @@ def test_a_message_beyond_the_top_of_history_is_not_waited_for() -> None:
     tail = placed(1)
     tail.take(said(999_999))
     for _ in range(2):
-        assert tail.fill([], at(1)) == ([], None)
+        assert fill(tail, [], at(1)) == ([], None)
     assert not tail.behind
     assert tail.take(said(2)) == said(2)
 
@@ -147,10 +163,10 @@ def test_what_waits_beyond_the_bound_is_let_go_and_found_in_history() -> None:
     tail = placed(0)
     last = HELD + 50
     tail.take(said(*range(2, last + 1)))
-    given_out, lost = tail.fill(page(1), at(1))
+    given_out, lost = fill(tail, page(1), at(1))
     assert lost is None
     assert tail.behind, "what was let go is missing"
-    more, lost = tail.fill(page(*range(2, last + 1)), at(last))
+    more, lost = fill(tail, page(*range(2, last + 1)), at(last))
     assert given_out + more == said(*range(1, last + 1))
     assert (lost, tail.behind) == (None, False)
 
@@ -173,6 +189,6 @@ def test_whatever_the_bus_drops_doubles_or_reorders_readers_get_each_message_onc
 def _filled(tail: Tail, top: int, limit: int) -> Iterable[Event]:
     assert tail.position is not None
     begin = tail.position.offset + 1
-    events, lost = tail.fill(page(*range(begin, min(top, begin + limit - 1) + 1)), at(top))
+    events, lost = fill(tail, page(*range(begin, min(top, begin + limit - 1) + 1)), at(top))
     assert lost is None
     return events

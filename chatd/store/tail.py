@@ -55,10 +55,11 @@ class Tail:
                 self._hold(event)
         return out
 
-    def fill(self, page: Sequence[tuple[int, Json]], top: Position) -> tuple[list[Event], Lost | None]:
-        """Close a gap with what history holds after `position`; `top` was read in the same step.
+    def fill(self, since: Position, page: Sequence[tuple[int, Json]], top: Position) -> tuple[list[Event], Lost | None]:
+        """Close a gap with what history holds after `since`; `top` was read in the same step.
 
         Args:
+            since: `position` when the read began; where no gap was known, it may have moved on meanwhile.
             page: (offset, publication), oldest first; not always up to `top`, then we stay `behind`.
         Returns:
             What may be given out now, and Lost when history no longer reaches back to us: readers must subscribe
@@ -66,11 +67,11 @@ class Tail:
         """
         assert self.position is not None, "a tail is placed before it is filled"
         epoch, offset = self.position
-        if not _joins(self.position, page, top):
+        if not _joins(since, page, top):
             self.position, self.behind = top, False
             return self._release(), Lost(top)
-        events = [Event(Kind.PUBLICATION, body, Position(epoch, number)) for number, body in page]
-        reached = page[-1][0] if page else offset
+        events = [Event(Kind.PUBLICATION, body, Position(epoch, number)) for number, body in page if number > offset]
+        reached = max(offset, page[-1][0]) if page else offset
         self.position = Position(epoch, reached)
         self.behind = reached < top.offset
         return events if self.behind else events + self._release(), None
