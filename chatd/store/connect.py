@@ -6,7 +6,9 @@ connection to whichever server holds a channel.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+import asyncio
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -16,8 +18,9 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException
 
-from .errors import StoreMisconfigured
+from .errors import StoreMisconfigured, StoreUnavailable
 
 SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
 
@@ -40,7 +43,11 @@ class Servers(Protocol):
     def pipeline(self) -> Pipeline: ...
 
     def server_of(self, channel: str) -> str:
-        """The name of the server that holds `channel`; one line of the feed goes to each such name."""
+        """The name of the server that holds `channel`; one line of the feed goes to each such name.
+
+        Raises:
+            StoreUnavailable: no server holds it now.
+        """
         ...
 
     async def dial(self, server: str) -> AbstractConnection:
@@ -50,7 +57,7 @@ class Servers(Protocol):
     async def hang_up(self, connection: AbstractConnection) -> None: ...
 
     async def look_again(self) -> None:
-        """Learn the topology anew, after a server said that a channel has moved."""
+        """Learn the topology anew, after a server has gone or said that a channel has moved."""
         ...
 
 
@@ -105,9 +112,12 @@ class Cluster:
         return cast("Pipeline", self.client.pipeline())
 
     def server_of(self, channel: str) -> str:
-        node = self.client.get_node_from_key(channel)
+        try:
+            node = self.client.get_node_from_key(channel)
+        except RedisClusterException:
+            node = None
         if node is None:
-            raise ConnectionError(f"no server of the cluster holds {channel}")
+            raise StoreUnavailable(f"no server of the cluster holds {channel}")
         return str(node.name)
 
     async def dial(self, server: str) -> AbstractConnection:
@@ -129,6 +139,21 @@ class Cluster:
         if node is None:
             raise ConnectionError(f"{server} is no longer part of the cluster")
         return node
+
+
+@contextmanager
+def heeding_cancellation() -> Iterator[None]:
+    """Pass on a cancellation that came inside and was swallowed there; for every endless loop that uses redis-py.
+
+    redis-py sends with asyncio.wait_for, and that of Python 3.11 returns a result that is ready at the moment of the
+    cancellation instead of passing it on (gh-86296); whoever cancelled would wait for ever.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "to be cancelled is a task's lot"
+    before = task.cancelling()
+    yield
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def servers(url: str, timeout: float) -> Servers:

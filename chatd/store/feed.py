@@ -10,8 +10,9 @@ Who the readers are, Feed does not know: it gives out Deliveries to whoever awai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from itertools import count
+import re
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -31,6 +32,8 @@ log = structlog.get_logger("chatd.store")
 RECHECK_S = 40.0
 # A line that has not heard its own probe for this long is remade; half of it already shows in /readyz.
 SILENT_S = 6.0
+# A cluster has 16,384 slots: who holds even one in a hundred is found among so many names, in 20 ms at the worst.
+PROBE_TRIES = 5000
 # One gap is filled in pages of this many messages.
 PAGE = 300
 # Rooms whose gaps are filled at the same time; their reads share pipelines.
@@ -56,6 +59,7 @@ class Watch:
         self.history = history
         self.readers = 0
         self.tail = Tail()
+        self.tail.behind = history
         self.placed: asyncio.Future[Position | None] = asyncio.get_running_loop().create_future()
 
 
@@ -168,22 +172,29 @@ class Feed:
         Raises:
             StoreUnavailable: the store does not answer, so that a silent line proves nothing.
         """
-        for server, line in list(self._lines.items()):
-            if server not in self._probes:
-                self._probes[server] = self._probe_channel(lease, server)
-                self._handlers[self._probes[server].encode()] = lambda _, line=line: self._heard(line)  # type: ignore[misc]
-                line.subscribe(self._probes[server])
-            await self._batch.command("SPUBLISH", self._probes[server], b"")
-            if line.heard_at is not None and self._clock() - line.heard_at > SILENT_S:
-                await line.reconnect()
+        await asyncio.gather(*(self._probe(lease, line) for line in self._lines.values()))
+
+    async def _probe(self, lease: str, line: Line) -> None:
+        if line.server not in self._probes:
+            channel = self._probes[line.server] = self._probe_channel(lease, line.server)
+            self._handlers[channel.encode()] = partial(self._heard, line)
+            line.subscribe(channel)
+        await self._batch.command("SPUBLISH", self._probes[line.server], b"")
+        if line.unheard_since is None:
+            line.unheard_since = self._clock()
+        elif self._clock() - line.unheard_since > SILENT_S:
+            await line.reconnect()
 
     def _probe_channel(self, lease: str, server: str) -> str:
         """A channel that lies on `server`: of a cluster's slots some belong to each, so trying finds one soon."""
-        names = (self._keys.probe(lease, i) for i in count())
-        return next(name for name in names if self._servers.server_of(name) == server)
+        for name in (self._keys.probe(lease, i) for i in range(PROBE_TRIES)):
+            if self._servers.server_of(name) == server:
+                return name
+        raise StoreUnavailable(f"{server} holds no slots of the cluster")
 
-    def _heard(self, line: Line) -> None:
+    def _heard(self, line: Line, _: bytes) -> None:
         line.heard_at = self._clock()
+        line.unheard_since = None
 
     async def _recheck(self) -> None:
         while True:
@@ -218,10 +229,12 @@ class Feed:
                 self._distrust([watch.room])
                 await asyncio.sleep(0.1)
             return
+        if self._watched.get(watch.room) is not watch:  # it ended meanwhile; a new one speaks for itself
+            return
         if position is None:
             self._give(watch, watch.tail.place(top))
         else:
-            self._give(watch, *watch.tail.fill(page, top))
+            self._give(watch, *watch.tail.fill(position, page, top))
         if not watch.placed.done():
             watch.placed.set_result(None)
         if watch.tail.behind:
@@ -245,7 +258,9 @@ class Feed:
         if self._watched.get(watch.room) is watch:
             del self._watched[watch.room]
             del self._by_channel[watch.channel.encode()]
-            self._line(watch.channel).unsubscribe(watch.channel)
+            for line in self._lines.values():
+                if watch.channel in line.channels:
+                    line.unsubscribe(watch.channel)
 
     def _line(self, channel: str) -> Line:
         server = self._servers.server_of(channel)
@@ -258,7 +273,13 @@ class Feed:
 
     # --- what lines tell us -------------------------------------------------------------------------------------------
 
-    def arrived(self, messages: list[tuple[bytes, bytes]]) -> Awaitable[None] | None:
+    async def ready(self) -> None:
+        """There is room for more; see Listener."""
+        while len(self._waiting) > WAITING:
+            self._consumed.clear()
+            await self._consumed.wait()
+
+    def arrived(self, messages: list[tuple[bytes, bytes]]) -> None:
         """A line read these; see Listener."""
         by_room: dict[Watch, list[Event]] = {}
         for channel, payload in messages:
@@ -271,7 +292,6 @@ class Feed:
             self._give(watch, watch.tail.take(events))
             if watch.tail.behind:
                 self._distrust([watch.room])
-        return self._room_to_wait() if len(self._waiting) > WAITING else None
 
     def in_force(self, channel: bytes) -> None:
         """A subscription stands; see Listener. What was said before is in history: read it."""
@@ -281,29 +301,26 @@ class Feed:
         if watch.history:
             self._distrust([watch.room])
         elif not watch.placed.done():
-            watch.tail.behind = False
             watch.placed.set_result(None)
 
-    def moved(self, line: Line) -> None:
-        """Some of `line`'s channels lie elsewhere now; see Listener."""
-        assert self._tasks is not None, "lines speak only while the feed runs"
-        self._tasks.create_task(self._reroute(line), name=f"feed reroute {line.server}")
-
-    async def _reroute(self, line: Line) -> None:
+    async def interrupted(self, line: Line) -> bool:
+        """Move what lies on another server now to that server's line; see Listener."""
         try:
             await self._servers.look_again()
+            elsewhere = [channel for channel in line.channels if self._servers.server_of(channel) != line.server]
         except Exception as error:  # whatever the cluster's discovery raises: the line's own retries go on
             log.warning("cluster topology not learnt", error=str(error))
-            return
-        for channel in [c for c in line.channels if self._servers.server_of(c) != line.server]:
+            return True
+        for channel in elsewhere:
             line.unsubscribe(channel)
-            if channel not in self._probes.values():
+            if channel == self._probes.get(line.server):
+                del self._probes[line.server], self._handlers[channel.encode()]
+            else:
                 self._line(channel).subscribe(channel)
-
-    async def _room_to_wait(self) -> None:
-        while len(self._waiting) > WAITING:
-            self._consumed.clear()
-            await self._consumed.wait()
+        if line.channels:
+            return True
+        del self._lines[line.server]
+        return False
 
     def _give(self, watch: Watch, events: list[Event], lost: Lost | None = None) -> None:
         if events or lost:
@@ -318,13 +335,14 @@ class Feed:
 
 def parse(payload: bytes) -> Event | None:
     """One message of a room's channel as publish.lua, join.lua and leave.lua send it; None if it is not of theirs."""
-    header, newline, body = payload.partition(b"\n")
-    kind, *place = header.decode("utf-8", "replace").split(" ")
-    if not newline or kind not in _KINDS or (place and not (len(place) == 2 and place[0].isdecimal())):
-        log.warning("not understood on the feed, dropped", header=header[:64])
+    message = _MESSAGE.fullmatch(payload)
+    if message is None:
+        log.warning("not understood on the feed, dropped", begins=payload[:64])
         return None
-    position = Position(place[1], int(place[0])) if place and place[0] != "0" else None
-    return Event(_KINDS[kind], body, position)
+    kind, offset, epoch, body = message.groups()
+    position = Position(epoch.decode(), int(offset)) if offset and offset != b"0" else None
+    return Event(Kind(kind.decode()), body, position)
 
 
-_KINDS = {str(kind): kind for kind in Kind}
+# A JSON object follows, on one line: more lines would be more messages at the SDK door.
+_MESSAGE = re.compile(rb"([pjl])(?: (\d{1,18}) ([\w-]*))?\n(\{[^\n]*\})")

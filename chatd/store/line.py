@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable
+from collections import Counter
 from random import uniform
 from typing import Any, Protocol
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import MovedError, RedisError
+from redis.exceptions import RedisError
 
-from .connect import Servers
+from .connect import Servers, heeding_cancellation
 
 log = structlog.get_logger("chatd.store")
 
@@ -27,14 +27,17 @@ RETRY_S = (0.05, 1.0)
 class Listener(Protocol):
     """Who hears what a line brings."""
 
-    def arrived(self, messages: list[tuple[bytes, bytes]]) -> Awaitable[None] | None:
-        """(channel, payload) in order, all that one read brought. An awaitable: read on only after it."""
+    async def ready(self) -> None:
+        """Return when more may be brought."""
+
+    def arrived(self, messages: list[tuple[bytes, bytes]]) -> None:
+        """(channel, payload) in order, all that one read brought."""
 
     def in_force(self, channel: bytes) -> None:
         """The subscription stands: from here on nothing on `channel` is missed."""
 
-    def moved(self, line: Line) -> None:
-        """The server no longer holds all of the line's channels."""
+    async def interrupted(self, line: Line) -> bool:
+        """The line is down; take off it what lies on another server now. False: nothing is left, it may end."""
 
 
 class Line:
@@ -44,15 +47,18 @@ class Line:
         server: its name, as `Servers.server_of` gives it.
         channels: what is, or shall be, subscribed.
         heard_at: loop time of the latest probe heard on this line; None while there is none.
+        unheard_since: loop time of the first probe sent since; None while there is none.
     """
 
     def __init__(self, servers: Servers, server: str, listener: Listener) -> None:
         self.server = server
         self.channels: set[str] = set()
         self.heard_at: float | None = None
+        self.unheard_since: float | None = None
         self._servers = servers
         self._listener = listener
         self._outgoing: list[tuple[str, str]] = []
+        self._leaving: Counter[bytes] = Counter()
         self._wake = asyncio.Event()
         self._connection: AbstractConnection | None = None
 
@@ -62,6 +68,7 @@ class Line:
 
     def unsubscribe(self, channel: str) -> None:
         self.channels.discard(channel)
+        self._leaving[channel.encode()] += 1
         self._say("SUNSUBSCRIBE", channel)
 
     def _say(self, verb: str, channel: str) -> None:
@@ -70,19 +77,21 @@ class Line:
             self._wake.set()
 
     async def run(self) -> None:
-        """Stay connected until cancelled."""
+        """Stay connected until cancelled, or until an interruption after which nothing is left to listen to."""
         failures = 0
-        while True:
+        goes_on = True
+        while goes_on:
             try:
                 await self._session()
-            except* MovedError:
-                self._listener.moved(self)
-            except* (RedisError, OSError) as group:
+            # AttributeError: redis-py's writer, when the reader has just closed the connection.
+            except* (RedisError, OSError, AttributeError) as group:
                 if failures == 0:
                     log.warning("feed interrupted", server=self.server, error=str(group.exceptions[0]))
             failures = 0 if self.heard_at is not None else failures + 1
-            self.heard_at = None
+            self.heard_at = self.unheard_since = None
             await asyncio.sleep(uniform(*RETRY_S) if failures else RETRY_S[0])
+            with heeding_cancellation():
+                goes_on = await self._listener.interrupted(self)
 
     async def reconnect(self) -> None:
         """Give up a connection that is silent though the server answers elsewhere; `run` makes a new one."""
@@ -90,9 +99,11 @@ class Line:
             await self._connection.disconnect(nowait=True)
 
     async def _session(self) -> None:
-        connection = await self._servers.dial(self.server)
+        with heeding_cancellation():
+            connection = await self._servers.dial(self.server)
         self._connection = connection
         self._outgoing = [("SSUBSCRIBE", channel) for channel in self.channels]
+        self._leaving.clear()
         self._wake.set()
         try:
             async with asyncio.TaskGroup() as both:
@@ -109,25 +120,31 @@ class Line:
             commands, self._outgoing = self._outgoing, []
             if commands:
                 # A channel a command: in a cluster, several in one would have to share a slot.
-                await connection.send_packed_command(connection.pack_commands(commands))
+                packed = connection.pack_commands(commands)
+                with heeding_cancellation():
+                    await connection.send_packed_command(packed)
 
     async def _read(self, connection: AbstractConnection) -> None:
         while True:
+            await self._listener.ready()
             replies = [await connection.read_response(timeout=math.inf)]
             try:
                 while await connection.can_read():
                     replies.append(await connection.read_response(timeout=math.inf))
             finally:  # what came before a connection broke was said all the same
-                pause = self._sort(replies)
-            if pause is not None:
-                await pause
+                self._sort(replies)
 
-    def _sort(self, replies: list[Any]) -> Awaitable[None] | None:
-        messages = [(reply[1], reply[2]) for reply in replies if reply[0] == b"smessage"]
-        pause = self._listener.arrived(messages) if messages else None
+    def _sort(self, replies: list[Any]) -> None:
+        if messages := [(reply[1], reply[2]) for reply in replies if reply[0] == b"smessage"]:
+            self._listener.arrived(messages)
         for kind, channel, _ in replies:
             if kind == b"ssubscribe":
                 self._listener.in_force(channel)
-            elif kind == b"sunsubscribe" and channel.decode() in self.channels:
-                self._listener.moved(self)
-        return pause
+            elif kind == b"sunsubscribe":
+                self._left(channel)
+
+    def _left(self, channel: bytes) -> None:
+        if self._leaving[channel]:
+            self._leaving[channel] -= 1
+        elif channel.decode() in self.channels:  # so a cluster's server says that it has handed a slot over
+            raise ConnectionResetError(f"{self.server} no longer holds {channel.decode()}")

@@ -1,0 +1,555 @@
+"""The feed on real servers that are hurt while it runs: nothing said is lost or doubled, and the order stays.
+
+A Reader is what a node is to the feed: it watches rooms and takes in deliveries. Each test hurts servers of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from chatd.model import Delivery, Event, Kind, Lost, Position
+from chatd.store.errors import StoreError, StoreMisconfigured, StoreUnavailable
+from chatd.store.feed import parse
+from chatd.store.redis import Keep, Store
+from tests.servers import Server, redis_cluster_servers, redis_sentinel, redis_server
+
+PATIENCE_S = 20.0
+# What a node waits for a reply; short here, so that a server that hangs is given up soon.
+TIMEOUT_S = 0.3
+KEEP = Keep(10_000, 0)
+MESSAGES = 1000
+ROOM = "lobby"
+
+
+class Reader:
+    """A store with its feed running, and what the feed gave out: publications by room, and losses."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.said: dict[str, list[int]] = {}
+        self.lost: list[Delivery] = []
+        self.changed = asyncio.Event()
+
+    async def take_in(self) -> None:
+        while True:
+            for delivery in await self.store.feed.deliveries():
+                if delivery.lost is not None:
+                    self.lost.append(delivery)
+                self.said.setdefault(delivery.room, []).extend(number(event) for event in delivery.events)
+            self.changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def until_heard(self, count: int, room: str = ROOM) -> list[int]:
+        """The numbers said in `room`, once there are `count` of them."""
+        await self.until(lambda: len(self.said.get(room, ())) >= count)
+        return self.said[room]
+
+
+def number(event: Event) -> int:
+    found = json.loads(event.body)["data"]
+    assert isinstance(found, int)
+    return found
+
+
+def opened(url: str) -> Store:
+    return Store(url, prefix="test", timeout=TIMEOUT_S)
+
+
+@asynccontextmanager
+async def reading(url: str, *rooms: str) -> AsyncIterator[Reader]:
+    async with opened(url) as store:
+        reader = Reader(store)
+        tasks = [asyncio.create_task(store.feed.run()), asyncio.create_task(reader.take_in())]
+        try:
+            for room in rooms:
+                await store.feed.watch(room, history=True)
+            yield reader
+        finally:
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(each, asyncio.CancelledError) for each in ended), ended
+
+
+async def say(store: Store, first: int, last: int, room: str = ROOM) -> None:
+    """Say the numbers `first` to `last`, each until it is acknowledged, as a client with cids does."""
+    for n in range(first, last + 1):
+        await insist(lambda n=n: store.publish(room, b'{"data":%d' % n, KEEP, ("ana", str(n))))  # type: ignore[misc]
+
+
+async def insist(attempt: Callable[[], Awaitable[Any]]) -> Any:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                return await attempt()
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
+
+
+async def cut_feeds(port: int) -> None:
+    """Cut every connection that subscribes."""
+    async with Redis(port=port) as redis:
+        await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+def upto(last: int) -> list[int]:
+    return list(range(1, last + 1))
+
+
+# --- in peace ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with redis_server(tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+async def speaker(server: Server) -> AsyncIterator[Store]:
+    async with opened(server.url) as store:
+        yield store
+
+
+async def test_a_watch_begins_at_the_top_and_brings_everything_after_it(server: Server, speaker: Store) -> None:
+    await say(speaker, 1, 3)
+    async with reading(server.url) as reader:
+        position = await reader.store.feed.watch(ROOM, history=True)
+        assert position is not None
+        assert position.offset == 3
+        await say(speaker, 4, 6)
+        assert await reader.until_heard(3) == [4, 5, 6]
+        assert reader.store.feed.position(ROOM) == Position(position.epoch, 6)
+
+
+async def test_nothing_is_missed_however_a_watch_and_messages_meet(server: Server, speaker: Store) -> None:
+    async with reading(server.url) as reader:
+        talking = asyncio.create_task(say(speaker, 1, 300))
+        starts = {}
+        for n in range(20):
+            room_position = await reader.store.feed.watch(ROOM, history=True)
+            assert room_position is not None
+            starts[n] = room_position.offset
+            already = len(reader.said.get(ROOM, ()))
+            await reader.until_heard(already + 1)
+            reader.store.feed.unwatch(ROOM)
+        await reader.store.feed.watch(ROOM, history=True)
+        await talking
+        await reader.until(lambda: reader.said[ROOM][-1] == 300)
+    heard = reader.said[ROOM]
+    assert heard == sorted(set(heard))
+    assert not reader.lost
+
+
+async def test_the_second_watch_of_a_room_is_free_and_the_last_unwatch_ends_it(server: Server, speaker: Store) -> None:
+    async with reading(server.url, ROOM, ROOM) as reader:
+        reader.store.feed.unwatch(ROOM)
+        await say(speaker, 1, 1)
+        assert await reader.until_heard(1) == [1]
+        reader.store.feed.unwatch(ROOM)
+        assert reader.store.feed.position(ROOM) is None
+        reader.store.feed.unwatch(ROOM)
+        await until_subscribers(server, speaker.keys.feed(ROOM), 0)
+
+
+async def test_whoever_gives_up_waiting_for_a_watch_ends_it_for_nobody_else(server: Server, speaker: Store) -> None:
+    async with reading(server.url) as reader:
+        waiting = [asyncio.create_task(reader.store.feed.watch(ROOM, history=True)) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        first, second = await asyncio.gather(*waiting[1:])
+        assert first == second
+        await say(speaker, 1, 1)
+        assert await reader.until_heard(1) == [1]
+        reader.store.feed.unwatch(ROOM)
+        reader.store.feed.unwatch(ROOM)
+        assert reader.store.feed.position(ROOM) is None
+
+
+async def until_subscribers(server: Server, channel: str, count: int) -> None:
+    async with asyncio.timeout(PATIENCE_S), Redis(port=server.port) as redis:
+        while (await redis.execute_command("PUBSUB", "SHARDNUMSUB", channel))[1] != count:
+            await asyncio.sleep(0.01)
+
+
+# --- hurt -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_cut_again_and_again_loses_nothing_and_keeps_the_order(
+    server: Server, speaker: Store
+) -> None:
+    async with reading(server.url, ROOM, "kitchen") as reader:
+        talking = asyncio.create_task(say(speaker, 1, MESSAGES))
+        for share in range(1, 10):
+            await reader.until_heard(share * MESSAGES // 10)
+            await cut_feeds(server.port)
+        await talking
+        assert await reader.until_heard(MESSAGES) == upto(MESSAGES)
+        await say(speaker, 1, 1, "kitchen")
+        assert await reader.until_heard(1, "kitchen") == [1]
+        assert not reader.lost
+
+
+async def test_a_server_killed_and_started_again_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, opened(server.url) as speaker, reading(server.url, ROOM) as reader:
+        async with Redis(port=server.port) as redis:  # else what was acknowledged may wait for the disk, up to 2 s
+            await redis.config_set("appendfsync", "always")
+        talking = asyncio.create_task(say(speaker, 1, MESSAGES))
+        await reader.until_heard(MESSAGES // 2)
+        server.kill()
+        await server.start()
+        await talking
+        assert await reader.until_heard(MESSAGES) == upto(MESSAGES)
+        assert not reader.lost
+
+
+async def test_a_server_that_hangs_for_longer_than_our_patience_loses_nothing(server: Server, speaker: Store) -> None:
+    async with reading(server.url, ROOM) as reader:
+        talking = asyncio.create_task(say(speaker, 1, MESSAGES))
+        await reader.until_heard(MESSAGES // 2)
+        server.pause()
+        with pytest.raises(StoreUnavailable):
+            await reader.store.ping()
+        with pytest.raises(StoreUnavailable):
+            await reader.store.feed.watch("kitchen", history=True)
+        server.resume()
+        await talking
+        assert await reader.until_heard(MESSAGES) == upto(MESSAGES)
+        assert reader.store.feed.position("kitchen") is None
+        assert not reader.lost
+
+
+async def test_a_server_that_forgot_all_scripts_is_told_them_again(server: Server, speaker: Store) -> None:
+    async with reading(server.url, ROOM) as reader, Redis(port=server.port) as redis:
+        for n in range(1, 20):
+            await redis.execute_command("SCRIPT", "FLUSH", "SYNC")
+            await say(speaker, n, n)
+        assert await reader.until_heard(19) == upto(19)
+
+
+async def test_history_that_was_lost_is_said_to_be_and_the_new_count_is_followed(
+    server: Server, speaker: Store
+) -> None:
+    async with reading(server.url, ROOM) as reader, Redis(port=server.port) as redis:
+        await say(speaker, 1, 5)
+        await reader.until_heard(5)
+        before = reader.store.feed.position(ROOM)
+        await redis.flushall()
+        await say(speaker, 6, 7)
+        await reader.until(lambda: bool(reader.lost))
+        await say(speaker, 8, 8)
+        await reader.until(lambda: reader.said[ROOM][-1] == 8)
+        after = reader.store.feed.position(ROOM)
+        assert before is not None
+        assert after is not None
+        assert after.offset == 3
+        assert after.epoch != before.epoch
+        lost = [delivery.lost for delivery in reader.lost]
+        assert [each.top.epoch for each in lost if each is not None] == [after.epoch]
+
+
+async def test_what_was_trimmed_away_while_we_were_deaf_is_said_to_be_lost(server: Server, speaker: Store) -> None:
+    async with reading(server.url, ROOM) as reader, Redis(port=server.port) as redis:
+        await say(speaker, 1, 5)
+        await reader.until_heard(5)
+        async with redis.pipeline() as at_once:
+            at_once.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            at_once.hincrby(speaker.keys.meta(ROOM), "offset", 20)
+            at_once.delete(speaker.keys.log(ROOM))
+            await at_once.execute()
+        await reader.until(lambda: bool(reader.lost))
+        epoch = reader.lost[0].lost.top.epoch if reader.lost[0].lost else ""
+        assert [delivery.lost for delivery in reader.lost] == [Lost(Position(epoch, 25))]
+        await say(speaker, 6, 6)
+        assert await reader.until_heard(6) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"p 1",
+        b"p one epoch\n{}",
+        b"p -1 epoch\n{}",
+        b"p 1 epoch extra\n{}",
+        b"p " + b"9" * 5000 + b" epoch\n{}",
+        "p \u0661 epoch\n{}".encode(),
+        b"x\n{}",
+        b"j\n",
+        b"p 1 epoch\nno object",
+        b'p 1 epoch\n{"data":1}\n{"data":2}',
+        b"p 1 \xff\n{}",
+        b"\x80\x04\x95\x1e\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
+    ],
+)
+def test_what_our_scripts_did_not_send_is_no_event(poison: bytes) -> None:
+    assert parse(poison) is None
+
+
+@pytest.mark.parametrize(
+    ("payload", "event"),
+    [
+        (b'p 7 ep-o_ch\n{"data":1}', Event(Kind.PUBLICATION, b'{"data":1}', Position("ep-o_ch", 7))),
+        (b'p 0 \n{"data":1}', Event(Kind.PUBLICATION, b'{"data":1}')),
+        (b'j\n{"user":"a"}', Event(Kind.JOIN, b'{"user":"a"}')),
+        (b'l\n{"user":"a"}', Event(Kind.LEAVE, b'{"user":"a"}')),
+    ],
+)
+def test_what_our_scripts_send_is_an_event(payload: bytes, event: Event) -> None:
+    assert parse(payload) == event
+
+
+async def test_a_poisoned_message_on_the_bus_harms_nobody(server: Server, speaker: Store) -> None:
+    async with reading(server.url, ROOM) as reader, Redis(port=server.port) as redis:
+        await say(speaker, 1, 1)
+        position = reader.store.feed.position(ROOM)
+        assert position is not None
+        forged = [b"\xff", b"p " + b"9" * 5000 + b" e\n{}", b'p 77 %b\n{"data":77}' % position.epoch.encode()]
+        for poison in [*forged, b'p 1 other\n{"data":66}']:
+            await redis.execute_command("SPUBLISH", speaker.keys.feed(ROOM), poison)
+        await say(speaker, 2, 4)
+        assert await reader.until_heard(4) == upto(4)
+        assert not reader.lost
+
+
+async def test_a_message_that_never_reached_us_is_found_by_the_recheck(
+    server: Server, speaker: Store, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("chatd.store.feed.RECHECK_S", 1.0)
+    async with reading(server.url, ROOM) as reader:
+        await say(speaker, 1, 1)
+        await reader.until_heard(1)
+        monkeypatch.setattr("chatd.store.feed.parse", lambda payload: None)
+        await say(speaker, 2, 2)
+        assert await reader.until_heard(2) == [1, 2]
+
+
+async def test_a_node_that_does_not_keep_up_stops_reading_and_misses_nothing(
+    server: Server, speaker: Store, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("chatd.store.feed.WAITING", 5)
+    async with opened(server.url) as store:
+        feed = asyncio.create_task(store.feed.run())
+        await store.feed.watch(ROOM, history=True)
+        await say(speaker, 1, 100)
+        reader = Reader(store)
+        taking_in = asyncio.create_task(reader.take_in())
+        assert await reader.until_heard(100) == upto(100)
+        for task in (feed, taking_in):
+            task.cancel()
+        await asyncio.gather(feed, taking_in, return_exceptions=True)
+
+
+# --- signs of life ----------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_probe_proves_that_the_feed_is_live(server: Server) -> None:
+    clock = Clock()
+    async with Store(server.url, prefix="test", timeout=TIMEOUT_S, clock=clock) as store:
+        assert store.feed.silent_for(clock.now) == float("inf"), "nothing is proven before the first probe"
+        feed = asyncio.create_task(store.feed.run())
+        await until_live(store, clock)
+        clock.now += 3.0
+        assert store.feed.silent_for(clock.now) == 3.0
+        await until_live(store, clock)
+        feed.cancel()
+        await asyncio.gather(feed, return_exceptions=True)
+
+
+async def test_a_line_that_is_deaf_though_the_server_answers_is_remade(server: Server, speaker: Store) -> None:
+    clock = Clock()
+    async with Store(server.url, prefix="test", timeout=TIMEOUT_S, clock=clock) as store:
+        feed = asyncio.create_task(store.feed.run())
+        await store.feed.watch(ROOM, history=True)
+        await until_live(store, clock)
+        async with Redis(port=server.port, decode_responses=True) as redis:
+            before = await subscriber(redis)
+            # The server takes the line for subscribed to nothing: as deaf as after a failover that nobody told us of.
+            deafen = [line async for line in _lines(store)]
+            for line in deafen:
+                line._listener = Deaf()
+            for _ in range(3):
+                await store.feed.probe("n")
+                clock.now += 4.0
+            async with asyncio.timeout(PATIENCE_S):
+                while await subscriber(redis) in (before, ""):
+                    await asyncio.sleep(0.01)
+        feed.cancel()
+        await asyncio.gather(feed, return_exceptions=True)
+
+
+class Deaf:
+    """A listener that hears nothing."""
+
+    async def ready(self) -> None:
+        pass
+
+    def arrived(self, messages: list[tuple[bytes, bytes]]) -> None:
+        pass
+
+    def in_force(self, channel: bytes) -> None:
+        pass
+
+    async def interrupted(self, line: object) -> bool:
+        return True
+
+
+async def _lines(store: Store) -> AsyncIterator[Any]:
+    for line in store.feed._lines.values():
+        yield line
+
+
+async def subscriber(redis: Redis) -> str:
+    """The id of the one connection that subscribes; "" while there is none."""
+    ids = [client["id"] for client in await redis.client_list(_type="pubsub")]
+    return str(ids[0]) if ids else ""
+
+
+async def until_live(store: Store, clock: Clock) -> None:
+    """Until a probe sent now has come back over every line."""
+    if not store.feed._lines:
+        await store.feed.watch("probing", history=False)
+    await store.feed.probe("n")
+    async with asyncio.timeout(PATIENCE_S):
+        while store.feed.silent_for(clock.now) > 0:
+            await asyncio.sleep(0.01)
+
+
+# --- servers that answer, but not usefully ----------------------------------------------------------------------------
+
+
+async def test_a_server_that_became_a_replica_is_unavailable_and_not_a_refusal(server: Server, speaker: Store) -> None:
+    await say(speaker, 1, 1)
+    async with Redis(port=server.port) as redis:
+        await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(StoreUnavailable):
+            await speaker.publish(ROOM, b'{"data":2', KEEP)
+        await redis.execute_command("REPLICAOF", "NO", "ONE")
+    await say(speaker, 2, 2)
+
+
+async def test_a_server_out_of_memory_refuses_and_says_so(server: Server, speaker: Store) -> None:
+    await say(speaker, 1, 1)
+    async with Redis(port=server.port) as redis:
+        await redis.config_set("maxmemory", "1")
+    for room in (ROOM, "a new room"):
+        with pytest.raises(StoreError, match=r"refused: .*memory") as refusal:
+            await speaker.publish(room, b'{"data":2', KEEP)
+        assert not isinstance(refusal.value, StoreUnavailable)
+
+
+async def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server:
+        server.kill()
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            async with opened(server.url):
+                pass
+
+
+async def test_a_server_older_than_we_can_stand_on_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatd.store.redis.OLDEST", (99, 1, 0))
+    with pytest.raises(StoreMisconfigured, match=r"needs Redis 99\.1\.0 or newer, or Valkey; the server is [78]"):
+        async with opened(server.url):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://localhost", "begins with 'http'"),
+        ("localhost:6379", "must begin with one of redis://"),
+        ("redis+sentinel://localhost:26379", "must look like"),
+        ("redis+sentinel:///chatd", "must look like"),
+    ],
+)
+async def test_a_url_of_no_kind_is_refused_in_a_sentence(url: str, sentence: str) -> None:
+    with pytest.raises(StoreMisconfigured, match=sentence):
+        opened(url)
+
+
+async def test_a_sentinel_group_that_fails_over_loses_nothing_its_new_master_has(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        group = await stack.enter_async_context(redis_sentinel(tmp_path))
+        speaker = await stack.enter_async_context(opened(group.url))
+        reader = await stack.enter_async_context(reading(group.url, ROOM))
+        await say(speaker, 1, 50)
+        await reader.until_heard(50)
+        async with Redis(port=group.master.port) as redis:
+            assert await redis.execute_command("WAIT", 1, 5000) == 1
+        group.master.kill()
+        await say(speaker, 51, 60)
+        assert await reader.until_heard(60) == upto(60)
+        assert not reader.lost
+
+
+async def test_one_server_of_a_cluster_gone_stops_its_own_rooms_alone(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(redis_cluster_servers(tmp_path))
+        speaker = await stack.enter_async_context(opened(cluster.url))
+        rooms = [f"room {n}" for n in range(12)]
+        reader = await stack.enter_async_context(reading(cluster.url, *rooms))
+        for room in rooms:
+            await say(speaker, 1, 1, room)
+        cluster.servers[2].kill()
+        tried = await asyncio.gather(
+            *(speaker.publish(room, b'{"data":2', KEEP, ("ana", "2")) for room in rooms), return_exceptions=True
+        )
+        assert {type(each) for each in tried} <= {tuple, StoreUnavailable}
+        assert any(isinstance(each, StoreUnavailable) for each in tried)
+        await cluster.servers[2].start()
+        for room in rooms:
+            await say(speaker, 2, 3, room)
+        for room in rooms:
+            assert await reader.until_heard(3, room) == [1, 2, 3]
+        assert not reader.lost
+
+
+async def test_a_slot_that_moves_to_another_server_takes_its_readers_along(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(redis_cluster_servers(tmp_path))
+        speaker = await stack.enter_async_context(opened(cluster.url))
+        reader = await stack.enter_async_context(reading(cluster.url, ROOM))
+        await say(speaker, 1, 3)
+        await reader.until_heard(3)
+        async with Redis(port=cluster.servers[0].port) as any_server:
+            slot = await any_server.execute_command("CLUSTER", "KEYSLOT", speaker.keys.meta(ROOM))
+        await move_slot(int(slot), cluster.servers)
+        await say(speaker, 4, 6)
+        assert await reader.until_heard(6) == upto(6)
+        assert not reader.lost
+
+
+async def move_slot(slot: int, servers: tuple[Server, Server, Server]) -> None:
+    """Hand `slot` with all its keys from whoever has it to the next server, as `redis-cli --cluster reshard` does."""
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(Redis(port=each.port)) for each in servers]
+        names = [(await client.execute_command("CLUSTER", "MYID")).decode() for client in clients]
+        holder = slot * 3 // 16384
+        target = (holder + 1) % 3
+        await clients[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[holder])
+        await clients[holder].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
+        keys = await clients[holder].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000)
+        await clients[holder].execute_command("MIGRATE", "127.0.0.1", servers[target].port, "", 0, 5000, "KEYS", *keys)
+        for client in (clients[target], clients[holder], *clients):
+            await client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[target])
