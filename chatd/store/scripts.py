@@ -17,10 +17,9 @@ from time import perf_counter
 from typing import Any, TypeAlias
 
 from redis.asyncio.sentinel import MasterNotFoundError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, ResponseError, TryAgainError
 
-from .connect import Servers
+from .connect import Servers, heeding_cancellation
 from .errors import StoreError, StoreUnavailable
 
 Argument: TypeAlias = str | bytes | int | float
@@ -98,7 +97,8 @@ class Batch:
                 calls, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 if not self._waiting:
                     self._wake.clear()
-                await self._send([call for call in calls if not call.reply.done()])
+                with heeding_cancellation():
+                    await self._send([call for call in calls if not call.reply.done()])
         finally:
             for call in self._waiting:
                 call.reply.cancel()
@@ -118,7 +118,7 @@ class Batch:
             for call in calls:
                 call.reply.cancel()
             raise
-        except (RedisError, OSError, ValueError) as error:
+        except Exception as error:  # redis-py's errors share no base, and without us nobody would be answered any more
             self.round_trip_s = None
             replies = [error] * len(calls)
         for call, reply in zip(calls, replies, strict=True):
@@ -144,11 +144,11 @@ def _settle(future: asyncio.Future[Any], reply: Any) -> None:
 
 
 def translated(error: BaseException) -> StoreError:
-    """redis-py's error as ours. A server that is loading, or a replica after a failover, answers, but not usefully."""
-    if isinstance(error, ResponseError) and not isinstance(error, RedisConnectionError):
-        text = str(error)
-        busy = text.startswith(("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"))
-        return StoreUnavailable(f"the store is not ready: {text}") if busy else StoreError(f"the store refused: {text}")
+    """redis-py's error as ours. A replica after a failover, or half a cluster, answers, but not usefully."""
+    if isinstance(error, ClusterDownError | ReadOnlyError | TryAgainError) or str(error).startswith("BUSY "):
+        return StoreUnavailable(f"the store is not ready: {error}")
+    if isinstance(error, ResponseError):
+        return StoreError(f"the store refused: {error}")
     if isinstance(error, MasterNotFoundError):  # its text lists the insides of every client
         return StoreUnavailable("no Sentinel knows a master of the service that redis.url names; see that they run")
     return StoreUnavailable(f"the store does not answer: {error or type(error).__name__}")
