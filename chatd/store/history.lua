@@ -14,9 +14,10 @@ if not epoch then
   epoch = ARGV[5]
   redis.call('DEL', KEYS[2])
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0)
-  if keep_ms > 0 then redis.call('PEXPIRE', KEYS[1], keep_ms + 604800000) end
 end
 local reply = {epoch, tonumber(redis.call('HGET', KEYS[1], 'offset'))}
+-- A room in which nothing was ever said is forgotten a week after its last reader; publish.lua keeps it longer.
+if reply[2] == 0 then redis.call('PEXPIRE', KEYS[1], 604800000) end
 local limit = tonumber(ARGV[2])
 if limit == 0 then return reply end
 

@@ -29,8 +29,8 @@ if keep > 0 then
   epoch = redis.call('HGET', KEYS[1], 'epoch')
   if not epoch then
     epoch = ARGV[4]
+    redis.call('HSET', KEYS[1], 'epoch', epoch)  -- first, for a script that has written may go on without memory
     redis.call('DEL', KEYS[2])
-    redis.call('HSET', KEYS[1], 'epoch', epoch)
   end
   offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
   body = ARGV[1] .. ',"offset":' .. offset .. ',"time":' .. string.format('%d', now)
@@ -46,6 +46,9 @@ if keep > 0 then
     for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 2)) do
       if tonumber(entry[2][4]) < now - keep_ms then redis.call('XDEL', KEYS[2], entry[1]) end
     end
+  else
+    redis.call('PERSIST', KEYS[1])
+    redis.call('PERSIST', KEYS[2])
   end
 else
   body = ARGV[1] .. ',"time":' .. string.format('%d', now) .. '}'
