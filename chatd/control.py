@@ -7,7 +7,7 @@ questions and answers is the store's business, what a node does about them the n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
 
 SCHEMA_VERSION = 1
@@ -68,16 +68,23 @@ def encode(question: Question) -> Object:
     return {"ask": type(question).__name__.lower(), **asdict(question)}
 
 
-def decode(question: Mapping[str, Any]) -> Question:
+# What a field's annotation allows in JSON, where a whole number of seconds has no fraction.
+_JSON_TYPES: Mapping[object, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "float": (float, int)}
+
+
+def decode(question: object) -> Question:
     """The question that `encode` made.
 
     Raises:
-        ValueError: of no known kind, or with unknown parts (a newer chatd asked).
+        ValueError: of no known kind, with unknown parts (a newer chatd asked), or with a part of the wrong type.
     """
-    parts = dict(question)
+    parts = dict(question) if isinstance(question, Mapping) else {}
     kind = _QUESTIONS.get(str(parts.pop("ask", None)))
     if kind is None:
-        raise ValueError(f"unknown question {question.get('ask')!r}")
+        raise ValueError(f"expected a question of this version's control, {question!r:.100} came")
+    for field in fields(kind):
+        if field.name in parts and type(parts[field.name]) not in _JSON_TYPES[field.type]:
+            raise ValueError(f"{kind.__name__}.{field.name} must be {field.type}, {parts[field.name]!r:.100} came")
     try:
         return kind(**parts)
     except TypeError as error:

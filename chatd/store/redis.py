@@ -312,6 +312,7 @@ class Store:
         def handle(payload: bytes) -> None:
             request, _, question = payload.partition(b"\n")
             try:
+                key = self.keys.reply(request.decode())
                 answer = orjson.dumps(respond(control.decode(orjson.loads(question))))
             except ValueError as error:  # somebody else's words on our channel, or a newer chatd's
                 log.warning("control request not understood", error=str(error))
@@ -319,7 +320,6 @@ class Store:
             except Exception:  # a bug in one answer must not end the feed, and with it the node
                 log.exception("control request failed")
                 return
-            key = self.keys.reply(request.decode())
             pushed = self.batch.command("RPUSH", key, lease().encode() + b"\n" + answer)
             expiring = self.batch.command("PEXPIRE", key, 60_000)
             for future in (pushed, expiring):
