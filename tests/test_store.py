@@ -1,0 +1,543 @@
+"""What every store promises, shown on real servers: one, a cluster of three, a Sentinel group.
+
+The servers are started once for each kind and shared; every test has its own key prefix, so that none sees another's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from chatd import control
+from chatd.control import Answers, Kick, Status
+from chatd.model import Kind, Position
+from chatd.store.redis import Keep, Registration, Store
+from tests.servers import redis_cluster, redis_sentinel, redis_server
+
+PATIENCE_S = 10.0
+FOR_EVER = Keep(1000, 0)
+ANYBODY = 1000
+INFO = b'{"user":"ana","client":"c1"}'
+
+# Rooms whose names could break out of a hash tag, a key or a channel.
+ROOMS = [
+    "lobby",
+    "a room",
+    "with {braces}",
+    "}{",
+    "{}",
+    "%7B",
+    "größe-日本-🦊",
+    "dm#ana,ben",
+    "#ana",
+    ":meta",
+    "x" * 255,
+]
+
+
+@asynccontextmanager
+async def standalone(directory: Path) -> AsyncIterator[str]:
+    async with redis_server(directory) as server:
+        yield server.url
+
+
+@asynccontextmanager
+async def sentinel(directory: Path) -> AsyncIterator[str]:
+    async with redis_sentinel(directory) as group:
+        yield group.url
+
+
+KINDS: dict[str, Callable[[Path], AbstractAsyncContextManager[str]]] = {
+    "standalone": standalone,
+    "cluster": redis_cluster,
+    "sentinel": sentinel,
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS)
+async def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with KINDS[request.param](tmp_path_factory.mktemp(request.param)) as found:
+        yield found
+
+
+@pytest.fixture
+def prefix() -> str:
+    return secrets.token_hex(4)
+
+
+def opened(url: str, prefix: str = "test") -> Store:
+    return Store(url, prefix=prefix, timeout=PATIENCE_S)
+
+
+@pytest.fixture
+async def store(url: str, prefix: str) -> AsyncIterator[Store]:
+    async with opened(url, prefix) as one:
+        yield one
+
+
+@asynccontextmanager
+async def listening(store: Store) -> AsyncIterator[None]:
+    """`store` with its feed running."""
+    feed = asyncio.create_task(store.feed.run())
+    try:
+        yield
+    finally:
+        feed.cancel()
+        await asyncio.gather(feed, return_exceptions=True)
+
+
+@asynccontextmanager
+async def heard(store: Store, room: str, *, history: bool = True) -> AsyncIterator[list[tuple[Kind, Any]]]:
+    """What a reader of `room` has heard by the end: (kind, body as parsed), the last of them being `over`."""
+    events: list[tuple[Kind, Any]] = []
+    async with listening(store):
+        await store.feed.watch(room, history=history)
+        yield events
+        await store.publish(room, b'{"data":"over"', FOR_EVER if history else Keep(0, 0))
+        async with asyncio.timeout(PATIENCE_S):
+            while not (events and events[-1][1].get("data") == "over"):
+                for delivery in await store.feed.deliveries():
+                    events += [(event.kind, json.loads(event.body)) for event in delivery.events]
+        events.pop()
+
+
+def head(text: str) -> bytes:
+    return b'{"data":%b' % json.dumps(text).encode()
+
+
+def texts(bodies: Any) -> list[str]:
+    return [json.loads(body)["data"] for body in bodies]
+
+
+def registration(user: str = "ana", client: str = "c1", lease: str = "n.1") -> Registration:
+    return Registration(user, client, lease, ip="192.0.2.1", since=1764000000.5, door="sdk")
+
+
+async def in_milliseconds(ms: int) -> None:
+    """Let the servers' own clock go on by `ms`."""
+    await asyncio.sleep(ms / 1000)
+
+
+class TestStore:
+    """The contract. Every kind of server keeps all of it."""
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    async def test_messages_are_numbered_one_two_three_within_one_epoch(self, store: Store) -> None:
+        published = [(await store.publish("lobby", head("hi"), FOR_EVER))[0] for _ in range(3)]
+        positions = [p.position for p in published if p.position is not None]
+        assert [p.offset for p in positions] == [1, 2, 3]
+        assert len({p.epoch for p in positions}) == 1
+        assert published[0].time_ms <= published[1].time_ms <= published[2].time_ms
+
+    async def test_a_message_is_kept_as_sent_with_offset_and_time_and_the_first_names_the_epoch(
+        self, store: Store
+    ) -> None:
+        (first, _), (second, _) = [await store.publish("lobby", head(text), FOR_EVER) for text in ("one", "two")]
+        page = await store.history("lobby", 0, after=0, limit=10)
+        assert first.position is not None
+        assert [json.loads(body) for body in page.publications] == [
+            {"data": "one", "offset": 1, "time": first.time_ms, "epoch": first.position.epoch},
+            {"data": "two", "offset": 2, "time": second.time_ms},
+        ]
+
+    async def test_publishers_at_the_same_time_get_each_number_once(self, store: Store, url: str, prefix: str) -> None:
+        async with opened(url, prefix) as other:
+            each = [s.publish("lobby", head("hi"), FOR_EVER) for s in (store, other) for _ in range(100)]
+            published = await asyncio.gather(*each)
+        assert sorted(p.position.offset for p, _ in published if p.position) == list(range(1, 201))
+
+    async def test_a_repeated_cid_returns_the_first_answer_and_does_nothing(self, store: Store) -> None:
+        first, fresh = await store.publish("lobby", head("hi"), FOR_EVER, ("ana", "c-1"))
+        assert fresh
+        await store.publish("lobby", head("between"), FOR_EVER)
+        async with heard(store, "lobby") as events:
+            again, fresh = await store.publish("lobby", head("hi"), FOR_EVER, ("ana", "c-1"))
+        assert (again, fresh) == (first, False)
+        assert events == []
+        assert texts((await store.history("lobby", 0, after=0, limit=10)).publications) == ["hi", "between", "over"]
+
+    async def test_a_cid_is_its_authors_own(self, store: Store) -> None:
+        for user, cid in [("a", "b:c"), ("a:b", "c"), ("ben", "b:c")]:
+            _, fresh = await store.publish("lobby", head("hi"), FOR_EVER, (user, cid))
+            assert fresh
+        _, fresh = await store.publish("kitchen", head("hi"), FOR_EVER, ("a", "b:c"))
+        assert fresh, "in another room it is another message"
+
+    async def test_a_repeated_cid_is_known_without_history_too(self, store: Store) -> None:
+        first = await store.publish("lobby", head("hi"), Keep(0, 0), ("ana", "c-1"))
+        assert await store.publish("lobby", head("hi"), Keep(0, 0), ("ana", "c-1")) == (first[0], False)
+
+    async def test_only_so_many_messages_are_kept(self, store: Store) -> None:
+        for n in range(1, 8):
+            await store.publish("lobby", head(str(n)), Keep(3, 0))
+        page = await store.history("lobby", 0, after=0, limit=10)
+        assert texts(page.publications) == ["5", "6", "7"]
+        assert page.top.offset == 7
+
+    async def test_messages_past_their_age_are_not_shown_and_then_gone(self, store: Store) -> None:
+        for n in range(1, 4):
+            await store.publish("lobby", head(str(n)), Keep(1000, 60_000))
+        await in_milliseconds(30)
+        await store.publish("lobby", head("4"), Keep(1000, 60_000))
+        assert texts((await store.history("lobby", 20, after=0, limit=10)).publications) == ["4"]
+        await store.publish("lobby", head("5"), Keep(1000, 20))
+        assert texts((await store.history("lobby", 0, after=0, limit=10)).publications) == ["3", "4", "5"]
+        await store.publish("lobby", head("6"), Keep(1000, 20))
+        assert "3" not in texts((await store.history("lobby", 0, after=0, limit=10)).publications)
+
+    async def test_the_count_goes_on_when_all_messages_have_aged_away(self, store: Store) -> None:
+        first, _ = await store.publish("lobby", head("1"), Keep(1000, 1))
+        await in_milliseconds(10)
+        assert first.position is not None
+        page = await store.history("lobby", 1, after=0, limit=10)
+        assert (page.publications, page.top) == ((), first.position)
+        second, _ = await store.publish("lobby", head("2"), Keep(1000, 60_000))
+        assert second.position == Position(first.position.epoch, 2)
+
+    async def test_a_room_without_history_has_no_positions_and_is_heard_all_the_same(self, store: Store) -> None:
+        async with heard(store, "lobby", history=False) as events:
+            published, fresh = await store.publish("lobby", head("hi"), Keep(0, 0))
+            assert (published.position, fresh) == (None, True)
+        assert events == [(Kind.PUBLICATION, {"data": "hi", "time": published.time_ms})]
+
+    async def test_listening_to_a_room_without_history_leaves_no_trace_in_the_store(self, store: Store) -> None:
+        async with heard(store, "lobby", history=False):
+            await store.publish("lobby", head("hi"), Keep(0, 0))
+            assert store.feed.position("lobby") is None
+        assert await store.batch.command("EXISTS", store.keys.meta("lobby")) == 0
+
+    # --- history ------------------------------------------------------------------------------------------------------
+
+    async def test_history_is_paged_forwards_and_backwards(self, store: Store) -> None:
+        for n in range(1, 8):
+            await store.publish("lobby", head(str(n)), FOR_EVER)
+
+        async def page(after: int | None, reverse: bool = False) -> list[str]:
+            return texts((await store.history("lobby", 0, after=after, limit=3, reverse=reverse)).publications)
+
+        assert [await page(n) for n in (None, 0, 3, 6, 7)] == [
+            ["1", "2", "3"],
+            ["1", "2", "3"],
+            ["4", "5", "6"],
+            ["7"],
+            [],
+        ]
+        assert [await page(n, True) for n in (None, 5, 2, 1)] == [["7", "6", "5"], ["4", "3", "2"], ["1"], []]
+
+    async def test_no_limit_means_the_top_alone(self, store: Store) -> None:
+        published, _ = await store.publish("lobby", head("hi"), FOR_EVER)
+        page = await store.history("lobby", 0)
+        assert (page.publications, page.top) == ((), published.position)
+
+    async def test_reading_an_empty_room_begins_the_epoch_that_its_first_message_has(self, store: Store) -> None:
+        top = (await store.history("lobby", 0)).top
+        published, _ = await store.publish("lobby", head("hi"), FOR_EVER)
+        assert top.offset == 0
+        assert published.position == Position(top.epoch, 1)
+
+    async def test_a_room_that_was_only_looked_at_is_forgotten_and_one_that_is_kept_for_ever_is_not(
+        self, store: Store
+    ) -> None:
+        await store.history("lobby", 0)
+        assert await store.batch.command("PTTL", store.keys.meta("lobby")) > 0
+        await store.publish("lobby", head("hi"), FOR_EVER)
+        assert await store.batch.command("PTTL", store.keys.meta("lobby")) == -1
+
+    @pytest.mark.parametrize("room", ROOMS)
+    async def test_a_room_may_have_any_name(self, store: Store, room: str) -> None:
+        async with heard(store, room) as events:
+            await store.publish(room, head("hi"), FOR_EVER, ("ana", "c"))
+            await store.join(room, "n.1", "ana", "c1", INFO, ANYBODY)
+            assert await store.presence(room) == {"c1": INFO}
+            assert await store.leave(room, "n.1", ANYBODY) == 1
+        assert [kind for kind, _ in events] == [Kind.PUBLICATION, Kind.JOIN, Kind.LEAVE]
+
+    async def test_rooms_with_names_alike_do_not_mix(self, store: Store) -> None:
+        for room in ROOMS:
+            await store.publish(room, head(room), FOR_EVER)
+        for room in ROOMS:
+            assert texts((await store.history(room, 0, after=0, limit=10)).publications) == [room]
+
+    # --- presence -----------------------------------------------------------------------------------------------------
+
+    async def test_who_joins_and_leaves_is_announced_once(self, store: Store) -> None:
+        async with heard(store, "lobby") as events:
+            for _ in range(2):
+                await store.join("lobby", "n.1", "ana", "c1", INFO, ANYBODY)
+            assert [await store.leave("lobby", "n.1", ANYBODY, "c1") for _ in range(2)] == [1, 0]
+        assert events == [(Kind.JOIN, json.loads(INFO)), (Kind.LEAVE, json.loads(INFO))]
+
+    async def test_a_crowded_room_announces_nobody(self, store: Store) -> None:
+        async with heard(store, "lobby") as events:
+            for n in range(3):
+                await store.join("lobby", "n.1", "ana", f"c{n}", b'{"n":%d}' % n, 2)
+            await store.leave("lobby", "n.1", 2, "c0")
+            await store.leave("lobby", "n.1", 2, "c1")
+            await store.join("lobby", "n.1", "ana", "c3", b"{}", -1)
+        assert events == [(Kind.JOIN, {"n": 0}), (Kind.JOIN, {"n": 1}), (Kind.LEAVE, {"n": 1})]
+
+    async def test_presence_counts_connections_and_users(self, store: Store) -> None:
+        for user, client in [("ana", "c1"), ("ana", "c2"), ("ben", "c3")]:
+            await store.join("lobby", "n.1", user, client, INFO, ANYBODY)
+        assert await store.presence_stats("lobby") == (3, 2)
+        assert (await store.presence("lobby")).keys() == {"c1", "c2", "c3"}
+        assert await store.presence_stats("nowhere") == (0, 0)
+        assert await store.presence("nowhere") == {}
+
+    async def test_a_whole_lease_leaves_at_once_and_nobody_else_does(self, store: Store) -> None:
+        for lease, client in [("n.1", "c1"), ("n.1", "c2"), ("n.10", "c3"), ("m.1", "c4")]:
+            await store.join("lobby", lease, "ana", client, b'{"client":"%b"}' % client.encode(), ANYBODY)
+        async with heard(store, "lobby") as events:
+            assert [await store.leave("lobby", "n.1", ANYBODY) for _ in range(2)] == [2, 0]
+        assert sorted(body["client"] for _, body in events) == ["c1", "c2"]
+        assert {kind for kind, _ in events} == {Kind.LEAVE}
+        assert (await store.presence("lobby")).keys() == {"c3", "c4"}
+
+    async def test_who_came_back_under_a_new_lease_does_not_leave_with_the_old_one(self, store: Store) -> None:
+        await store.join("lobby", "n.1", "ana", "c1", INFO, ANYBODY)
+        await store.join("lobby", "n.2", "ana", "c1", INFO, ANYBODY)
+        assert await store.leave("lobby", "n.1", ANYBODY) == 0
+        assert await store.leave("lobby", "n.1", ANYBODY, "c1") == 0
+        assert (await store.presence("lobby")).keys() == {"c1"}
+
+    async def test_the_rooms_of_a_lease_are_remembered_for_the_reaper(self, store: Store) -> None:
+        await store.enter_rooms("n.1", ["lobby", "größe {1}"])
+        await store.enter_rooms("n.1", [])
+        await store.leave_rooms("n.1", [])
+        assert sorted(await store.rooms_of("n.1")) == ["größe {1}", "lobby"]
+        await store.leave_rooms("n.1", ["lobby"])
+        assert await store.rooms_of("n.1") == ["größe {1}"]
+        assert await store.rooms_of("n.2") == []
+
+    # --- the registry of connections ----------------------------------------------------------------------------------
+
+    async def test_what_was_registered_is_read_back_until_it_is_unregistered(self, store: Store) -> None:
+        entries = [registration(), registration("ana", "c2"), registration('"ünï\x00\n', "c3", "m.1")]
+        for entry in entries:
+            assert await store.register(entry, 0)
+        assert Counter(await store.registered()) == Counter(entries)
+        await store.unregister("ana", "c1")
+        await store.unregister("ana", "c1")
+        assert Counter(await store.registered()) == Counter(entries[1:])
+
+    async def test_no_more_than_the_limit_get_in_even_all_at_once(self, store: Store, url: str, prefix: str) -> None:
+        async with opened(url, prefix) as other:
+            each = [
+                s.register(registration("ana", f"{i}-{n}"), 10) for i, s in enumerate((store, other)) for n in range(25)
+            ]
+            assert sum(await asyncio.gather(*each)) == 10
+        assert len(await store.registered()) == 10
+
+    async def test_the_limit_counts_one_user_alone(self, store: Store) -> None:
+        assert await store.register(registration("ana", "c1"), 1)
+        assert not await store.register(registration("ana", "c2"), 1)
+        for user in ("an", "anab", "Ana", 'ana"'):
+            assert await store.register(registration(user, user), 1)
+        await store.unregister("ana", "c1")
+        assert await store.register(registration("ana", "c2"), 1)
+
+    async def test_a_dead_nodes_connections_are_purged_and_no_others(self, store: Store) -> None:
+        for n in range(20):
+            await store.register(registration(f"user {n}", f"c{n}", "n.1" if n % 2 else "n.11"), 0)
+        assert [await store.purge("n.1") for _ in range(2)] == [10, 0]
+        assert {entry.lease for entry in await store.registered()} == {"n.11"}
+
+    # --- leases -------------------------------------------------------------------------------------------------------
+
+    async def test_a_node_is_alive_while_its_lease_runs(self, store: Store) -> None:
+        await store.enroll("n.1", 60_000, {"id": "n"})
+        assert await store.renew("n.1", 60_000, {"id": "n", "state": "ready"})
+        assert await store.nodes() == {"n.1": {"id": "n", "state": "ready"}}
+        assert await store.claim() is None
+        await store.bury("n.1")
+        assert await store.nodes() == {}
+        assert not await store.renew("n.1", 60_000, {})
+
+    async def test_a_lease_that_ended_is_not_renewed(self, store: Store) -> None:
+        await store.enroll("n.1", 1, {})
+        await in_milliseconds(10)
+        assert not await store.renew("n.1", 60_000, {})
+        assert await store.nodes() == {}
+        assert not await store.renew("never enrolled", 60_000, {})
+
+    async def test_a_dead_node_is_claimed_by_exactly_one(self, store: Store, url: str, prefix: str) -> None:
+        await store.enroll("dead.1", 1, {})
+        await store.enroll("alive.1", 60_000, {})
+        await in_milliseconds(10)
+        async with opened(url, prefix) as other:
+            claims = await asyncio.gather(*(s.claim() for s in (store, other) for _ in range(10)))
+        assert Counter(claims) == {"dead.1": 1, None: 19}
+
+    async def test_each_claim_is_of_another_node(self, store: Store) -> None:
+        for n in range(3):
+            await store.enroll(f"dead.{n}", 1, {})
+        await in_milliseconds(10)
+        assert {await store.claim() for _ in range(4)} == {"dead.0", "dead.1", "dead.2", None}
+
+    async def test_the_buried_are_gone_with_their_rooms(self, store: Store) -> None:
+        await store.enroll("dead.1", 1, {})
+        await store.enter_rooms("dead.1", ["lobby"])
+        await in_milliseconds(10)
+        assert await store.claim() == "dead.1"
+        await store.bury("dead.1")
+        assert await store.rooms_of("dead.1") == []
+        assert await store.claim() is None
+        leftovers = [
+            await store.batch.command("EXISTS", k) for k in (store.keys.leases, store.keys.nodes, store.keys.claims)
+        ]
+        assert leftovers == [0, 0, 0]
+
+    async def test_a_claim_whose_claimant_died_goes_to_the_next(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("chatd.store.redis.CLAIM_MS", 1)
+        await store.enroll("dead.1", 1, {})
+        await in_milliseconds(10)
+        assert await store.claim() == "dead.1"
+        await in_milliseconds(10)
+        assert await store.claim() == "dead.1"
+
+    # --- revocations and audit ----------------------------------------------------------------------------------------
+
+    async def test_revocations_are_in_force_until_they_end(self, store: Store) -> None:
+        await store.revoke(["token", "jti-1", 100.5, 0.0], until=100.5)
+        await store.revoke(["user", "ana", 200.0, 50.25], until=200.0)
+        assert await store.revocations(now=50.0) == [["token", "jti-1", 100.5, 0.0], ["user", "ana", 200.0, 50.25]]
+        assert await store.revocations(now=100.5) == [["token", "jti-1", 100.5, 0.0], ["user", "ana", 200.0, 50.25]]
+        assert await store.revocations(now=150.0) == [["user", "ana", 200.0, 50.25]]
+        assert await store.revocations(now=50.0) == [["user", "ana", 200.0, 50.25]]
+
+    async def test_acts_are_written_down_in_order(self, store: Store) -> None:
+        for n in range(3):
+            await store.audit({"by": "root", "n": n})
+        entries = await store.batch.command("XRANGE", store.keys.audit, "-", "+")
+        assert [json.loads(fields[b"entry"] if isinstance(fields, dict) else fields[1]) for _, fields in entries] == [
+            {"by": "root", "n": n} for n in range(3)
+        ]
+
+    # --- control ------------------------------------------------------------------------------------------------------
+
+    async def test_every_node_answers_and_who_does_not_is_named(self, store: Store, url: str, prefix: str) -> None:
+        async with opened(url, prefix) as a, opened(url, prefix) as b, listening(a), listening(b):
+            for node, name in ((a, "a.1"), (b, "b.1"), (store, "mute.1")):
+                await node.enroll(name, 60_000, {})
+            await serving(a, "a.1", lambda question: {"asked": control.encode(question)["ask"]})
+            await serving(b, "b.1", lambda question: {"n": 2})
+            answers = await store.request(Status(), patience=1.0, by="root")
+            assert answers == Answers({"a": {"asked": "status"}, "b": {"n": 2}}, missing=("mute",))
+
+    async def test_nobody_waits_when_all_have_answered_or_there_is_nobody(
+        self, store: Store, url: str, prefix: str
+    ) -> None:
+        assert await store.request(Status(), patience=PATIENCE_S, by="root") == Answers({})
+        async with opened(url, prefix) as a, listening(a):
+            await a.enroll("a.1", 60_000, {})
+            await serving(a, "a.1", lambda question: {})
+            async with asyncio.timeout(PATIENCE_S / 2):
+                assert await store.request(Status(), patience=PATIENCE_S, by="root") == Answers({"a": {}})
+
+    async def test_an_act_is_written_down_before_it_is_done_and_a_question_is_not(self, store: Store) -> None:
+        await store.request(Status(), patience=0.1, by="root")
+        await store.request(Kick("ana", reason="spam"), patience=0.1, by="root")
+        (entry,) = await store.batch.command("XRANGE", store.keys.audit, "-", "+")
+        fields = entry[1]
+        written = json.loads(fields[b"entry"] if isinstance(fields, dict) else fields[1])
+        assert (written["by"], written["ask"], written["target"], written["reason"]) == ("root", "kick", "ana", "spam")
+        assert abs(written["at"] - await store.clock()) < PATIENCE_S
+
+    @pytest.mark.parametrize(
+        "nonsense",
+        [
+            b"",
+            b"no newline",
+            b"r\nno json",
+            b"r\n[1]",
+            b"r\n7",
+            b'r\n{"ask":"self-destruct"}',
+            b'r\n{"ask":"kick","newer":1}',
+            b'r\n{"ask":"kick","target":{"a":1}}',
+            b'r\n{"ask":"revoke"}',
+            b'\xff\n{"ask":"status"}',
+            b"\xff\xfe",
+        ],
+    )
+    async def test_nonsense_among_the_questions_is_dropped_and_the_next_is_answered(
+        self, store: Store, url: str, prefix: str, nonsense: bytes
+    ):
+        async with opened(url, prefix) as a, listening(a):
+            await a.enroll("a.1", 60_000, {})
+            await serving(a, "a.1", lambda question: {"ok": True})
+            await store.batch.command("SPUBLISH", store.keys.control, nonsense)
+            assert (await store.request(Status(), patience=PATIENCE_S, by="root")).by_node == {"a": {"ok": True}}
+
+    async def test_a_bug_in_an_answer_leaves_the_feed_alive(self, store: Store, url: str, prefix: str) -> None:
+        def respond(question: control.Question) -> control.Object:
+            return {"closed": 0} if isinstance(question, Kick) else {"half": 1 / 0}
+
+        async with opened(url, prefix) as a, listening(a):
+            await a.enroll("a.1", 60_000, {})
+            await serving(a, "a.1", respond)
+            assert (await store.request(Status(), patience=0.2, by="root")).missing == ("a",)
+            assert (await store.request(Kick("ana"), patience=PATIENCE_S, by="root")).by_node == {"a": {"closed": 0}}
+
+    # --- the servers themselves ---------------------------------------------------------------------------------------
+
+    async def test_the_store_says_what_it_stands_on(self, store: Store) -> None:
+        await store.ping()
+        facts = await store.facts()
+        assert facts["redis_version"]
+        assert await store.clock() > 1_700_000_000
+
+    async def test_scripts_that_the_server_has_forgotten_are_brought_again(self, store: Store) -> None:
+        await store.publish("lobby", head("1"), FOR_EVER)
+        await forget_scripts(store)
+        each = [store.publish("lobby", head(str(n)), FOR_EVER) for n in range(2, 50)]
+        offsets = [p.position.offset for p, _ in await asyncio.gather(*each) if p.position]
+        assert offsets == list(range(2, 50))
+
+    async def test_a_cancelled_caller_leaves_no_reply_for_another(self, store: Store) -> None:
+        rooms = [f"room {n}" for n in range(20)]
+        for room in rooms:
+            await store.publish(room, head(room), FOR_EVER)
+
+        async def read(room: str) -> bool:
+            return texts((await store.history(room, 0, after=0, limit=1)).publications) == [room]
+
+        async def give_up(room: str, turns: int) -> None:
+            task = asyncio.create_task(read(room))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        given_up = [give_up(rooms[n % 20], n % 7) for n in range(1000)]
+        answered = [read(rooms[n % 20]) for n in range(200)]
+        _, right = await asyncio.gather(asyncio.gather(*given_up), asyncio.gather(*answered))
+        assert all(right)
+
+
+async def serving(store: Store, lease: str, respond: Callable[[control.Question], control.Object]) -> None:
+    """Have `store` answer questions, and return when its subscription stands."""
+    store.serve(lambda: lease, respond)
+    async with asyncio.timeout(PATIENCE_S):
+        while not (await store.batch.command("PUBSUB", "SHARDNUMSUB", store.keys.control))[1]:
+            await asyncio.sleep(0.01)
+
+
+async def forget_scripts(store: Store) -> None:
+    client: Any = store._servers
+    await client.client.execute_command("SCRIPT", "FLUSH", "SYNC", **_everywhere(client))
+
+
+def _everywhere(servers: Any) -> dict[str, Any]:
+    return {"target_nodes": servers.client.get_primaries()} if hasattr(servers.client, "get_primaries") else {}
