@@ -14,10 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from typing import Final, NamedTuple
 
-from .errors import Disconnect
+import structlog
+
+from .errors import INSUFFICIENT_STATE, Disconnect
 from .model import Delivery, Event, Kind
 from .session import Session, State, Subscription
 from .wire import Codec
+
+log = structlog.get_logger("chatd")
 
 # One turn around the heartbeat's wheel visits each shard once; 64 turns a 25 s heartbeat into a tick of 0.4 s.
 SHARDS: Final = 64
@@ -107,7 +111,11 @@ def write(part: Part) -> list[tuple[Session, Disconnect]]:
     leaving = []
     for session, since in members.items():
         if since < first and not session.link.congested and session.id not in authors:
-            session.write(frame)
+            try:
+                session.write(frame)
+            except RuntimeError:
+                # uvloop: the socket was reset, and we are told of it only after this turn.
+                continue
         elif (goodbye := _write_apart(session, since, part)) is not None:
             leaving.append((session, goodbye))
     return leaving
@@ -250,11 +258,22 @@ class Hub:
             turn_ends = self._clock() + TURN_S
             while self._casts:
                 for room in list(self._casts):
-                    self.turn(room)
+                    try:
+                        self.turn(room)
+                    except Exception:  # a bug in one room's round must not end delivery for all
+                        log.exception("fan-out failed", readers=room.readers)
+                        self._give_up(room)
                     if self._clock() >= turn_ends:
                         await asyncio.sleep(0)
                         turn_ends = self._clock() + TURN_S
             self._work.clear()
+
+    def _give_up(self, room: Room) -> None:
+        """Have a room's readers come back and recover, since what they have been sent is not known."""
+        self._casts.pop(room, None)
+        room.pending.clear()
+        for session in list(room.sessions()):
+            session.close(INSUFFICIENT_STATE)
 
     def turn(self, room: Room) -> None:
         """One slice of `room`'s current round; begins one where none is under way. Waits for nobody."""

@@ -8,6 +8,7 @@ the transport's, which it meets only as a Link.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from enum import Enum
 from typing import Protocol
 
@@ -157,7 +158,8 @@ class Session:
                 return None
             if self.link.buffered() + len(frame) > self.link_bound:
                 return SLOW
-        self.write(frame)
+        with suppress(RuntimeError):  # uvloop: the socket was reset, and we are told of it only after this turn
+            self.write(frame)
         return None
 
     # The bound is the same for all sessions of a node, so it is not kept in each.
