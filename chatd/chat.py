@@ -209,7 +209,7 @@ class Chat:
     def _strike(self, session: Session, wait: float) -> NoReturn:
         session.strikes += 1
         if session.strikes > STRIKES:
-            raise errors.TOO_MANY_MESSAGES
+            raise errors.TOO_MANY_MESSAGES.anew()
         wait_ms = int(wait * 1000)
         raise errors.TOO_MANY_REQUESTS.because(f"too fast; try again in {wait_ms} ms", retry_after_ms=wait_ms)
 
@@ -319,7 +319,7 @@ class Chat:
             Disconnect 4501, 3504.
         """
         if self.revocations.covers(identity, self.now()):
-            raise errors.REVOKED
+            raise errors.REVOKED.anew()
         session.identity = identity
         if not await self.store.register(self._registration(session), self._limits.connections_per_user):
             raise errors.CONNECTION_LIMIT.because(f"more than {self._limits.connections_per_user} connections")
@@ -384,7 +384,7 @@ class Chat:
             raise errors.BAD_COMMAND.because("subscribe needs a channel")
         room_name(room, self._limits.room_name)
         if room in session.rooms:
-            raise errors.ALREADY_SUBSCRIBED
+            raise errors.ALREADY_SUBSCRIBED.anew()
         if 0 < self._limits.rooms_per_connection <= len(session.rooms):
             raise errors.LIMIT_EXCEEDED.because(f"at most {self._limits.rooms_per_connection} rooms a connection")
         if command.delta not in ("", "fossil"):
@@ -409,7 +409,7 @@ class Chat:
         top = await self.store.feed.watch(room, history=kept.history > 0)
         if not session.open:
             self.store.feed.unwatch(room)
-            raise errors.ABNORMAL
+            raise errors.ABNORMAL.anew()
         ttl_s = self._ttl(subscription.expires_at)
         if top is None or not wish.recover:
             self.hub.join(session, room, subscription, top.offset if top else 0)
@@ -423,9 +423,9 @@ class Chat:
             raise
         if missed is None and wish.reject_unrecovered:
             self._out(session, room)
-            raise errors.UNRECOVERABLE
+            raise errors.UNRECOVERABLE.anew()
         if not session.open:
-            raise errors.ABNORMAL
+            raise errors.ABNORMAL.anew()
         late = tuple(event.body for event in self.hub.caught_up(session, room, top.offset))
         if missed is None:
             # `late` stands in history too, above the position that the client is told to go on from.
@@ -565,7 +565,7 @@ class Chat:
         raise errors.NOT_AVAILABLE.because("clients do not ping; the server does")
 
     async def send(self, session: Session, command: Send) -> None:
-        raise errors.NO_HANDLER
+        raise errors.NO_HANDLER.anew()
 
     # --- tokens that end ----------------------------------------------------------------------------------------------
 
@@ -576,11 +576,11 @@ class Chat:
         try:
             fresh = await self.verifier.identity(command.token)
         except Reject:
-            raise errors.CONNECTION_EXPIRED from None
+            raise errors.CONNECTION_EXPIRED.anew() from None
         if fresh.user != identity.user:
             raise errors.INVALID_TOKEN.because("the new token is another user's")
         if self.revocations.covers(fresh, self.now()):
-            raise errors.REVOKED
+            raise errors.REVOKED.anew()
         session.identity = fresh
         return Refreshed(session.id, __version__, self._ttl(fresh.expires_at))
 
@@ -602,7 +602,7 @@ class Chat:
             if refusal == errors.TOKEN_EXPIRED:
                 # Temporary: the SDK fetches another token and keeps its subscription meanwhile (wire section 5).
                 raise Reject(refusal.code, refusal.text, temporary=True) from None
-            raise errors.INVALID_TOKEN from None
+            raise errors.INVALID_TOKEN.anew() from None
         subscription.expires_at = expires_at
         return SubRefreshed(self._ttl(expires_at))
 

@@ -26,6 +26,10 @@ class Reject(Exception):
         self.temporary = temporary
         self.retry_after_ms = retry_after_ms
 
+    def anew(self) -> Reject:
+        """The same refusal to be raised: a row of the table itself would keep the traceback of every raise."""
+        return self.because(self.text, retry_after_ms=self.retry_after_ms)
+
     def because(self, text: str, *, retry_after_ms: int | None = None) -> Reject:
         """The same refusal, with a sentence about this very case."""
         return Reject(self.code, text, temporary=self.temporary, retry_after_ms=retry_after_ms)
@@ -49,6 +53,10 @@ class Disconnect(Exception):
     def comes_back(self) -> bool:
         """Whether a client that follows the protocol reconnects by itself after this code."""
         return not (3500 <= self.code < 4000 or 4500 <= self.code < 5000)
+
+    def anew(self) -> Disconnect:
+        """The same goodbye to be raised: a row of the table itself would keep the traceback of every raise."""
+        return self.because(self.reason)
 
     def because(self, reason: str) -> Disconnect:
         """The same goodbye, with a reason of its own, cut to what a close frame holds."""

@@ -139,7 +139,8 @@ def configure_log(level: str, form: str, stream: Any = None) -> None:
         _escape,
     ]
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        # Plain tracebacks: rich ones print local variables, and a token may be among them.
+        [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if human
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -48,7 +48,7 @@ class Plain:
         try:
             text = message.decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
-            raise INVALID_UTF8 from None
+            raise INVALID_UTF8.anew() from None
         return [Request(0, Publish("", orjson.dumps({"text": text})))] if text else []
 
     def reply(self, id: int, result: Result) -> bytes:

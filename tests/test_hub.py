@@ -1,0 +1,212 @@
+"""Fan-out, told turn by turn: who gets which bytes, and who cannot hold up whom."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from chatd.errors import INSUFFICIENT_STATE, SLOW, Disconnect
+from chatd.hub import JOINING, Hub
+from chatd.model import Delivery, Event, Identity, Kind, Position
+from chatd.session import Session, State, Subscription
+from chatd.wire import Codec
+from chatd.wire.centrifuge_json import SDK_JSON
+from chatd.wire.plain import PLAIN
+
+ROOM = "lobby"
+
+
+class FakeLink:
+    """Records what is written, and is as congested, closed or slow as it is told."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.goodbye: Disconnect | None = None
+        self.congested = False
+        self.waiting = 0
+        self.reset = False
+
+    def write(self, frame: bytes) -> None:
+        if self.reset:
+            raise RuntimeError("the handler is closed")
+        self.written.append(frame)
+
+    def buffered(self) -> int:
+        return self.waiting
+
+    def close(self, goodbye: Disconnect) -> None:
+        self.goodbye = goodbye
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+def member(hub: Hub, room: str = ROOM, *, codec: Codec = SDK_JSON, since: int = 0, **wishes: Any) -> Session:
+    session = Session(f"c{hub.size}", codec, "127.0.0.1", now=0.0, since=0.0)
+    session.identity = Identity("ana")
+    session.attach(FakeLink())
+    session.state = State.READY
+    hub.add(session, "127.0.0.1", 5.0)
+    hub.welcome(session)
+    subscription = Subscription(**wishes)
+    if since == JOINING:
+        subscription.held = []
+    hub.join(session, room, subscription, since)
+    return session
+
+
+def said(offset: int, client: str = "elsewhere") -> Event:
+    body = f'{{"data":{{"text":"{offset}"}},"info":{{"user":"eve","client":"{client}"}},"offset":{offset}}}'
+    return Event(Kind.PUBLICATION, body.encode(), Position("e", offset))
+
+
+JOINED = Event(Kind.JOIN, b'{"user":"bob","client":"c-bob"}')
+
+
+def fan_out(hub: Hub, *events: Event, room: str = ROOM) -> None:
+    hub.deliver([Delivery(room, events)])
+    while hub.rooms[room] in hub._casts:
+        hub.turn(hub.rooms[room])
+
+
+def written(session: Session) -> list[bytes]:
+    link = session.link
+    assert isinstance(link, FakeLink)
+    return link.written
+
+
+def link_of(session: Session) -> FakeLink:
+    assert isinstance(session.link, FakeLink)
+    return session.link
+
+
+def test_one_frame_object_reaches_every_member_and_is_made_once_for_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, made = Hub(), []
+    members = [member(hub) for _ in range(200)]
+    frame = SDK_JSON.frame
+    monkeypatch.setattr(type(SDK_JSON), "frame", lambda self, payloads: made.append(payloads) or frame(payloads))
+    fan_out(hub, said(1), said(2))
+    assert len(made) == 1
+    assert len({id(written(session)[-1]) for session in members}) == 1
+    assert written(members[0])[0].count(b"\n") == 1, "what is ready together travels together"
+    assert hub.delivered == 200
+
+
+def test_who_joined_amid_the_events_gets_only_what_came_after() -> None:
+    hub = Hub()
+    early, late = member(hub, since=0), member(hub, since=2)
+    fan_out(hub, said(2), said(3))
+    assert b'"offset":2' in written(early)[0]
+    assert b'"offset":2' not in written(late)[0]
+    assert b'"offset":3' in written(late)[0]
+
+
+def test_while_history_is_read_everything_is_held_and_nothing_is_missed_or_doubled() -> None:
+    hub = Hub()
+    joining = member(hub, since=JOINING)
+    fan_out(hub, said(4), said(5))
+    fan_out(hub, said(6))
+    assert written(joining) == []
+    assert [event.position for event in hub.caught_up(joining, ROOM, 5)] == [Position("e", 6)]
+    fan_out(hub, said(6))
+    fan_out(hub, said(7))
+    assert [b'"offset":7' in frame for frame in written(joining)] == [True]
+
+
+def test_an_author_at_the_plain_door_does_not_hear_its_own_words() -> None:
+    hub = Hub()
+    author, other = member(hub, codec=PLAIN), member(hub, codec=PLAIN)
+    fan_out(hub, said(1, client=author.id), said(2))
+    assert b"eve: 1" not in b"".join(written(author))
+    assert b"eve: 2" in b"".join(written(author))
+    assert b"eve: 1" in b"".join(written(other))
+
+
+def test_joins_go_to_those_who_asked() -> None:
+    hub = Hub()
+    asked, not_asked = member(hub, join_leave=True), member(hub)
+    fan_out(hub, JOINED)
+    assert b'"join"' in written(asked)[0]
+    assert written(not_asked) == []
+
+
+def test_a_slow_reader_is_told_so_and_the_others_do_not_notice() -> None:
+    hub = Hub()
+    slow, quick = member(hub), member(hub)
+    link_of(slow).congested, link_of(slow).waiting = True, Session.link_bound
+    fan_out(hub, said(1))
+    assert link_of(slow).goodbye == SLOW
+    assert written(slow) == []
+    assert len(written(quick)) == 1
+
+
+def test_what_may_be_dropped_is_dropped_first() -> None:
+    hub = Hub()
+    congested = member(hub, join_leave=True)
+    link_of(congested).congested = True
+    fan_out(hub, JOINED)
+    assert written(congested) == []
+    fan_out(hub, said(1))
+    assert len(written(congested)) == 1
+    assert link_of(congested).goodbye is None
+
+
+def test_a_socket_reset_amid_a_fan_out_costs_nobody_their_message() -> None:
+    hub = Hub()
+    members = [member(hub) for _ in range(5)]
+    link_of(members[2]).reset = True
+    fan_out(hub, said(1))
+    assert [len(written(session)) for session in members] == [1, 1, 0, 1, 1]
+
+
+def test_a_large_room_does_not_hold_up_a_small_one() -> None:
+    hub = Hub()
+    large = [member(hub, "large") for _ in range(1000)]
+    small = member(hub, "small")
+    hub.deliver([Delivery("large", (said(1),)), Delivery("small", (said(1),))])
+    hub.turn(hub.rooms["large"])
+    hub.turn(hub.rooms["small"])
+    assert len(written(small)) == 1
+    assert 0 < sum(len(written(session)) for session in large) < 1000
+
+
+async def test_a_bug_in_one_rooms_round_sends_its_readers_to_recover_and_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub = Hub()
+    hit, well = member(hub, "hit"), member(hub, "well")
+    turn = hub.turn
+
+    def buggy(room: Any) -> None:
+        if room.name == "hit":
+            raise ZeroDivisionError
+        turn(room)
+
+    monkeypatch.setattr(hub, "turn", buggy)
+    running = asyncio.create_task(hub.run())
+    hub.deliver([Delivery("hit", (said(1),)), Delivery("well", (said(1),))])
+    while not written(well):
+        await asyncio.sleep(0)
+    assert link_of(hit).goodbye == INSUFFICIENT_STATE
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def test_a_room_whose_count_began_anew_is_read_from_there() -> None:
+    hub = Hub()
+    reader = member(hub, since=100)
+    hub.begin_anew(ROOM, 0)
+    fan_out(hub, said(1))
+    assert len(written(reader)) == 1
+
+
+def test_the_last_to_leave_closes_the_room() -> None:
+    hub = Hub()
+    first, last = member(hub, join_leave=True), member(hub)
+    assert hub.leave(first, ROOM) is False
+    assert hub.leave(last, ROOM) is True
+    assert hub.rooms == {}
+    assert first.rooms == {}
