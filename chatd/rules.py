@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
 
 from .errors import PERMISSION_DENIED
 from .model import Grant, Identity
 from .names import dm_members
 
 Network = IPv4Network | IPv6Network
+
+# Sums of seconds in floats are off by less than this for years; without it the last of a burst would come too early.
+ROUNDING_S: Final = 1e-6
 
 
 def personal_room(user: str) -> str:
@@ -76,7 +80,8 @@ def pace(due: float, now: float, cost: float, rate: float, burst: float) -> tupl
     if rate <= 0:
         return due, 0.0
     full_at = max(due, now) + cost / rate
-    return full_at, max(0.0, full_at - now - max(burst, cost) / rate)
+    early = full_at - now - max(burst, cost) / rate
+    return full_at, early if early > ROUNDING_S else 0.0
 
 
 @lru_cache(1024)
@@ -88,20 +93,22 @@ def parsed_network(text: str) -> Network:
 def network_of(address: str) -> str:
     """What counts as one place: the address itself, or the /64 of an IPv6 address (a customer's whole allotment)."""
     try:
-        parsed = ip_address(address)
+        parsed = _parsed(address)
     except ValueError:
         return address
-    if isinstance(parsed, IPv4Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ip_network((parsed, 64), strict=False))
+    return str(parsed) if isinstance(parsed, IPv4Address) else str(ip_network((parsed, 64), strict=False))
 
 
 def within(address: str, networks: Iterable[Network]) -> bool:
     """Whether `address` lies in one of `networks`; something that is no address (a unix socket's peer) does not."""
     try:
-        parsed = ip_address(address)
+        parsed = _parsed(address)
     except ValueError:
         return False
-    return any(parsed.version == network.version and parsed in network for network in networks)
+    return any(parsed in network for network in networks)
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address:
+    """An address; one of IPv4 that came in over IPv6 (RFC 4291, 2.5.5.2) is an address of IPv4."""
+    parsed = ip_address(address)
+    return getattr(parsed, "ipv4_mapped", None) or parsed
