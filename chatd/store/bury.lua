@@ -3,6 +3,7 @@
 -- KEYS  1 leases, 2 nodes   as in enroll.lua
 --       3 claims            as in claim.lua
 -- ARGV  1 lease
+-- Returns 1.
 
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
