@@ -307,3 +307,52 @@ async def test_a_subscription_token_is_refreshed_and_an_ended_one_is_refused_gen
         assert refused["error"]["temporary"] is True
         await ana.send({"id": 99, "sub_refresh": {"channel": "private-1", "token": token("eve", channel="private-1")}})
         assert (await ana.goodbye())[0] == 3500
+
+
+async def test_sighup_takes_over_new_settings_and_drops_nobody(tmp_path: Path) -> None:
+    config = tmp_path / "chatd.toml"
+    config.write_text("")
+    with running(tmp_path, "--config", str(config), "--port", "0") as node:
+        foreign = {"additional_headers": {"Origin": "https://app.example"}}
+        async with Raw(node) as staying:
+            with pytest.raises(InvalidStatus):
+                await connect(node.sdk, **foreign)
+            config.write_text('[server]\norigins = ["https://app.example"]\n[redis]\ntimeout = "3s"\n')
+            node.signal(signal.SIGHUP)
+            await asyncio.to_thread(node.until_log, "settings reloaded")
+            assert any("redis.timeout" in line and "restart" in line for line in node.log)
+            await (await connect(node.sdk, **foreign)).close()
+
+            config.write_text("[server]\norigin = 1\n")
+            node.signal(signal.SIGHUP)
+            await asyncio.to_thread(node.until_log, "settings not reloaded.*server.origins")
+            await (await connect(node.sdk, **foreign)).close()
+            assert "presence" in await staying.ask({"presence": {"channel": "lobby"}})
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/chat/ana?room=lobby", {}, 401),
+        ("/chat/bob?room=lobby", {"Authorization": "ana"}, 403),
+        ("/chat/ana?room=private-1", {"Authorization": "ana"}, 403),
+        ("/chat/ana?room=%00", {"Authorization": "ana"}, 400),
+        ("/connection/websocket", {"Authorization": "nobody"}, 401),
+        ("/connection/websocket", {"Cookie": "ana"}, 403),
+        ("/connection/websocket", {"Cookie": "ana", "Origin": "https://evil.example"}, 403),
+        ("/connection/websocket?format=protobuf", {}, 400),
+        ("/nowhere", {}, 403),
+    ],
+)
+async def test_whom_a_node_does_not_want_it_refuses_before_accepting(
+    pair: tuple[Daemon, Daemon], path: str, headers: dict[str, str], status: int
+) -> None:
+    first, _ = pair
+    values = {"Authorization": f"Bearer {token('ana')}", "Cookie": f"chatd_token={token('ana')}"}
+    sent = {name: values[name] if value == "ana" else value for name, value in headers.items()}
+    if headers.get("Authorization") == "nobody":
+        sent["Authorization"] = "Bearer not.a.token"
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(first.ws + path, additional_headers=sent)
+    assert refused.value.response.status_code == status
+    assert not any(token("ana")[:20] in line for line in first.log), "tokens are not logged"
