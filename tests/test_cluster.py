@@ -325,7 +325,7 @@ async def test_sighup_takes_over_new_settings_and_drops_nobody(tmp_path: Path) -
 
             config.write_text("[server]\norigin = 1\n")
             node.signal(signal.SIGHUP)
-            await asyncio.to_thread(node.until_log, "settings not reloaded.*server.origins")
+            await asyncio.to_thread(node.until_log, "did you mean server.origins.*not reloaded")
             await (await connect(node.sdk, **foreign)).close()
             assert "presence" in await staying.ask({"presence": {"channel": "lobby"}})
 
