@@ -232,12 +232,16 @@ class Hub:
         return False
 
     def begin_anew(self, room: str, since: int) -> None:
-        """The room's count began anew: whoever is still in it gets everything after `since` of the new one."""
-        if (local := self.rooms.get(room)) is not None:
-            local.pending.clear()
-            for shards in local.slices.values():
-                for members in shards.values():
-                    members.update(dict.fromkeys(members, since))
+        """The room's count began anew: whoever is in it or joining gets what comes after `since` of the new one."""
+        if (local := self.rooms.get(room)) is None:
+            return
+        for shards in local.slices.values():
+            for members in shards.values():
+                for session, at in members.items():
+                    if at == JOINING:
+                        session.rooms[room].held = []
+                    else:
+                        members[session] = since
 
     # --- fan-out ------------------------------------------------------------------------------------------------------
 
@@ -245,6 +249,10 @@ class Hub:
         """Take in what the feed brought; `run` fans it out. What comes while a room's turn lasts goes out together."""
         for delivery in deliveries:
             room = self.rooms.get(delivery.room)
+            if room is not None and delivery.lost is not None:
+                while room in self._casts:  # what was said before the loss, while its numbers still mean something
+                    self._take_turn(room)
+                self.begin_anew(room.name, delivery.lost.top.offset)
             if room is not None and delivery.events:
                 room.pending.extend(delivery.events)
                 self._casts.setdefault(room, None)
@@ -258,15 +266,19 @@ class Hub:
             turn_ends = self._clock() + TURN_S
             while self._casts:
                 for room in list(self._casts):
-                    try:
-                        self.turn(room)
-                    except Exception:  # a bug in one room's round must not end delivery for all
-                        log.exception("fan-out failed", readers=room.readers)
-                        self._give_up(room)
+                    if room in self._casts:  # a loss may have ended its round while we let others go first
+                        self._take_turn(room)
                     if self._clock() >= turn_ends:
                         await asyncio.sleep(0)
                         turn_ends = self._clock() + TURN_S
             self._work.clear()
+
+    def _take_turn(self, room: Room) -> None:
+        try:
+            self.turn(room)
+        except Exception:  # a bug in one room's round must not end delivery for all
+            log.exception("fan-out failed", readers=room.readers)
+            self._give_up(room)
 
     def _give_up(self, room: Room) -> None:
         """Have a room's readers come back and recover, since what they have been sent is not known."""

@@ -9,7 +9,7 @@ import pytest
 
 from chatd.errors import INSUFFICIENT_STATE, SLOW, Disconnect
 from chatd.hub import JOINING, Hub
-from chatd.model import Delivery, Event, Identity, Kind, Position
+from chatd.model import Delivery, Event, Identity, Kind, Lost, Position
 from chatd.session import Session, State, Subscription
 from chatd.wire import Codec
 from chatd.wire.centrifuge_json import SDK_JSON
@@ -84,12 +84,17 @@ def link_of(session: Session) -> FakeLink:
 
 
 def test_one_frame_object_reaches_every_member_and_is_made_once_for_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub, made = Hub(), []
+    hub, made = Hub(), list[int]()
     members = [member(hub) for _ in range(200)]
     frame = SDK_JSON.frame
-    monkeypatch.setattr(type(SDK_JSON), "frame", lambda self, payloads: made.append(payloads) or frame(payloads))
+
+    def counted(_: object, payloads: list[bytes]) -> bytes:
+        made.append(len(payloads))
+        return frame(payloads)
+
+    monkeypatch.setattr(type(SDK_JSON), "frame", counted)
     fan_out(hub, said(1), said(2))
-    assert len(made) == 1
+    assert made == [2]
     assert len({id(written(session)[-1]) for session in members}) == 1
     assert written(members[0])[0].count(b"\n") == 1, "what is ready together travels together"
     assert hub.delivered == 200
@@ -195,12 +200,102 @@ async def test_a_bug_in_one_rooms_round_sends_its_readers_to_recover_and_others_
     await asyncio.gather(running, return_exceptions=True)
 
 
+def test_every_language_is_spoken_once_a_round() -> None:
+    hub = Hub()
+    members = {codec: [member(hub, codec=codec) for _ in range(20)] for codec in (SDK_JSON, PLAIN)}
+    fan_out(hub, said(1))
+    for codec, sessions in members.items():
+        assert len({id(frame) for session in sessions for frame in written(session)}) == 1
+        assert written(sessions[0]) == [codec.frame([codec.event(ROOM, said(1))])]
+
+
+def test_who_joins_amid_a_round_neither_misses_nor_doubles_whatever_its_slice() -> None:
+    hub = Hub()
+    for _ in range(20):
+        member(hub)
+    hub.deliver([Delivery(ROOM, (said(1),))])
+    hub.turn(hub.rooms[ROOM])
+    joined = [member(hub, since=1) for _ in range(100)]
+    joining = [member(hub, since=JOINING) for _ in range(100)]
+    fan_out(hub, said(2))
+    assert {len(written(session)) for session in joined} == {1}
+    for session in joining:
+        assert [event.position for event in hub.caught_up(session, ROOM, 1)] == [Position("e", 2)]
+        assert written(session) == []
+
+
+def test_who_leaves_amid_a_round_hears_nothing_more() -> None:
+    hub = Hub()
+    members = [member(hub) for _ in range(100)]
+    hub.deliver([Delivery(ROOM, (said(1),))])
+    hub.turn(hub.rooms[ROOM])
+    unheard = [session for session in members if not written(session)]
+    for session in unheard:
+        hub.leave(session, ROOM)
+    while hub._casts:
+        hub.turn(hub.rooms[ROOM])
+    assert unheard
+    assert not any(written(session) for session in unheard)
+
+
+def test_a_room_without_history_may_miss_its_congested_readers() -> None:
+    hub = Hub()
+    congested, quick = member(hub), member(hub)
+    link_of(congested).congested = True
+    fan_out(hub, Event(Kind.PUBLICATION, b'{"data":1}'))
+    assert (len(written(congested)), len(written(quick))) == (0, 1)
+
+
 def test_a_room_whose_count_began_anew_is_read_from_there() -> None:
     hub = Hub()
     reader = member(hub, since=100)
     hub.begin_anew(ROOM, 0)
     fan_out(hub, said(1))
     assert len(written(reader)) == 1
+
+
+def test_what_was_said_before_and_after_a_loss_reaches_who_stays() -> None:
+    hub = Hub()
+    readers = [member(hub, codec=PLAIN, since=100) for _ in range(20)]
+    anew = Event(Kind.PUBLICATION, said(3).body, Position("f", 3))
+    hub.deliver([Delivery(ROOM, (said(101),))])
+    hub.turn(hub.rooms[ROOM])
+    hub.deliver([Delivery(ROOM, (said(102),)), Delivery(ROOM, (anew,), Lost(Position("f", 2)))])
+    hub.begin_anew(ROOM, 2)
+    fan_out(hub, said(4))
+    for reader in readers:
+        assert [number in b"".join(written(reader)) for number in (b"101", b"102", b"eve: 3", b"eve: 4")] == [True] * 4
+        assert b"".join(written(reader)).count(b"eve") == 4
+
+
+def test_who_was_joining_when_history_was_lost_goes_on_holding_and_only_what_is_new() -> None:
+    hub = Hub()
+    joining = member(hub, since=JOINING)
+    fan_out(hub, said(101))
+    hub.deliver([Delivery(ROOM, (), Lost(Position("f", 1)))])
+    fan_out(hub, said(2))
+    assert written(joining) == []
+    assert [event.position for event in hub.caught_up(joining, ROOM, 1)] == [Position("e", 2)]
+
+
+def test_what_comes_for_a_room_nobody_reads_is_no_work() -> None:
+    hub = Hub()
+    hub.deliver([Delivery("nowhere", (said(1),), Lost(Position("e", 1)))])
+    assert not hub._casts
+
+
+def test_the_hub_finds_its_sessions_and_counts_them_by_network() -> None:
+    hub = Hub()
+    sessions = [member(hub) for _ in range(10)]
+    unknown = Session("c-unknown", SDK_JSON, "127.0.0.1", now=0.0, since=0.0)
+    hub.add(unknown, "127.0.0.1", known_by=5.0)
+    assert (hub.size, hub.by_network, list(hub.unknown)) == (11, {"127.0.0.1": 11}, [unknown])
+    assert hub.find(unknown.id) is unknown
+    assert set(hub.sessions()) == {*sessions, unknown}
+    for session in (*sessions, unknown, unknown):
+        hub.remove(session, "127.0.0.1")
+    assert (hub.size, hub.by_network, hub.unknown) == (0, {}, {})
+    assert hub.find(unknown.id) is None
 
 
 def test_the_last_to_leave_closes_the_room() -> None:
