@@ -31,8 +31,12 @@ AT_ONCE: Final = 500
 
 
 def silent(shard: Shard, now: float, timeout: float) -> list[Session]:
-    """Those of `shard` that have given no sign of life for `timeout` seconds since they were pinged; loop seconds."""
-    return [s for s in shard.sessions.values() if s.pinged_at and s.heard_at < s.pinged_at <= now - timeout]
+    """Those of `shard` that have given no sign of life for `timeout` seconds since they were pinged; loop seconds.
+
+    A session that was closed and whose socket lingers is not counted again.
+    """
+    sessions = shard.sessions.values()
+    return [s for s in sessions if s.pinged_at and s.heard_at < s.pinged_at <= now - timeout and s.open]
 
 
 def overdue(unknown: dict[Session, float], now: float) -> list[Session]:

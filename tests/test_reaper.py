@@ -1,0 +1,157 @@
+"""Who is silent, who is late, who may call another node dead: tables of times, and one turn of the wheel."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chatd.errors import NO_PONG, SLOW, Disconnect
+from chatd.hub import SHARDS, Hub, Shard
+from chatd.reaper import Reaper, may_judge, overdue, silent
+from chatd.session import Session, State
+from chatd.telemetry import Meters
+from chatd.wire.centrifuge_json import SDK_JSON
+
+TIMEOUT_S = 8.0
+
+
+class FakeLink:
+    """Records what is written and said goodbye with."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.goodbye: Disconnect | None = None
+        self.congested = False
+
+    def write(self, frame: bytes) -> None:
+        self.written.append(frame)
+
+    def buffered(self) -> int:
+        return Session.link_bound
+
+    def close(self, goodbye: Disconnect) -> None:
+        self.goodbye = goodbye
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+def session(id: str = "c1", *, heard_at: float = 0.0, pinged_at: float = 0.0) -> Session:
+    one = Session(id, SDK_JSON, "127.0.0.1", now=heard_at, since=0.0)
+    one.pinged_at = pinged_at
+    one.attach(FakeLink())
+    one.state = State.READY
+    return one
+
+
+def link_of(session: Session) -> FakeLink:
+    assert isinstance(session.link, FakeLink)
+    return session.link
+
+
+@pytest.mark.parametrize(
+    ("heard_at", "pinged_at", "now", "is_silent"),
+    [
+        (0.0, 0.0, 1000.0, False),  # never pinged: nothing was asked
+        (100.0, 110.0, 110.0, False),
+        (100.0, 110.0, 117.9, False),
+        (100.0, 110.0, 118.0, True),
+        (100.0, 110.0, 200.0, True),
+        (110.0, 110.0, 200.0, False),  # heard at the very moment of the ping
+        (111.0, 110.0, 200.0, False),
+    ],
+)
+def test_who_was_pinged_and_gave_no_sign_of_life_for_the_timeout_is_silent(
+    heard_at: float, pinged_at: float, now: float, is_silent: bool
+) -> None:
+    shard = Shard()
+    one = session(heard_at=heard_at, pinged_at=pinged_at)
+    shard.sessions[one.id] = one
+    assert silent(shard, now, TIMEOUT_S) == ([one] if is_silent else [])
+
+
+@pytest.mark.parametrize(("now", "late"), [(9.9, 0), (10.0, 1), (11.9, 1), (12.0, 2), (99.0, 3)])
+def test_who_has_not_said_who_they_are_in_time_is_overdue(now: float, late: int) -> None:
+    sessions = [session(f"c{n}") for n in range(3)]
+    unknown = dict(zip(sessions, (10.0, 12.0, 13.0), strict=True))
+    assert overdue(unknown, now) == sessions[:late]
+
+
+@pytest.mark.parametrize(
+    ("held_since", "now", "judges"),
+    [(None, 100.0, False), (95.0, 100.0, False), (90.1, 100.0, False), (90.0, 100.0, True), (0.0, 100.0, True)],
+)
+def test_only_who_has_held_its_own_lease_for_a_whole_lease_calls_others_dead(
+    held_since: float | None, now: float, judges: bool
+) -> None:
+    assert may_judge(held_since, now, lease=10.0) is judges
+
+
+class Wheel:
+    """A reaper over a hub of known sessions, with a clock that the test turns."""
+
+    def __init__(self, *sessions: Session) -> None:
+        self.hub = Hub()
+        self.meters = Meters()
+        self.now = 1000.0
+        for each in sessions:
+            self.hub.add(each, "127.0.0.1", known_by=0.0)
+            self.hub.welcome(each)
+        nobody: Any = SimpleNamespace()
+        self.reaper = Reaper(
+            self.hub,
+            nobody,
+            nobody,
+            self.meters,
+            clock=lambda: self.now,
+            now=lambda: self.now,
+            held_since=lambda: None,
+        )
+
+    async def turn(self, *, lag: int, seconds: float, lively: tuple[Session, ...] = ()) -> None:
+        """A whole turn of the wheel, in which `seconds` go by; `lively` answer their pings at once."""
+        for _ in range(SHARDS):
+            await self.reaper.tick(lag, TIMEOUT_S)
+            for each in lively:
+                each.heard_at, each.pinged_at = self.now, 0.0
+            self.now += seconds / SHARDS
+
+
+async def test_a_turn_of_the_wheel_pings_everybody_once_with_one_frame() -> None:
+    sessions = [session(f"c{n}") for n in range(100)]
+    wheel = Wheel(*sessions)
+    await wheel.turn(lag=20, seconds=6.0)
+    assert {len(link_of(each).written) for each in sessions} == {1}
+    assert {id(link_of(each).written[0]) for each in sessions} == {id(SDK_JSON.heartbeat)}
+
+
+@pytest.mark.parametrize("lag", [21, SHARDS])
+async def test_who_does_not_answer_is_closed_within_two_turns_and_who_does_stays(lag: int) -> None:
+    mute, lively = session("mute"), session("lively")
+    wheel = Wheel(mute, lively)
+    for _ in range(2):
+        await wheel.turn(lag=lag, seconds=25.0, lively=(lively,))
+    assert link_of(mute).goodbye == NO_PONG
+    assert link_of(lively).goodbye is None
+    assert wheel.meters.reaped["silent"] == 1
+    pings = len(link_of(mute).written)
+    await wheel.turn(lag=lag, seconds=25.0)
+    assert len(link_of(mute).written) == pings, "who was closed is pinged no more"
+
+
+async def test_who_has_not_said_who_it_is_is_not_pinged() -> None:
+    stranger = session("stranger")
+    wheel = Wheel()
+    wheel.hub.add(stranger, "127.0.0.1", known_by=5.0)
+    await wheel.turn(lag=20, seconds=6.0)
+    assert link_of(stranger).written == []
+
+
+async def test_a_ping_that_no_longer_fits_into_a_full_outbox_ends_the_session() -> None:
+    full = session("full")
+    link_of(full).congested = True
+    await Wheel(full).turn(lag=20, seconds=6.0)
+    assert link_of(full).goodbye == SLOW
