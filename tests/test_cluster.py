@@ -356,3 +356,18 @@ async def test_whom_a_node_does_not_want_it_refuses_before_accepting(
         await connect(first.ws + path, additional_headers=sent)
     assert refused.value.response.status_code == status
     assert not any(token("ana")[:20] in line for line in first.log), "tokens are not logged"
+
+
+async def test_who_does_not_say_who_they_are_is_closed_as_stale(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0", CHATD_LIMITS__CONNECT_TIMEOUT="0.2s") as node:
+        mute = Raw(node)
+        mute.socket = await connect(node.sdk)
+        assert (await mute.goodbye())[0] == 3502
+
+
+async def test_a_plain_connection_ends_with_its_token(pair: tuple[Daemon, Daemon]) -> None:
+    first, _ = pair
+    bearer = {"Authorization": f"Bearer {token('ana', lifetime=1)}"}
+    plain = Raw(first)
+    plain.socket = await connect(f"{first.ws}/chat/ana?room=lobby", additional_headers=bearer)
+    assert await plain.goodbye() == (3005, "connection expired")
