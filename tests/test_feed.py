@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from redis.asyncio import Redis
 
 from chatd.model import Delivery, Event, Kind, Lost, Position
 from chatd.store.errors import StoreError, StoreMisconfigured, StoreUnavailable
-from chatd.store.feed import parse
+from chatd.store.feed import SILENT_S, Feed, parse
 from chatd.store.redis import Keep, Store
 from tests.servers import Server, redis_cluster_servers, redis_sentinel, redis_server
 
@@ -87,7 +88,7 @@ async def reading(url: str, *rooms: str) -> AsyncIterator[Reader]:
 async def say(store: Store, first: int, last: int, room: str = ROOM) -> None:
     """Say the numbers `first` to `last`, each until it is acknowledged, as a client with cids does."""
     for n in range(first, last + 1):
-        await insist(lambda n=n: store.publish(room, b'{"data":%d' % n, KEEP, ("ana", str(n))))  # type: ignore[misc]
+        await insist(partial(store.publish, room, b'{"data":%d' % n, KEEP, ("ana", str(n))))
 
 
 async def insist(attempt: Callable[[], Awaitable[Any]]) -> Any:
@@ -99,10 +100,16 @@ async def insist(attempt: Callable[[], Awaitable[Any]]) -> Any:
                 await asyncio.sleep(0.02)
 
 
-async def cut_feeds(port: int) -> None:
+async def ask(server: Server, *words: str | int | bytes) -> Any:
+    """A command's reply from `server` itself, past the store."""
+    async with Redis(port=server.port) as redis:
+        untyped: Any = redis
+        return await untyped.execute_command(*words)
+
+
+async def cut_feeds(server: Server) -> None:
     """Cut every connection that subscribes."""
-    async with Redis(port=port) as redis:
-        await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await ask(server, "CLIENT", "KILL", "TYPE", "pubsub")
 
 
 def upto(last: int) -> list[int]:
@@ -138,11 +145,8 @@ async def test_a_watch_begins_at_the_top_and_brings_everything_after_it(server: 
 async def test_nothing_is_missed_however_a_watch_and_messages_meet(server: Server, speaker: Store) -> None:
     async with reading(server.url) as reader:
         talking = asyncio.create_task(say(speaker, 1, 300))
-        starts = {}
-        for n in range(20):
-            room_position = await reader.store.feed.watch(ROOM, history=True)
-            assert room_position is not None
-            starts[n] = room_position.offset
+        for _ in range(20):
+            await reader.store.feed.watch(ROOM, history=True)
             already = len(reader.said.get(ROOM, ()))
             await reader.until_heard(already + 1)
             reader.store.feed.unwatch(ROOM)
@@ -180,8 +184,8 @@ async def test_whoever_gives_up_waiting_for_a_watch_ends_it_for_nobody_else(serv
 
 
 async def until_subscribers(server: Server, channel: str, count: int) -> None:
-    async with asyncio.timeout(PATIENCE_S), Redis(port=server.port) as redis:
-        while (await redis.execute_command("PUBSUB", "SHARDNUMSUB", channel))[1] != count:
+    async with asyncio.timeout(PATIENCE_S):
+        while (await ask(server, "PUBSUB", "SHARDNUMSUB", channel))[1] != count:
             await asyncio.sleep(0.01)
 
 
@@ -195,7 +199,7 @@ async def test_a_connection_cut_again_and_again_loses_nothing_and_keeps_the_orde
         talking = asyncio.create_task(say(speaker, 1, MESSAGES))
         for share in range(1, 10):
             await reader.until_heard(share * MESSAGES // 10)
-            await cut_feeds(server.port)
+            await cut_feeds(server)
         await talking
         assert await reader.until_heard(MESSAGES) == upto(MESSAGES)
         await say(speaker, 1, 1, "kitchen")
@@ -205,8 +209,8 @@ async def test_a_connection_cut_again_and_again_loses_nothing_and_keeps_the_orde
 
 async def test_a_server_killed_and_started_again_loses_nothing_acknowledged(tmp_path: Path) -> None:
     async with redis_server(tmp_path) as server, opened(server.url) as speaker, reading(server.url, ROOM) as reader:
-        async with Redis(port=server.port) as redis:  # else what was acknowledged may wait for the disk, up to 2 s
-            await redis.config_set("appendfsync", "always")
+        # Else what was acknowledged may wait for a busy disk, up to 2 s, and dies with the server.
+        await ask(server, "CONFIG", "SET", "appendfsync", "always")
         talking = asyncio.create_task(say(speaker, 1, MESSAGES))
         await reader.until_heard(MESSAGES // 2)
         server.kill()
@@ -233,9 +237,9 @@ async def test_a_server_that_hangs_for_longer_than_our_patience_loses_nothing(se
 
 
 async def test_a_server_that_forgot_all_scripts_is_told_them_again(server: Server, speaker: Store) -> None:
-    async with reading(server.url, ROOM) as reader, Redis(port=server.port) as redis:
+    async with reading(server.url, ROOM) as reader:
         for n in range(1, 20):
-            await redis.execute_command("SCRIPT", "FLUSH", "SYNC")
+            await ask(server, "SCRIPT", "FLUSH", "SYNC")
             await say(speaker, n, n)
         assert await reader.until_heard(19) == upto(19)
 
@@ -243,11 +247,11 @@ async def test_a_server_that_forgot_all_scripts_is_told_them_again(server: Serve
 async def test_history_that_was_lost_is_said_to_be_and_the_new_count_is_followed(
     server: Server, speaker: Store
 ) -> None:
-    async with reading(server.url, ROOM) as reader, Redis(port=server.port) as redis:
+    async with reading(server.url, ROOM) as reader:
         await say(speaker, 1, 5)
         await reader.until_heard(5)
         before = reader.store.feed.position(ROOM)
-        await redis.flushall()
+        await ask(server, "FLUSHALL")
         await say(speaker, 6, 7)
         await reader.until(lambda: bool(reader.lost))
         await say(speaker, 8, 8)
@@ -314,13 +318,13 @@ def test_what_our_scripts_send_is_an_event(payload: bytes, event: Event) -> None
 
 
 async def test_a_poisoned_message_on_the_bus_harms_nobody(server: Server, speaker: Store) -> None:
-    async with reading(server.url, ROOM) as reader, Redis(port=server.port) as redis:
+    async with reading(server.url, ROOM) as reader:
         await say(speaker, 1, 1)
         position = reader.store.feed.position(ROOM)
         assert position is not None
         forged = [b"\xff", b"p " + b"9" * 5000 + b" e\n{}", b'p 77 %b\n{"data":77}' % position.epoch.encode()]
         for poison in [*forged, b'p 1 other\n{"data":66}']:
-            await redis.execute_command("SPUBLISH", speaker.keys.feed(ROOM), poison)
+            await ask(server, "SPUBLISH", speaker.keys.feed(ROOM), poison)
         await say(speaker, 2, 4)
         assert await reader.until_heard(4) == upto(4)
         assert not reader.lost
@@ -328,7 +332,7 @@ async def test_a_poisoned_message_on_the_bus_harms_nobody(server: Server, speake
 
 async def test_a_message_that_never_reached_us_is_found_by_the_recheck(
     server: Server, speaker: Store, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr("chatd.store.feed.RECHECK_S", 1.0)
     async with reading(server.url, ROOM) as reader:
         await say(speaker, 1, 1)
@@ -340,7 +344,7 @@ async def test_a_message_that_never_reached_us_is_found_by_the_recheck(
 
 async def test_a_node_that_does_not_keep_up_stops_reading_and_misses_nothing(
     server: Server, speaker: Store, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr("chatd.store.feed.WAITING", 5)
     async with opened(server.url) as store:
         feed = asyncio.create_task(store.feed.run())
@@ -358,82 +362,85 @@ async def test_a_node_that_does_not_keep_up_stops_reading_and_misses_nothing(
 
 
 class Clock:
+    """Loop time that stands still until the test moves it."""
+
     now = 100.0
 
     def __call__(self) -> float:
         return self.now
 
 
+@asynccontextmanager
+async def probed(url: str, clock: Clock) -> AsyncIterator[Store]:
+    """A store whose feed runs by `clock` and reads one room."""
+    async with Store(url, prefix="test", timeout=TIMEOUT_S, clock=clock) as store:
+        feed = asyncio.create_task(store.feed.run())
+        try:
+            await store.feed.watch(ROOM, history=True)
+            yield store
+        finally:
+            feed.cancel()
+            await asyncio.gather(feed, return_exceptions=True)
+
+
 async def test_a_probe_proves_that_the_feed_is_live(server: Server) -> None:
     clock = Clock()
-    async with Store(server.url, prefix="test", timeout=TIMEOUT_S, clock=clock) as store:
+    async with probed(server.url, clock) as store:
         assert store.feed.silent_for(clock.now) == float("inf"), "nothing is proven before the first probe"
-        feed = asyncio.create_task(store.feed.run())
         await until_live(store, clock)
         clock.now += 3.0
         assert store.feed.silent_for(clock.now) == 3.0
         await until_live(store, clock)
-        feed.cancel()
-        await asyncio.gather(feed, return_exceptions=True)
 
 
-async def test_a_line_that_is_deaf_though_the_server_answers_is_remade(server: Server, speaker: Store) -> None:
+@pytest.mark.parametrize("was_live", [True, False])
+async def test_a_line_that_is_deaf_though_the_server_answers_is_remade(
+    server: Server, monkeypatch: pytest.MonkeyPatch, was_live: bool
+) -> None:
     clock = Clock()
-    async with Store(server.url, prefix="test", timeout=TIMEOUT_S, clock=clock) as store:
-        feed = asyncio.create_task(store.feed.run())
-        await store.feed.watch(ROOM, history=True)
-        await until_live(store, clock)
-        async with Redis(port=server.port, decode_responses=True) as redis:
-            before = await subscriber(redis)
-            # The server takes the line for subscribed to nothing: as deaf as after a failover that nobody told us of.
-            deafen = [line async for line in _lines(store)]
-            for line in deafen:
-                line._listener = Deaf()
+    async with probed(server.url, clock) as store:
+        if was_live:
+            await until_live(store, clock)
+        before = await subscriber(server)
+        with monkeypatch.context() as deaf:
+            deaf.setattr(Feed, "arrived", lambda self, messages: None)
             for _ in range(3):
                 await store.feed.probe("n")
-                clock.now += 4.0
+                clock.now += SILENT_S * 0.6
             async with asyncio.timeout(PATIENCE_S):
-                while await subscriber(redis) in (before, ""):
+                while await subscriber(server) in (before, ""):
                     await asyncio.sleep(0.01)
-        feed.cancel()
-        await asyncio.gather(feed, return_exceptions=True)
+        await until_live(store, clock)
 
 
-class Deaf:
-    """A listener that hears nothing."""
-
-    async def ready(self) -> None:
-        pass
-
-    def arrived(self, messages: list[tuple[bytes, bytes]]) -> None:
-        pass
-
-    def in_force(self, channel: bytes) -> None:
-        pass
-
-    async def interrupted(self, line: object) -> bool:
-        return True
-
-
-async def _lines(store: Store) -> AsyncIterator[Any]:
-    for line in store.feed._lines.values():
-        yield line
+async def test_a_feed_whose_server_does_not_answer_is_not_remade_but_waited_for(server: Server) -> None:
+    clock = Clock()
+    async with probed(server.url, clock) as store:
+        await until_live(store, clock)
+        before = await subscriber(server)
+        server.pause()
+        for _ in range(3):
+            clock.now += SILENT_S
+            with pytest.raises(StoreUnavailable):
+                await store.feed.probe("n")
+        server.resume()
+        await until_live(store, clock)
+        assert await subscriber(server) == before
 
 
-async def subscriber(redis: Redis) -> str:
+async def subscriber(server: Server) -> str:
     """The id of the one connection that subscribes; "" while there is none."""
-    ids = [client["id"] for client in await redis.client_list(_type="pubsub")]
-    return str(ids[0]) if ids else ""
+    clients: bytes = await ask(server, "CLIENT", "LIST", "TYPE", "pubsub")
+    return clients.decode().partition(" ")[0]
 
 
 async def until_live(store: Store, clock: Clock) -> None:
-    """Until a probe sent now has come back over every line."""
-    if not store.feed._lines:
-        await store.feed.watch("probing", history=False)
-    await store.feed.probe("n")
+    """Until a probe sent now has come back."""
     async with asyncio.timeout(PATIENCE_S):
+        await insist(lambda: store.feed.probe("n"))
         while store.feed.silent_for(clock.now) > 0:
             await asyncio.sleep(0.01)
+            await insist(lambda: store.feed.probe("n"))
 
 
 # --- servers that answer, but not usefully ----------------------------------------------------------------------------
@@ -441,18 +448,16 @@ async def until_live(store: Store, clock: Clock) -> None:
 
 async def test_a_server_that_became_a_replica_is_unavailable_and_not_a_refusal(server: Server, speaker: Store) -> None:
     await say(speaker, 1, 1)
-    async with Redis(port=server.port) as redis:
-        await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
-        with pytest.raises(StoreUnavailable):
-            await speaker.publish(ROOM, b'{"data":2', KEEP)
-        await redis.execute_command("REPLICAOF", "NO", "ONE")
+    await ask(server, "REPLICAOF", "127.0.0.1", 1)
+    with pytest.raises(StoreUnavailable):
+        await speaker.publish(ROOM, b'{"data":2', KEEP)
+    await ask(server, "REPLICAOF", "NO", "ONE")
     await say(speaker, 2, 2)
 
 
 async def test_a_server_out_of_memory_refuses_and_says_so(server: Server, speaker: Store) -> None:
     await say(speaker, 1, 1)
-    async with Redis(port=server.port) as redis:
-        await redis.config_set("maxmemory", "1")
+    await ask(server, "CONFIG", "SET", "maxmemory", 1)
     for room in (ROOM, "a new room"):
         with pytest.raises(StoreError, match=r"refused: .*memory") as refusal:
             await speaker.publish(room, b'{"data":2', KEEP)
@@ -495,8 +500,7 @@ async def test_a_sentinel_group_that_fails_over_loses_nothing_its_new_master_has
         reader = await stack.enter_async_context(reading(group.url, ROOM))
         await say(speaker, 1, 50)
         await reader.until_heard(50)
-        async with Redis(port=group.master.port) as redis:
-            assert await redis.execute_command("WAIT", 1, 5000) == 1
+        assert await ask(group.master, "WAIT", 1, 5000) == 1
         group.master.kill()
         await say(speaker, 51, 60)
         assert await reader.until_heard(60) == upto(60)
@@ -532,9 +536,8 @@ async def test_a_slot_that_moves_to_another_server_takes_its_readers_along(tmp_p
         reader = await stack.enter_async_context(reading(cluster.url, ROOM))
         await say(speaker, 1, 3)
         await reader.until_heard(3)
-        async with Redis(port=cluster.servers[0].port) as any_server:
-            slot = await any_server.execute_command("CLUSTER", "KEYSLOT", speaker.keys.meta(ROOM))
-        await move_slot(int(slot), cluster.servers)
+        slot = await ask(cluster.servers[0], "CLUSTER", "KEYSLOT", speaker.keys.meta(ROOM))
+        await move_slot(slot, cluster.servers)
         await say(speaker, 4, 6)
         assert await reader.until_heard(6) == upto(6)
         assert not reader.lost
@@ -542,14 +545,12 @@ async def test_a_slot_that_moves_to_another_server_takes_its_readers_along(tmp_p
 
 async def move_slot(slot: int, servers: tuple[Server, Server, Server]) -> None:
     """Hand `slot` with all its keys from whoever has it to the next server, as `redis-cli --cluster reshard` does."""
-    async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(Redis(port=each.port)) for each in servers]
-        names = [(await client.execute_command("CLUSTER", "MYID")).decode() for client in clients]
-        holder = slot * 3 // 16384
-        target = (holder + 1) % 3
-        await clients[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[holder])
-        await clients[holder].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
-        keys = await clients[holder].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000)
-        await clients[holder].execute_command("MIGRATE", "127.0.0.1", servers[target].port, "", 0, 5000, "KEYS", *keys)
-        for client in (clients[target], clients[holder], *clients):
-            await client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[target])
+    names = [(await ask(each, "CLUSTER", "MYID")).decode() for each in servers]
+    at = slot * 3 // 16384
+    holder, target, name = servers[at], servers[(at + 1) % 3], names[(at + 1) % 3]
+    await ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", names[at])
+    await ask(holder, "CLUSTER", "SETSLOT", slot, "MIGRATING", name)
+    keys = await ask(holder, "CLUSTER", "GETKEYSINSLOT", slot, 1000)
+    await ask(holder, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+    for each in (target, holder, *servers):
+        await ask(each, "CLUSTER", "SETSLOT", slot, "NODE", name)

@@ -473,7 +473,7 @@ class TestStore:
     )
     async def test_nonsense_among_the_questions_is_dropped_and_the_next_is_answered(
         self, store: Store, url: str, prefix: str, nonsense: bytes
-    ):
+    ) -> None:
         async with opened(url, prefix) as a, listening(a):
             await a.enroll("a.1", 60_000, {})
             await serving(a, "a.1", lambda question: {"ok": True})
