@@ -426,6 +426,8 @@ class Chat:
             raise errors.UNRECOVERABLE.anew()
         if not session.open:
             raise errors.ABNORMAL.anew()
+        if room not in session.rooms:
+            raise errors.INTERNAL.because("put out of the room while its history was read; subscribe again")
         late = tuple(event.body for event in self.hub.caught_up(session, room, top.offset))
         if missed is None:
             # `late` stands in history too, above the position that the client is told to go on from.
@@ -511,7 +513,6 @@ class Chat:
                 session.close(errors.INSUFFICIENT_STATE)
             elif not session.home:
                 self.spawn(self.put_out(session, delivery.room, *errors.UNSUBSCRIBED_INSUFFICIENT_STATE))
-        self.hub.begin_anew(delivery.room, delivery.lost.top.offset)
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
