@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import secrets
+import sys
 from collections.abc import Callable, Coroutine
 from math import ceil
 from time import time
@@ -74,6 +75,7 @@ class Node:
         self.id = secrets.token_hex(4)
         self.state = "starting"
         self.settings = settings
+        bound_outboxes(settings)
         self.store = store
         self.meters = Meters()
         self.hub = Hub()
@@ -204,6 +206,7 @@ class Node:
     def reload(self, settings: Settings) -> None:
         """Take over new limits, keys, origins and room rules; what needs a restart stays as it is."""
         self.settings = self.chat.settings = settings
+        bound_outboxes(settings)
         self.chat.verifier = verifier(settings)
         self.on_news("reloaded")
         log.info("settings reloaded")
@@ -323,6 +326,11 @@ class Node:
             reason=goodbye.reason if goodbye is not None else "",
             seconds=round(time() - session.since, 3),
         )
+
+
+def bound_outboxes(settings: Settings) -> None:
+    """Hold every session to limits.outbox; 0: no bound."""
+    Session.link_bound = settings.limits.outbox or sys.maxsize
 
 
 def verifier(settings: Settings) -> Verifier:

@@ -162,7 +162,7 @@ class Session:
             self.write(frame)
         return None
 
-    # The bound is the same for all sessions of a node, so it is not kept in each.
+    # Bytes that may wait for one client: limits.outbox, set by the node. The same for all, so it is not kept in each.
     link_bound = 1 << 20
 
     def reply(self, id: int, result: Result) -> None:

@@ -371,3 +371,20 @@ async def test_a_plain_connection_ends_with_its_token(pair: tuple[Daemon, Daemon
     plain = Raw(first)
     plain.socket = await connect(f"{first.ws}/chat/ana?room=lobby", additional_headers=bearer)
     assert await plain.goodbye() == (3005, "connection expired")
+
+
+async def test_a_client_that_does_not_read_is_cut_at_its_bound_and_the_others_hear_everything(tmp_path: Path) -> None:
+    environ = {**FAST, "CHATD_LIMITS__OUTBOX": "64KiB", "CHATD_LIMITS__BYTES_PER_SECOND": "0"}
+    with running(tmp_path, "--port", "0", **environ) as node:
+        async with Raw(node) as writer, Raw(node) as reader:
+            deaf = Raw(node)
+            deaf.socket = await connect(node.sdk, max_queue=1)
+            await deaf.send({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "lobby"}})
+            await reader.ask({"subscribe": {"channel": "lobby"}})
+            await until(lambda: node.ask("rooms")["rooms"] == [{"room": "lobby", "connections": 2, "users": 2}])
+            deaf.socket.transport.pause_reading()
+            for n in range(1200):  # more than the kernel's buffers and ours hold together
+                await writer.ask({"publish": {"channel": "lobby", "data": {"text": str(n), "x": "x" * 7000}}})
+                assert await said_to(reader, 1) == [str(n)]
+            await until(lambda: "3008" in node.ask("status")["nodes"][0]["closed"])
+            deaf.socket.transport.abort()
