@@ -84,10 +84,10 @@ def pace(due: float, now: float, cost: float, rate: float, burst: float) -> tupl
     return full_at, early if early > ROUNDING_S else 0.0
 
 
-@lru_cache(1024)
-def parsed_network(text: str) -> Network:
-    """An address or network of the settings, which has checked it."""
-    return ip_network(text)
+@lru_cache(64)
+def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    """Addresses and networks of the settings, which has checked them; remembered, as each handshake asks."""
+    return tuple(ip_network(text) for text in texts)
 
 
 def network_of(address: str) -> str:

@@ -18,8 +18,8 @@ from chatd.rules import (
     may_enter,
     may_post,
     network_of,
+    networks,
     pace,
-    parsed_network,
     personal_room,
     within,
 )
@@ -201,4 +201,4 @@ def test_an_address_is_within_a_network_however_it_is_written(address: str, netw
 
 
 def test_a_network_of_the_settings_is_parsed_once() -> None:
-    assert parsed_network("10.0.0.0/8") is parsed_network("10.0.0.0/8")
+    assert networks(("10.0.0.0/8",)) is networks(("10.0.0.0/8",))

@@ -82,7 +82,6 @@ async def run(settings: Settings, sock: socket.socket, file: Path | None, flags:
         )
         node = Node(settings, store)
         listener = Listener(build(node), settings, sock)
-        node.listener = listener
         tell_systemd(node)
         listen_to_signals(node, file, flags)
         say_hello(settings, listener.address, embedded=bool(watch))

@@ -148,7 +148,7 @@ class Doors:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"this node lets nobody in: {reason}")
         trusted = self._settings.server.trusted_proxies
         peer = websocket.client.host if websocket.client is not None else None
-        address = client_address(peer, websocket.headers.getlist("x-forwarded-for"), _networks(trusted))
+        address = client_address(peer, websocket.headers.getlist("x-forwarded-for"), rules.networks(trusted))
         self._within_limits(address)
         return address
 
@@ -157,7 +157,7 @@ class Doors:
         if 0 < limits.connections <= hub.size or 0 < limits.unknown_connections <= len(hub.unknown):
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "this node is full; try another, or later")
         here = hub.by_network.get(rules.network_of(address), 0)
-        exempt = is_loopback(address) or rules.within(address, _networks(self._settings.server.trusted_proxies))
+        exempt = is_loopback(address) or rules.within(address, rules.networks(self._settings.server.trusted_proxies))
         if 0 < limits.connections_per_address <= here and not exempt:
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"more than {here} connections from one address")
         rate = limits.connects_per_second
@@ -206,8 +206,3 @@ class Doors:
             return room_name(text, self._settings.limits.room_name)
         except Reject as refusal:
             raise Refusal(HTTPStatus.BAD_REQUEST, refusal.text) from None
-
-
-def _networks(texts: tuple[str, ...]) -> list[rules.Network]:
-    """The settings' networks, parsed; settings has seen that they are networks."""
-    return [rules.parsed_network(text) for text in texts]

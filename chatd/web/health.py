@@ -35,9 +35,9 @@ class Health:
     async def metrics(self, request: Request) -> Response:
         server = self._node.settings.server
         peer = request.client.host if request.client is not None else None
-        trusted = [rules.parsed_network(text) for text in server.trusted_proxies]
+        trusted = rules.networks(server.trusted_proxies)
         address = client_address(peer, request.headers.getlist("x-forwarded-for"), trusted)
-        allowed = [rules.parsed_network(text) for text in server.metrics_allow]
+        allowed = rules.networks(server.metrics_allow)
         if address != "unix" and not rules.within(address, allowed):
             return PlainTextResponse("metrics are for the addresses in server.metrics_allow\n", 403)
         return PlainTextResponse(metric_lines(families(self._node)), media_type="text/plain; version=0.0.4")
