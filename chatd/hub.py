@@ -4,7 +4,7 @@ A Hub is a fixed number of Shards. A session lives in the shard its id hashes to
 room is spread evenly; a shard's part of a room is what we do between two looks at the clock, not a lock. Fan-out goes
 around the rooms that have something to say, one slice each, so that a room of fifty thousand holds up nobody for long.
 
-Here we know sessions and bytes. What a message means is chat.py's; how bytes leave is the transport's.
+Here we know sessions and bytes. What a message means is chat's; how bytes leave is the transport's.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ class Node:
                 if not await self.store.renew(self.lease, self._lease_ms, self._card()):
                     await self._come_back()
                 self._held_since = self._held_since or self.clock()
-                await self.chat.settle()
+                await self.chat.debts.settle()
                 await self._load_revocations()
             except StoreError as error:
                 self._held_since = None

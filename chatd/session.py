@@ -1,7 +1,7 @@
 """One connected client, as everybody but the transport knows it.
 
 A Session is small and passive: it holds what is known of a client and turns answers into writes that never wait. It has
-no task and no timer. What a command does is chat.py's business, who else is in a room the hub's, and how bytes leave is
+no task and no timer. What a command does is chat's business, who else is in a room the hub's, and how bytes leave is
 the transport's, which it meets only as a Link.
 """
 

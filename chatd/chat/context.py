@@ -1,0 +1,154 @@
+"""What everything that a command does has in common: the parts of the node it works with, and small questions.
+
+A Context waits for nobody and decides nothing by itself; the verbs are in the files beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from chatd import errors, rules
+from chatd.auth import Revocations, Verifier
+from chatd.hub import Hub
+from chatd.model import ClientInfo, Identity, Json
+from chatd.names import room_name
+from chatd.session import Session
+from chatd.settings import Limits, RoomRules, Settings, matches
+from chatd.store.errors import StoreError
+from chatd.store.redis import Keep, Registration, Store
+from chatd.wire.publication import client_info
+
+log = structlog.get_logger("chatd")
+
+
+class Debts:
+    """What the store must be told about connections and could not be told yet."""
+
+    def __init__(self) -> None:
+        self._owed: dict[tuple[str, str], Callable[[], Awaitable[object]]] = {}
+
+    async def pay_or_owe(self, what: tuple[str, str], act: Callable[[], Awaitable[object]]) -> None:
+        """Tell the store something now; if it cannot be told now, `settle` tells it later.
+
+        The latest word about the same thing replaces an older one that is still owed.
+        """
+        self._owed.pop(what, None)
+        try:
+            await act()
+        except StoreError as error:
+            log.info("store will be told later", error=str(error))
+            self._owed.setdefault(what, act)
+
+    async def settle(self) -> None:
+        """Tell the store what it could not be told while it was away.
+
+        Raises:
+            StoreError: it is still away.
+        """
+        for what, act in list(self._owed.items()):
+            await act()
+            if self._owed.get(what) is act:
+                del self._owed[what]
+
+
+class Context:
+    """See the head of this file.
+
+    Args:
+        lease: the node's current lease, under which everything it writes about its connections stands.
+        spawn: makes a task that somebody owns.
+        clock: loop time in seconds; `now`: Unix time in seconds.
+
+    Attributes:
+        messages_in: messages accepted here.
+        on_end: told of each session whose socket is gone.
+        debts: what the store is still to be told.
+        speaking: users' allowances, see rules.pace.
+        entered: rooms in which this node has told the store that it has somebody.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        hub: Hub,
+        store: Store,
+        verifier: Verifier,
+        revocations: Revocations,
+        *,
+        lease: Callable[[], str],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        clock: Callable[[], float],
+        now: Callable[[], float],
+    ) -> None:
+        self.settings = settings
+        self.hub = hub
+        self.store = store
+        self.verifier = verifier
+        self.revocations = revocations
+        self.lease = lease
+        self.spawn = spawn
+        self.clock = clock
+        self.now = now
+        self.messages_in = 0
+        self.on_end: Callable[[Session], None] = lambda session: None
+        self.debts = Debts()
+        self.speaking: dict[str, float] = {}
+        self.entered: set[str] = set()
+
+    @property
+    def limits(self) -> Limits:
+        return self.settings.limits
+
+    def rules(self, room: str) -> RoomRules:
+        return self.settings.room(room)
+
+    def keep(self, room: str) -> Keep:
+        kept = self.rules(room)
+        return Keep(kept.history, int(kept.retention * 1000))
+
+    def who(self, session: Session) -> Identity:
+        assert session.identity is not None, "commands other than connect come from known sessions only"
+        return session.identity
+
+    def info(self, session: Session) -> Json:
+        """Who says something, as the others see it."""
+        identity = self.who(session)
+        return client_info(ClientInfo(identity.user, session.id, identity.info))
+
+    def ttl(self, expires_at: float | None) -> int | None:
+        return None if expires_at is None else max(1, int(expires_at - self.now()))
+
+    def registration(self, session: Session) -> Registration:
+        return Registration(session.user, session.id, self.lease(), session.ip, session.since, session.door)
+
+    def presence_kept(self, room: str) -> bool:
+        return not room.startswith("#") and self.rules(room).presence
+
+    def announce_to(self, room: str) -> int:
+        """Up to how many present joins and leaves are announced in `room`; -1: not at all."""
+        kept = self.rules(room)
+        return kept.announce_up_to if kept.join_leave else -1
+
+    def may_enter(self, session: Session, room: str, *, invited: bool) -> None:
+        public = self.rules(room).public
+        rules.may_enter(self.who(session), room, public=public, invited=invited, matches=matches)
+
+    def readable(self, session: Session, room: str) -> RoomRules:
+        """What holds in `room`, for somebody who may read it.
+
+        Raises:
+            Disconnect 3501: no room is named. Reject 107, 103.
+        """
+        if not room:
+            raise errors.BAD_COMMAND.because("a channel is needed")
+        room_name(room, self.limits.room_name)
+        self.may_enter(session, room, invited=room in session.rooms)
+        return self.rules(room)
+
+    def forget_quiet_speakers(self) -> None:
+        """Let go of users' allowances that are full again."""
+        now = self.clock()
+        self.speaking = {user: due for user, due in self.speaking.items() if due > now}

@@ -1,0 +1,188 @@
+"""Requests come in, and are worked off: in order, at their client's pace, each answered or refused.
+
+Requests of one session are done one after the other; different sessions do not wait for each other. What each does is
+in the table of rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, NoReturn
+
+import structlog
+
+from chatd import errors, rules
+from chatd.errors import Disconnect, Reject
+from chatd.model import Command, Connect, Pong, Request, Subscribe
+from chatd.session import Pending, Session, State
+from chatd.store.errors import StoreError, StoreUnavailable
+
+from .context import Context
+from .entry import depart
+from .rows import Row, row_of
+
+log = structlog.get_logger("chatd")
+
+# A request that comes too early waits up to this long for its turn; beyond, it is refused and told when to try again.
+# SDKs give up on a command after 5 s.
+PATIENCE_S: Final = 2.0
+# Refused this often in a row for speaking too fast, a client is not listening to refusals.
+STRIKES: Final = 50
+# Requests waiting in one session beyond this stop us from reading its socket.
+WAITING: Final = 64
+
+
+def seat(chat: Context, session: Session) -> None:
+    """A plain client came in: it says nothing, but the handshake said what an SDK would."""
+    _enqueue(chat, session, Pending(Request(0, Connect()), 0.0, None))
+    _enqueue(chat, session, Pending(Request(0, Subscribe(session.home)), 0.0, None))
+
+
+def received(chat: Context, session: Session, message: bytes) -> None:
+    """A client said something: decide at once what may be done when, and have it done in order."""
+    if not session.open:
+        return
+    now = chat.clock()
+    session.heard_at = now
+    try:
+        requests = session.codec.decode(message)
+        session.bytes_due, early = rules.pace(
+            session.bytes_due, now, len(message), chat.limits.bytes_per_second, chat.limits.bytes_burst
+        )
+        for request in requests:
+            _in_order(chat, session, request)
+            if isinstance(request.command, Pong):
+                _ponged(chat, session)
+            else:
+                _enqueue(chat, session, _admitted(chat, session, request, now, early))
+    except Disconnect as goodbye:
+        session.close(goodbye)
+
+
+def heard(chat: Context, session: Session) -> None:
+    """A sign of life below the level of messages."""
+    session.heard_at = chat.clock()
+    session.pinged_at = 0.0
+
+
+def _in_order(chat: Context, session: Session, request: Request) -> None:
+    """The protocol's rules that hold for every command, in its order (wire section 2)."""
+    if session.state is State.UNUSABLE:
+        raise errors.BAD_COMMAND.because("nothing may follow a refused connect")
+    connecting = session.state is State.READY or session.waiting is not None
+    if not connecting and not isinstance(request.command, Connect):
+        raise errors.BAD_COMMAND.because("the first command must be connect")
+
+
+def _ponged(chat: Context, session: Session) -> None:
+    if not session.pinged_at:
+        raise errors.BAD_COMMAND.because("a pong came without a ping")
+    session.pinged_at = 0.0
+
+
+def _admitted(chat: Context, session: Session, request: Request, now: float, early: float) -> Pending:
+    """When this may be done, or that it will be refused when its turn comes."""
+    try:
+        return Pending(request, now + _charge(chat, session, row_of(request.command), now, early), None)
+    except Reject as refusal:
+        return Pending(request, now, refusal)
+
+
+def _charge(chat: Context, session: Session, row: Row, now: float, early: float) -> float:
+    """Seconds this must wait for its turn; `early`: how long its bytes must wait.
+
+    Raises:
+        Reject 111: longer than we let anything wait.
+        Disconnect 3013: it has been told so too often.
+    """
+    limits, user = chat.limits, session.user
+    messages, theirs, joins = session.messages_due, chat.speaking.get(user, 0.0), session.joins_due
+    waits = [early]
+    if row.speaks:
+        messages, wait = rules.pace(messages, now, 1, limits.messages_per_second, limits.messages_burst)
+        theirs, longer = rules.pace(theirs, now, 1, limits.user_messages_per_second, limits.user_messages_burst)
+        waits += [wait, longer]
+    if row.joins:
+        joins, wait = rules.pace(joins, now, 1, limits.joins_per_second, limits.joins_burst)
+        waits.append(wait)
+    if max(waits) > PATIENCE_S:
+        _strike(chat, session, max(waits))
+    session.strikes = 0
+    session.messages_due, session.joins_due = messages, joins
+    if row.speaks:
+        chat.speaking[user] = theirs
+    return max(waits)
+
+
+def _strike(chat: Context, session: Session, wait: float) -> NoReturn:
+    session.strikes += 1
+    if session.strikes > STRIKES:
+        raise errors.TOO_MANY_MESSAGES.anew()
+    wait_ms = int(wait * 1000)
+    raise errors.TOO_MANY_REQUESTS.because(f"too fast; try again in {wait_ms} ms", retry_after_ms=wait_ms)
+
+
+def _enqueue(chat: Context, session: Session, entry: Pending) -> None:
+    if session.waiting is None:
+        session.waiting = deque((entry,))
+        chat.spawn(_work_off(chat, session))
+    else:
+        session.waiting.append(entry)
+        if len(session.waiting) == WAITING:
+            session.link.pause_reading()
+
+
+async def _work_off(chat: Context, session: Session) -> None:
+    """Do what waits in `session`, one after the other; the only task that ever works for it."""
+    assert session.waiting is not None, "spawned with something to do"
+    try:
+        while session.waiting:
+            entry = session.waiting.popleft()
+            if len(session.waiting) == WAITING // 2:
+                session.link.resume_reading()
+            if session.state is not State.CLOSED and (wait := entry.due - chat.clock()) > 0:
+                await asyncio.sleep(wait)
+            await _do(chat, session, entry)
+    finally:
+        session.waiting = None
+        if not session.open:
+            await depart(chat, session)
+
+
+async def _do(chat: Context, session: Session, entry: Pending) -> None:
+    id, command = entry.request
+    row = row_of(command)
+    if not session.open and not (session.state is State.LEFT and row.speaks and session.identity is not None):
+        return
+    try:
+        if entry.refusal is not None:
+            raise entry.refusal
+        result = await row.do(chat, session, command)
+        # No await between a command's end and its reply: what is said in a room it joined comes after.
+        if result is not None:
+            session.reply(id, result)
+        if row.then is not None and session.open:
+            await row.then(chat, session, command)
+    except Reject as refusal:
+        _refuse(chat, session, id, command, refusal)
+    except Disconnect as goodbye:
+        session.close(goodbye)
+    except StoreUnavailable as error:
+        log.warning("store unavailable", command=type(command).__name__, error=str(error))
+        _refuse(chat, session, id, command, errors.STORE_UNAVAILABLE)
+    except StoreError as error:
+        log.error("store refused", command=type(command).__name__, error=str(error))
+        _refuse(chat, session, id, command, errors.INTERNAL)
+    except Exception:
+        log.exception("command failed", command=type(command).__name__, client=session.id)
+        session.close(errors.INTERNAL_ERROR)
+
+
+def _refuse(chat: Context, session: Session, id: int, command: Command, refusal: Reject) -> None:
+    session.reject(id, refusal)
+    if isinstance(command, Connect) and session.state is State.UNKNOWN:
+        session.state = State.UNUSABLE
+    if session.home and isinstance(command, Connect | Subscribe):
+        # A plain client cannot ask again: it is in its room or it is nowhere.
+        session.close(errors.FORCE_RECONNECT if refusal.temporary else errors.NO_ACCESS)

@@ -1,0 +1,186 @@
+"""Being in a room: joining it without missing anything, being present in it, leaving it, being put out of it."""
+
+from __future__ import annotations
+
+from chatd import errors
+from chatd.hub import JOINING
+from chatd.model import (
+    Delivery,
+    Json,
+    Position,
+    Presence,
+    PresenceResult,
+    PresenceStats,
+    PresenceStatsResult,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
+)
+from chatd.names import room_name
+from chatd.session import Session, Subscription
+
+from .context import Context
+
+
+async def subscribe(chat: Context, session: Session, command: Subscribe) -> Subscribed:
+    room = command.room
+    if not room:
+        raise errors.BAD_COMMAND.because("subscribe needs a channel")
+    room_name(room, chat.limits.room_name)
+    if room in session.rooms:
+        raise errors.ALREADY_SUBSCRIBED.anew()
+    if 0 < chat.limits.rooms_per_connection <= len(session.rooms):
+        raise errors.LIMIT_EXCEEDED.because(f"at most {chat.limits.rooms_per_connection} rooms a connection")
+    if command.delta not in ("", "fossil"):
+        raise errors.BAD_COMMAND.because("unknown delta type")
+    if command.kind != 0:
+        raise errors.PERMISSION_DENIED.because("map subscriptions are not offered")
+    if command.filtered:
+        raise errors.BAD_REQUEST.because("tag filters are not offered")
+    expires_at = await _invitation(chat, session, command)
+    chat.may_enter(session, room, invited=bool(command.token))
+    return await enter(chat, session, command, Subscription(join_leave=command.join_leave, expires_at=expires_at))
+
+
+async def _invitation(chat: Context, session: Session, command: Subscribe) -> float | None:
+    """When the subscription token ends, in Unix seconds; None: never, or there is none."""
+    if not command.token:
+        return None
+    return await chat.verifier.subscription(command.token, user=session.user, client=session.id, room=command.room)
+
+
+async def enter(chat: Context, session: Session, wish: Subscribe, subscription: Subscription) -> Subscribed:
+    """Become a reader of a room: first the feed, then what was missed, and nothing is lost in between."""
+    room = wish.room
+    top = await chat.store.feed.watch(room, history=chat.rules(room).history > 0)
+    if not session.open:
+        chat.store.feed.unwatch(room)
+        raise errors.ABNORMAL.anew()
+    ttl_s = chat.ttl(subscription.expires_at)
+    if top is None or not wish.recover:
+        chat.hub.join(session, room, subscription, top.offset if top else 0)
+        return Subscribed(position=top, ttl_s=ttl_s)
+    subscription.held = []
+    chat.hub.join(session, room, subscription, JOINING)
+    try:
+        missed, top = await _missed(chat, wish)
+    except BaseException:
+        _out(chat, session, room)
+        raise
+    if missed is None and wish.reject_unrecovered:
+        _out(chat, session, room)
+        raise errors.UNRECOVERABLE.anew()
+    if not session.open:
+        raise errors.ABNORMAL.anew()
+    if room not in session.rooms:
+        raise errors.INTERNAL.because("put out of the room while its history was read; subscribe again")
+    late = tuple(event.body for event in chat.hub.caught_up(session, room, top.offset))
+    if missed is None:
+        # `late` stands in history too, above the position that the client is told to go on from.
+        last = Position(top.epoch, top.offset + len(late))
+        return Subscribed(position=last, was_recovering=True, ttl_s=ttl_s)
+    return Subscribed(
+        position=Position(top.epoch, wish.offset),
+        publications=missed + late,
+        was_recovering=True,
+        recovered=True,
+        ttl_s=ttl_s,
+    )
+
+
+async def _missed(chat: Context, wish: Subscribe) -> tuple[tuple[Json, ...] | None, Position]:
+    """What came after the client's position, and the room's top; None when it cannot be given (wire section 7)."""
+    limit = chat.limits.recovery
+    page = await chat.store.history(wish.room, chat.keep(wish.room).ms, after=wish.offset, limit=limit)
+    whole = wish.offset + len(page.publications) == page.top.offset
+    if wish.epoch not in ("", page.top.epoch) or not whole:
+        return None, page.top
+    return page.publications, page.top
+
+
+async def announce(chat: Context, session: Session, command: Subscribe) -> None:
+    """Enter a fresh reader among those present. It follows the reply, for its own join comes back to it."""
+    room = command.room
+    if chat.presence_kept(room):
+        await chat.debts.pay_or_owe((session.id, room), lambda: _be_present(chat, session, room))
+
+
+async def _be_present(chat: Context, session: Session, room: str) -> None:
+    if not session.open or room not in session.rooms:
+        return
+    lease = chat.lease()
+    if room not in chat.entered:
+        await chat.store.enter_rooms(lease, [room])
+        chat.entered.add(room)
+        if room not in session.rooms:  # put out meanwhile
+            return
+    await chat.store.join(room, lease, session.user, session.id, chat.info(session), chat.announce_to(room))
+
+
+async def unsubscribe(chat: Context, session: Session, command: Unsubscribe) -> Unsubscribed:
+    if not command.room:
+        raise errors.BAD_COMMAND.because("unsubscribe needs a channel")
+    subscription = session.rooms.get(command.room)
+    if subscription is not None and not subscription.server_side:
+        await leave(chat, session, command.room)
+    return Unsubscribed()
+
+
+async def put_out(chat: Context, session: Session, room: str, code: int, reason: str) -> None:
+    """End a subscription from the server's side. A plain client has no other room to be in, and is closed."""
+    session.unsubscribed(room, code, reason)
+    await leave(chat, session, room)
+    if session.home == room:
+        session.close(errors.KICKED.because(reason))
+
+
+async def leave(chat: Context, session: Session, room: str) -> None:
+    _out(chat, session, room)
+    if chat.presence_kept(room):
+        await chat.debts.pay_or_owe((session.id, room), lambda: _be_gone(chat, session, room))
+
+
+async def _be_gone(chat: Context, session: Session, room: str) -> None:
+    lease = chat.lease()
+    await chat.store.leave(room, lease, chat.announce_to(room), session.id)
+    if room not in chat.hub.rooms:
+        # No await between these two lines: whoever joins next notes the room anew, and after this in the pipeline.
+        chat.entered.discard(room)
+        await chat.store.leave_rooms(lease, [room])
+
+
+def _out(chat: Context, session: Session, room: str) -> None:
+    """Stop reading, here and now."""
+    if room in session.rooms:
+        chat.hub.leave(session, room)
+        chat.store.feed.unwatch(room)
+
+
+def lost_history(chat: Context, delivery: Delivery) -> None:
+    """A room's readers cannot be brought up to date: SDKs are told to subscribe again and so recover."""
+    assert delivery.lost is not None, "called for such deliveries only"
+    room = chat.hub.rooms.get(delivery.room)
+    if room is None:
+        return
+    for session in list(room.sessions()):
+        subscription = session.rooms[delivery.room]
+        if subscription.server_side:
+            session.close(errors.INSUFFICIENT_STATE)
+        elif not session.home:
+            chat.spawn(put_out(chat, session, delivery.room, *errors.UNSUBSCRIBED_INSUFFICIENT_STATE))
+
+
+async def presence(chat: Context, session: Session, command: Presence) -> PresenceResult:
+    _presence_readable(chat, session, command.room)
+    return PresenceResult(await chat.store.presence(command.room))
+
+
+async def presence_stats(chat: Context, session: Session, command: PresenceStats) -> PresenceStatsResult:
+    _presence_readable(chat, session, command.room)
+    return PresenceStatsResult(*await chat.store.presence_stats(command.room))
+
+
+def _presence_readable(chat: Context, session: Session, room: str) -> None:
+    if not chat.readable(session, room).presence:
+        raise errors.NOT_AVAILABLE.because("this room does not say who is present")
