@@ -10,6 +10,7 @@ Here we know sessions and bytes. What a message means is chat's; how bytes leave
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from typing import Final, NamedTuple
@@ -49,10 +50,10 @@ class Room:
     Attributes:
         slices: by codec and shard.
         watchers: of these, those who hear who joins and leaves.
-        pending: what has come and not yet been fanned out.
+        pending: what has come and not yet been fanned out; `pending_since`: when the first of it came.
     """
 
-    __slots__ = ("name", "pending", "readers", "slices", "watchers")
+    __slots__ = ("name", "pending", "pending_since", "readers", "slices", "watchers")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -60,6 +61,7 @@ class Room:
         self.slices: dict[Codec, dict[int, Slice]] = {}
         self.watchers: dict[Codec, dict[int, Slice]] = {}
         self.pending: list[Event] = []
+        self.pending_since = 0.0
 
     def sessions(self) -> Iterator[Session]:
         for shards in self.slices.values():
@@ -81,9 +83,10 @@ class Part(NamedTuple):
 class Cast:
     """One round of fan-out: what a room had to say when its turn came, made into one frame for each codec."""
 
-    __slots__ = ("_parts", "started_at")
+    __slots__ = ("_parts", "arrived_at", "started_at")
 
     def __init__(self, room: Room, events: list[Event], now: float) -> None:
+        self.arrived_at = room.pending_since
         self.started_at = now
         self._parts = _parts(room, events)
 
@@ -109,6 +112,7 @@ def write(part: Part) -> list[tuple[Session, Disconnect]]:
     """Write one frame to a slice; returns those that must be closed. It awaits nobody."""
     members, _, frame, _, first, authors = part
     leaving = []
+    apart = 0
     for session, since in members.items():
         if since < first and not session.link.congested and session.id not in authors:
             try:
@@ -116,8 +120,11 @@ def write(part: Part) -> list[tuple[Session, Disconnect]]:
             except RuntimeError:
                 # uvloop: the socket was reset, and we are told of it only after this turn.
                 continue
-        elif (goodbye := _write_apart(session, since, part)) is not None:
-            leaving.append((session, goodbye))
+        else:
+            apart += 1
+            if (goodbye := _write_apart(session, since, part)) is not None:
+                leaving.append((session, goodbye))
+    Session.traffic.bytes_out += len(frame) * (len(members) - apart)  # once a slice; who is apart is counted in `send`
     return leaving
 
 
@@ -145,7 +152,8 @@ class Hub:
     Attributes:
         unknown: sessions that have not said who they are, oldest first, with the loop second at which they must have.
         delivered: readers that fan-out has written to, once for each round.
-        on_round: told the seconds that a round took.
+        sent: events times readers, by "publication" and "presence".
+        on_round: told the seconds that a round took, and those since the first of its events had come.
     """
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
@@ -155,7 +163,8 @@ class Hub:
         self.unknown: dict[Session, float] = {}
         self.size = 0
         self.delivered = 0
-        self.on_round: Callable[[float], None] = lambda seconds: None
+        self.sent: Counter[str] = Counter()
+        self.on_round: Callable[[float, float], None] = lambda seconds, since_arrival: None
         self._clock = clock
         self._casts: dict[Room, Cast | None] = {}
         self._work = asyncio.Event()
@@ -254,6 +263,8 @@ class Hub:
                     self._take_turn(room)
                 self.begin_anew(room.name, delivery.lost.top.offset)
             if room is not None and delivery.events:
+                if not room.pending:
+                    room.pending_since = delivery.arrived_at
                 room.pending.extend(delivery.events)
                 self._casts.setdefault(room, None)
         if self._casts:
@@ -296,10 +307,13 @@ class Hub:
         part = cast.next()
         if part is not None:
             self.delivered += len(part.members)
+            kind = "publication" if part.events[0].kind is Kind.PUBLICATION else "presence"
+            self.sent[kind] += len(part.members) * len(part.events)
             for session, goodbye in write(part):
                 session.close(goodbye)
         else:
-            self.on_round(self._clock() - cast.started_at)
+            now = self._clock()
+            self.on_round(now - cast.started_at, now - cast.arrived_at)
             if room.pending:
                 self._casts[room] = None
             else:

@@ -310,8 +310,12 @@ class Lost(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """What the feed brought for one room in one go: events in order without a gap, or the news that there is one."""
+    """What the feed brought for one room in one go: events in order without a gap, or the news that there is one.
+
+    `arrived_at` is when the socket was read, in seconds of perf_counter.
+    """
 
     room: str
     events: tuple[Event, ...]
     lost: Lost | None = None
+    arrived_at: float = 0.0

@@ -101,8 +101,11 @@ class Node:
             held_since=lambda: self._held_since,
         )
         self.responder = Responder(self, self.hub, self.chat, store, self.meters)
-        self.hub.on_round = self.meters.fan_out.observe
+        self.hub.on_round = self.meters.round_done
         self.chat.on_end = self._ended
+        self.chat.on_refusal = self.meters.auth_failed
+        store.batch.on_reply, store.batch.on_failure = self.meters.store_answered, self.meters.store_failed
+        store.feed.on_lag = self.meters.feed_lag.observe
         self.listener: Listener | None = None
         self.on_news: Callable[[str], None] = lambda news: None
         self._life = 1
@@ -315,7 +318,7 @@ class Node:
     def _ended(self, session: Session) -> None:
         goodbye = session.goodbye
         code = goodbye.code if goodbye is not None else 1006
-        self.meters.closed[code] += 1
+        self.meters.closed_with(code)
         log.info(
             "connection ended",
             client=session.id,

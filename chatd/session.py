@@ -7,7 +7,7 @@ the transport's, which it meets only as a Link.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from enum import Enum
 from typing import Protocol
@@ -75,6 +75,22 @@ class Pending:
         self.request = request
         self.due = due
         self.refusal = refusal
+
+
+class Traffic:
+    """What has passed through all sessions of this process, in plain numbers.
+
+    Attributes:
+        bytes_in: of messages, inflated, without their frames' headers.
+        bytes_out: of frames written: answers, events, heartbeats; not of goodbyes and pongs.
+        replies: requests answered; `rejected`: refused, by code.
+    """
+
+    __slots__ = ("bytes_in", "bytes_out", "rejected", "replies")
+
+    def __init__(self) -> None:
+        self.bytes_in = self.bytes_out = self.replies = 0
+        self.rejected: Counter[int] = Counter()
 
 
 class Session:
@@ -158,17 +174,21 @@ class Session:
                 return None
             if self.link.buffered() + len(frame) > self.link_bound:
                 return SLOW
+        self.traffic.bytes_out += len(frame)
         with suppress(RuntimeError):  # uvloop: the socket was reset, and we are told of it only after this turn
             self.write(frame)
         return None
 
     # Bytes that may wait for one client: limits.outbox, set by the node. The same for all, so it is not kept in each.
     link_bound = 1 << 20
+    traffic = Traffic()
 
     def reply(self, id: int, result: Result) -> None:
+        self.traffic.replies += 1
         self._say(self.codec.reply(id, result))
 
     def reject(self, id: int, why: Reject) -> None:
+        self.traffic.rejected[why.code] += 1
         self._say(self.codec.reject(id, why))
 
     def unsubscribed(self, room: str, code: int, reason: str) -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import sys
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any, Final
 
 import structlog
 
+from . import errors
+from .errors import Disconnect, Reject
 from .names import printable
 
 # Upper bounds in seconds, from one small room to a room of fifty thousand.
@@ -23,6 +25,22 @@ SECONDS_BOUNDS: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05
 # Rates are over this many seconds, quantiles over as many samples: what an operator means by "now".
 WINDOW: Final = 10
 SAMPLES: Final = 600
+
+# Why somebody was not taken for who they said they were, by the code with which they were refused.
+AUTH_FAILURES: Final = {
+    errors.TOKEN_EXPIRED.code: "expired",
+    errors.CONNECTION_EXPIRED.code: "expired",
+    errors.INVALID_TOKEN.code: "invalid",
+    errors.REVOKED.code: "revoked",
+}
+# The goodbyes that are told apart. Clients may say any of 4,000 codes: those that are in no table count together.
+OTHER_CODE: Final = 0
+GOODBYES: Final = {
+    **{row.code: row.reason for row in vars(errors).values() if isinstance(row, Disconnect)},
+    errors.NORMAL.code: "normal",
+    errors.GOING_AWAY.code: "going away",
+    OTHER_CODE: "other",
+}
 
 
 class Histogram:
@@ -79,10 +97,36 @@ class Meters:
         self.closed: Counter[int] = Counter()  # by code
         self.refused: Counter[int] = Counter()  # handshakes, by HTTP status
         self.reaped: Counter[str] = Counter()  # by reason
+        self.auth_failures: Counter[str] = Counter()  # by reason
+        self.store_failures: Counter[str] = Counter()  # by script or command
+        self.store_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)  # by script or command
         self.fan_out = Histogram()
+        self.delivery = Histogram()
+        self.feed_lag = Histogram()
         self.loop_lag = Histogram()
         self.messages_in = Rate()
         self.messages_out = Rate()
+
+    def round_done(self, seconds: float, since_arrival: float) -> None:
+        """A round of fan-out has ended; see Hub.on_round."""
+        self.fan_out.observe(seconds)
+        self.delivery.observe(since_arrival)
+
+    def closed_with(self, code: int) -> None:
+        """A connection has ended."""
+        self.closed[code if code in GOODBYES else OTHER_CODE] += 1
+
+    def auth_failed(self, why: Reject | Disconnect) -> None:
+        """Count a refusal if it is about who somebody is; any other is not counted here."""
+        reason = "missing" if str(why) == errors.NO_TOKEN.reason else AUTH_FAILURES.get(why.code)
+        if reason is not None:
+            self.auth_failures[reason] += 1
+
+    def store_answered(self, name: str, seconds: float) -> None:
+        self.store_seconds[name].observe(seconds)
+
+    def store_failed(self, name: str) -> None:
+        self.store_failures[name] += 1
 
 
 def metric_lines(families: Iterable[tuple[str, str, str, Iterable[tuple[dict[str, str], float]]]]) -> str:

@@ -387,4 +387,5 @@ async def test_a_client_that_does_not_read_is_cut_at_its_bound_and_the_others_he
                 await writer.ask({"publish": {"channel": "lobby", "data": {"text": str(n), "x": "x" * 7000}}})
                 assert await said_to(reader, 1) == [str(n)]
             await until(lambda: "3008" in node.ask("status")["nodes"][0]["closed"])
+            assert "chatd_slow_readers_total 1.0" in node.get("/metrics")[1]
             deaf.socket.transport.abort()

@@ -167,6 +167,28 @@ def test_a_socket_reset_amid_a_fan_out_costs_nobody_their_message() -> None:
     assert [len(written(session)) for session in members] == [1, 1, 0, 1, 1]
 
 
+def test_the_bytes_and_events_that_went_out_are_counted_to_the_last_one() -> None:
+    hub, before = Hub(), Session.traffic.bytes_out
+    slow, author = member(hub), member(hub, codec=PLAIN)
+    link_of(slow).congested = True
+    members = [slow, author, *(member(hub, join_leave=True) for _ in range(50)), member(hub, since=1)]
+    fan_out(hub, said(1), said(2, client=author.id), JOINED)
+    sizes = sum(len(frame) for session in members for frame in written(session))
+    assert Session.traffic.bytes_out - before == sizes
+    assert hub.sent == {"publication": 2 * len(members), "presence": 50}
+
+
+def test_a_round_tells_how_long_its_first_event_has_been_here() -> None:
+    hub = Hub(clock=lambda: 10.0)
+    rounds: list[tuple[float, float]] = []
+    hub.on_round = lambda seconds, since_arrival: rounds.append((seconds, since_arrival))
+    member(hub)
+    hub.deliver([Delivery(ROOM, (said(1),), arrived_at=9.0), Delivery(ROOM, (said(2),), arrived_at=9.5)])
+    while hub._casts:
+        hub.turn(hub.rooms[ROOM])
+    assert rounds == [(0.0, 1.0)]
+
+
 def test_a_large_room_does_not_hold_up_a_small_one() -> None:
     hub = Hub()
     large = [member(hub, "large") for _ in range(1000)]

@@ -5,6 +5,7 @@ A Context waits for nobody and decides nothing by itself; the verbs are in the f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -12,6 +13,7 @@ import structlog
 
 from chatd import errors, rules
 from chatd.auth import Revocations, Verifier
+from chatd.errors import Disconnect, Reject
 from chatd.hub import Hub
 from chatd.model import ClientInfo, Identity, Json
 from chatd.names import room_name
@@ -64,7 +66,9 @@ class Context:
 
     Attributes:
         messages_in: messages accepted here.
+        commands: what clients asked for, by the name of the command's class.
         on_end: told of each session whose socket is gone.
+        on_refusal: told of each command that was refused.
         debts: what the store is still to be told.
         speaking: users' allowances, see rules.pace.
         entered: rooms in which this node has told the store that it has somebody.
@@ -93,7 +97,9 @@ class Context:
         self.clock = clock
         self.now = now
         self.messages_in = 0
+        self.commands: Counter[str] = Counter()
         self.on_end: Callable[[Session], None] = lambda session: None
+        self.on_refusal: Callable[[Reject | Disconnect], None] = lambda why: None
         self.debts = Debts()
         self.speaking: dict[str, float] = {}
         self.entered: set[str] = set()

@@ -45,6 +45,7 @@ def received(chat: Context, session: Session, message: bytes) -> None:
         return
     now = chat.clock()
     session.heard_at = now
+    session.traffic.bytes_in += len(message)
     try:
         requests = session.codec.decode(message)
         session.bytes_due, early = rules.pace(
@@ -52,6 +53,7 @@ def received(chat: Context, session: Session, message: bytes) -> None:
         )
         for request in requests:
             _in_order(chat, session, request)
+            chat.commands[type(request.command).__name__] += 1
             if isinstance(request.command, Pong):
                 _ponged(chat, session)
             else:
@@ -165,8 +167,10 @@ async def _do(chat: Context, session: Session, entry: Pending) -> None:
         if row.then is not None and session.open:
             await row.then(chat, session, command)
     except Reject as refusal:
+        chat.on_refusal(refusal)
         _refuse(chat, session, id, command, refusal)
     except Disconnect as goodbye:
+        chat.on_refusal(goodbye)
         session.close(goodbye)
     except StoreUnavailable as error:
         log.warning("store unavailable", command=type(command).__name__, error=str(error))

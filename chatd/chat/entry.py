@@ -59,7 +59,7 @@ async def identify(chat: Context, session: Session, command: Connect) -> Identit
     if session.identity is not None:
         return session.identity
     if chat.settings.auth.effective_mode != "open":
-        raise errors.BAD_COMMAND.because("a token is needed, and none came")
+        raise errors.NO_TOKEN.anew()
     return Identity(payload.claimed_user(command.data) or f"guest-{secrets.token_hex(4)}")
 
 

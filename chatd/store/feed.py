@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from time import perf_counter
 from typing import Protocol
 
 import structlog
@@ -70,6 +72,9 @@ class Feed:
         read: how to read history.
         patience: seconds that `watch` waits for a subscription to stand.
         clock: loop time in seconds.
+    Attributes:
+        interruptions: how often a line had to be made anew.
+        on_lag: told the seconds that a word to ourselves took through the store and back.
     """
 
     def __init__(
@@ -87,6 +92,8 @@ class Feed:
         self._read = read
         self._patience = patience
         self._clock = clock
+        self.interruptions = 0
+        self.on_lag: Callable[[float], None] = lambda seconds: None
         self._lines: dict[str, Line] = {}
         self._watched: dict[str, Watch] = {}
         self._by_channel: dict[bytes, Watch] = {}
@@ -179,7 +186,8 @@ class Feed:
             channel = self._probes[line.server] = self._probe_channel(lease, line.server)
             self._handlers[channel.encode()] = partial(self._heard, line)
             line.subscribe(channel)
-        await self._batch.command("SPUBLISH", self._probes[line.server], b"")
+        probed_at = perf_counter()
+        await self._batch.command("SPUBLISH", self._probes[line.server], probed_at.hex())
         if line.unheard_since is None:
             line.unheard_since = self._clock()
         elif self._clock() - line.unheard_since > SILENT_S:
@@ -192,9 +200,11 @@ class Feed:
                 return name
         raise StoreUnavailable(f"{server} holds no slots of the cluster")
 
-    def _heard(self, line: Line, _: bytes) -> None:
+    def _heard(self, line: Line, said_at: bytes) -> None:
         line.heard_at = self._clock()
         line.unheard_since = None
+        with suppress(ValueError):  # somebody else's word on our channel
+            self.on_lag(max(0.0, perf_counter() - float.fromhex(said_at.decode())))
 
     async def _recheck(self) -> None:
         while True:
@@ -305,6 +315,7 @@ class Feed:
 
     async def interrupted(self, line: Line) -> bool:
         """Move what lies on another server now to that server's line; see Listener."""
+        self.interruptions += 1
         try:
             await self._servers.look_again()
             elsewhere = [channel for channel in line.channels if self._servers.server_of(channel) != line.server]
@@ -324,7 +335,7 @@ class Feed:
 
     def _give(self, watch: Watch, events: list[Event], lost: Lost | None = None) -> None:
         if events or lost:
-            self._waiting.append(Delivery(watch.room, tuple(events), lost))
+            self._waiting.append(Delivery(watch.room, tuple(events), lost, perf_counter()))
             self._ready.set()
 
     def _distrust(self, rooms: list[str]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from time import perf_counter
@@ -49,8 +49,10 @@ class Script:
 
 @dataclass(slots=True, eq=False)
 class _Call:
+    name: str
     command: tuple[Argument, ...]
     reply: asyncio.Future[Any]
+    entered_at: float
     in_full: tuple[Argument, ...] | None = None
 
 
@@ -59,6 +61,9 @@ class Batch:
 
     Attributes:
         round_trip_s: how long the latest pipeline took; None before the first, or after one that failed.
+        reconnects: how often it answered again after it had not.
+        on_reply: told a script's or command's name, and the seconds from its being asked to its reply, queue included.
+        on_failure: told the name of one that was refused or not answered.
     """
 
     def __init__(self, servers: Servers) -> None:
@@ -66,6 +71,10 @@ class Batch:
         self._waiting: list[_Call] = []
         self._wake = asyncio.Event()
         self.round_trip_s: float | None = None
+        self.reconnects = 0
+        self.on_reply: Callable[[str, float], None] = lambda name, seconds: None
+        self.on_failure: Callable[[str], None] = lambda name: None
+        self._failed = False
 
     def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument] = ()) -> asyncio.Future[Any]:
         """The script's reply, bytes for strings; to be awaited.
@@ -74,18 +83,20 @@ class Batch:
             StoreUnavailable: no answer; the script may have run.
             StoreError: the server refused, e.g. out of memory.
         """
-        return self._enter(script.by_digest(keys, args), script.in_full(keys, args))
+        return self._enter(script.name, script.by_digest(keys, args), script.in_full(keys, args))
 
     def command(self, *command: Argument) -> asyncio.Future[Any]:
         """A plain command's reply; errors as for `script`."""
-        return self._enter(command, None)
+        return self._enter(str(command[0]).lower(), command, None)
 
-    def _enter(self, command: tuple[Argument, ...], in_full: tuple[Argument, ...] | None) -> asyncio.Future[Any]:
+    def _enter(
+        self, name: str, command: tuple[Argument, ...], in_full: tuple[Argument, ...] | None
+    ) -> asyncio.Future[Any]:
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if len(self._waiting) >= BACKLOG:
             reply.set_exception(StoreUnavailable("too many requests wait for the store already"))
             return reply
-        self._waiting.append(_Call(command, reply, in_full))
+        self._waiting.append(_Call(name, command, reply, perf_counter(), in_full))
         self._wake.set()
         return reply
 
@@ -120,8 +131,14 @@ class Batch:
             raise
         except Exception as error:  # redis-py's errors share no base, and without us nobody would be answered any more
             self.round_trip_s = None
+            self._failed = True
             replies = [error] * len(calls)
+        now = perf_counter()
         for call, reply in zip(calls, replies, strict=True):
+            if isinstance(reply, BaseException):
+                self.on_failure(call.name)
+            else:
+                self.on_reply(call.name, now - call.entered_at)
             _settle(call.reply, reply)
 
     async def _exchange(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
@@ -131,6 +148,8 @@ class Batch:
         started = perf_counter()
         replies = await pipeline.execute(raise_on_error=False)
         self.round_trip_s = perf_counter() - started
+        self.reconnects += self._failed
+        self._failed = False
         return replies
 
 

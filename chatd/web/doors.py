@@ -172,14 +172,17 @@ class Doors:
         by_cookie = token is not None and token.by_cookie
         origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
         if not origin_allowed(origin, host, self._settings.server.origins, mandatory=by_cookie):
+            self._meters.auth_failures["origin"] += 1
             raise Refusal(HTTPStatus.FORBIDDEN, "pages of this origin may not connect; see server.origins")
         if token is None:
             return None
         try:
             identity = await self._chat.verifier.identity(token.text)
         except (Reject, Disconnect) as error:
+            self._meters.auth_failed(error)
             raise Refusal(HTTPStatus.UNAUTHORIZED, str(error)) from None
         if self._chat.revocations.covers(identity, time()):
+            self._meters.auth_failed(errors.REVOKED)
             raise Refusal(HTTPStatus.UNAUTHORIZED, errors.REVOKED.reason)
         return identity
 
@@ -187,6 +190,7 @@ class Doors:
         identity = await self._identity(websocket)
         if identity is None:
             if self._settings.auth.effective_mode != "open":
+                self._meters.auth_failed(errors.NO_TOKEN)
                 raise Refusal(HTTPStatus.UNAUTHORIZED, "a token is needed: header, cookie or subprotocol")
             return Identity(self._name(username))
         if identity.user != username:
