@@ -33,7 +33,7 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from chatd.errors import INVALID_TOKEN, PERMISSION_DENIED, TOKEN_EXPIRED
-from chatd.model import Grant, Identity, Json
+from chatd.model import ROLES, Grant, Identity, Json
 from chatd.names import clean_name, printable
 
 Claims: TypeAlias = Mapping[str, Any]
@@ -596,9 +596,9 @@ def _grant(room: object) -> Grant:
     if not isinstance(claims, dict) or not claims.keys() <= {"pattern", "role"}:
         raise ValueError('each of "rooms" must be a pattern, or an object with "pattern" and "role"')
     pattern, role = _text(claims, "pattern"), _text(claims, "role")
-    if not pattern or role == "":
-        raise ValueError('each of "rooms" needs a pattern, and a role that is not empty')
-    return Grant(pattern) if role is None else Grant(pattern, role)
+    if not pattern or (role is not None and role not in ROLES):
+        raise ValueError(f'each of "rooms" needs a pattern, and a role, if any, of {", ".join(ROLES)}')
+    return Grant(pattern) if role is None else Grant(pattern, ROLES[role])
 
 
 def _has_ended(identity: Identity, now: float) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple, TypeAlias
 
 Json: TypeAlias = bytes
@@ -32,12 +32,33 @@ class Door(StrEnum):
     SDK = "sdk"
 
 
+class Role(IntEnum):
+    """What somebody is in a room; who is more may all that who is less may. What each may is in rules.LEAST.
+
+    NOBODY is outside of it. GUEST came in by an open door or an invitation for the day; the others belong to it.
+    """
+
+    NOBODY = 0
+    GUEST = 1
+    MEMBER = 2
+    MODERATOR = 3
+    OWNER = 4
+
+    @property
+    def word(self) -> str:
+        """As tokens, commands and answers write it."""
+        return self.name.lower()
+
+
+ROLES: Mapping[str, Role] = {role.word: role for role in Role if role is not Role.NOBODY}
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What a token says about rooms: `pattern` as in the settings (`*` stands for any run of characters)."""
 
     pattern: str
-    role: str = "member"
+    role: Role = Role.MEMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +82,41 @@ class Identity:
     expires_at: float | None = None
     token_id: str | None = None
     issued_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the store holds of a room and of one user in it.
+
+    Attributes:
+        exists: somebody created the room; else it is one by pattern only, and the rest is at its default.
+        public: any verified user may come in; means nothing unless it exists.
+        locked: only moderators and owners may speak.
+        slow_ms: how long each user must be silent after speaking; 0: not at all.
+        role: by membership; NOBODY: no member.
+        since: offset at which the user became a member; 0 for those there from the beginning.
+    """
+
+    exists: bool = False
+    public: bool = False
+    locked: bool = False
+    slow_ms: int = 0
+    role: Role = Role.NOBODY
+    since: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """Who wants to say something, as far as it is known outside of the store.
+
+    Attributes:
+        role: what tokens give in this room; NOBODY: nothing.
+        public: the room's pattern lets any verified user in; counts where nobody created the room.
+    """
+
+    user: str
+    role: Role = Role.NOBODY
+    public: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,11 +340,15 @@ Result: TypeAlias = (
 
 
 class Kind(StrEnum):
-    """What an event is; the value is its mark on the feed."""
+    """What an event is; the value is its mark on the feed.
+
+    A SIGNAL is a publication that nobody will miss: it has no place in history, and is dropped first.
+    """
 
     PUBLICATION = "p"
     JOIN = "j"
     LEAVE = "l"
+    SIGNAL = "s"
 
 
 class Event(NamedTuple):

@@ -67,6 +67,11 @@ def printable(text: str) -> str:
     return _HIDDEN.sub(lambda hidden: hidden[0].encode("unicode_escape").decode(), text)
 
 
+def is_reserved(room: str) -> bool:
+    """Whether the name itself says who may be there: a personal channel, or a direct room."""
+    return room.startswith(("#", _DM))
+
+
 def dm_room(a: str, b: str) -> str:
     """Return the name of the direct room of users `a` and `b`, whichever is named first.
 

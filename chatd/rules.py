@@ -6,13 +6,14 @@ auth.py; what a room's settings are comes in as an argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from .errors import PERMISSION_DENIED
-from .model import Grant, Identity
+from .model import Grant, Identity, Role
 from .names import dm_members
 
 Network = IPv4Network | IPv6Network
@@ -26,42 +27,77 @@ def personal_room(user: str) -> str:
     return f"#{user}"
 
 
-def may_enter(
-    identity: Identity, room: str, *, public: bool, invited: bool, matches: Callable[[str, str], bool]
-) -> None:
-    """Refuse whoever may not read `room`.
+class Act(Enum):
+    """What one can do in a room, as far as rights go."""
+
+    READ = "read"
+    SPEAK = "speak"  # and edit and delete one's own, react, type
+    INVITE = "invite"
+    MODERATE = "moderate"  # delete others', kick, mute, ban, lock, slow down, set the topic
+    GOVERN = "govern"  # give roles, open or close the room to the public, delete it
+
+
+# The least that somebody must be.
+LEAST: Final[Mapping[Act, Role]] = {
+    Act.READ: Role.GUEST,
+    Act.SPEAK: Role.GUEST,
+    Act.INVITE: Role.MEMBER,
+    Act.MODERATE: Role.MODERATOR,
+    Act.GOVERN: Role.OWNER,
+}
+
+
+def role_in(
+    identity: Identity,
+    room: str,
+    *,
+    public: bool,
+    invited: bool = False,
+    member: Role = Role.NOBODY,
+    matches: Callable[[str, str], bool],
+) -> Role:
+    """What `identity` is in `room`: the most of what membership, tokens and an open door make it.
 
     Args:
-        public: the room's settings let any verified user in.
-        invited: a subscription token for exactly this user and room was shown.
+        public: any verified user may come in.
+        invited: a subscription token for exactly this user and room was shown, or it is in the room already.
+        member: what the store says.
         matches: whether a pattern, as in the settings, covers a room.
+    """
+    if room.startswith("#"):
+        return Role.GUEST if room == personal_room(identity.user) else Role.NOBODY
+    if room.startswith("dm#"):
+        members = dm_members(room)
+        return Role.MEMBER if members is not None and identity.user in members else Role.NOBODY
+    return max(member, granted(identity.grants, room, matches), Role.GUEST if public or invited else Role.NOBODY)
+
+
+def require(act: Act, role: Role) -> None:
+    """Refuse whoever is less than `act` takes.
+
     Raises:
         Reject 103.
     """
-    if room.startswith("#"):
-        allowed = room == personal_room(identity.user)
-    elif room.startswith("dm#"):
-        members = dm_members(room)
-        allowed = members is not None and identity.user in members
-    else:
-        allowed = public or invited or granted(identity.grants, room, matches)
-    if not allowed:
+    if role is Role.NOBODY:
         raise PERMISSION_DENIED.because("this room needs an invitation: a subscription token, or a `rooms` claim")
+    if role < LEAST[act]:
+        raise PERMISSION_DENIED.because(f"to {act.value} here takes the role {LEAST[act].word}, yours is {role.word}")
 
 
-def may_post(identity: Identity, room: str, *, public: bool, joined: bool, matches: Callable[[str, str], bool]) -> None:
-    """Refuse whoever may not write into `room`; `joined`: this connection is in the room already.
+def may_speak(room: str, role: Role) -> None:
+    """Refuse whoever may not say anything in `room`.
 
     Raises:
         Reject 103.
     """
     if room.startswith("#"):
         raise PERMISSION_DENIED.because("only the server writes into personal channels")
-    may_enter(identity, room, public=public, invited=joined, matches=matches)
+    require(Act.SPEAK, role)
 
 
-def granted(grants: Iterable[Grant], room: str, matches: Callable[[str, str], bool]) -> bool:
-    return any(matches(grant.pattern, room) for grant in grants)
+def granted(grants: Iterable[Grant], room: str, matches: Callable[[str, str], bool]) -> Role:
+    """The most that tokens give in `room`."""
+    return max((grant.role for grant in grants if matches(grant.pattern, room)), default=Role.NOBODY)
 
 
 def pace(due: float, now: float, cost: float, rate: float, burst: float) -> tuple[float, float]:

@@ -19,7 +19,8 @@ from redis.asyncio import Redis
 from chatd.model import Delivery, Event, Kind, Lost, Position
 from chatd.store.errors import StoreError, StoreMisconfigured, StoreUnavailable
 from chatd.store.feed import SILENT_S, Feed, parse
-from chatd.store.redis import Keep, Store
+from chatd.store.messages import Keep
+from chatd.store.redis import Store
 from tests.servers import Server, redis_cluster_servers, redis_sentinel, redis_server
 
 PATIENCE_S = 20.0
@@ -88,7 +89,7 @@ async def reading(url: str, *rooms: str) -> AsyncIterator[Reader]:
 async def say(store: Store, first: int, last: int, room: str = ROOM) -> None:
     """Say the numbers `first` to `last`, each until it is acknowledged, as a client with cids does."""
     for n in range(first, last + 1):
-        await insist(partial(store.publish, room, b'{"data":%d' % n, KEEP, ("ana", str(n))))
+        await insist(partial(store.messages.publish, room, b'{"data":%d' % n, KEEP, ("ana", str(n))))
 
 
 async def insist(attempt: Callable[[], Awaitable[Any]]) -> Any:
@@ -450,7 +451,7 @@ async def test_a_server_that_became_a_replica_is_unavailable_and_not_a_refusal(s
     await say(speaker, 1, 1)
     await ask(server, "REPLICAOF", "127.0.0.1", 1)
     with pytest.raises(StoreUnavailable):
-        await speaker.publish(ROOM, b'{"data":2', KEEP)
+        await speaker.messages.publish(ROOM, b'{"data":2', KEEP)
     await ask(server, "REPLICAOF", "NO", "ONE")
     await say(speaker, 2, 2)
 
@@ -460,7 +461,7 @@ async def test_a_server_out_of_memory_refuses_and_says_so(server: Server, speake
     await ask(server, "CONFIG", "SET", "maxmemory", 1)
     for room in (ROOM, "a new room"):
         with pytest.raises(StoreError, match=r"refused: .*memory") as refusal:
-            await speaker.publish(room, b'{"data":2', KEEP)
+            await speaker.messages.publish(room, b'{"data":2', KEEP)
         assert not isinstance(refusal.value, StoreUnavailable)
 
 
@@ -517,7 +518,8 @@ async def test_one_server_of_a_cluster_gone_stops_its_own_rooms_alone(tmp_path: 
             await say(speaker, 1, 1, room)
         cluster.servers[2].kill()
         tried = await asyncio.gather(
-            *(speaker.publish(room, b'{"data":2', KEEP, ("ana", "2")) for room in rooms), return_exceptions=True
+            *(speaker.messages.publish(room, b'{"data":2', KEEP, ("ana", "2")) for room in rooms),
+            return_exceptions=True,
         )
         assert {type(each) for each in tried} <= {tuple, StoreUnavailable}
         assert any(isinstance(each, StoreUnavailable) for each in tried)

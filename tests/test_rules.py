@@ -10,17 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatd.errors import PERMISSION_DENIED, Reject
-from chatd.model import Grant, Identity
+from chatd.model import Grant, Identity, Role
 from chatd.names import dm_room
 from chatd.rules import (
     ROUNDING_S,
+    Act,
     granted,
-    may_enter,
-    may_post,
+    may_speak,
     network_of,
     networks,
     pace,
     personal_room,
+    require,
+    role_in,
     within,
 )
 
@@ -31,11 +33,12 @@ STRANGE = Identity("a,b")
 
 def allowed(rule: str, identity: Identity, room: str, *, public: bool = False, known: bool = False) -> bool:
     """Whether the rule is silent. `known`: invited, for entering; already in the room, for posting."""
+    role = role_in(identity, room, public=public, invited=known, matches=matches)
     try:
         if rule == "enter":
-            may_enter(identity, room, public=public, invited=known, matches=matches)
+            require(Act.READ, role)
         else:
-            may_post(identity, room, public=public, joined=known, matches=matches)
+            may_speak(room, role)
     except Reject as refusal:
         assert refusal == PERMISSION_DENIED
         return False
@@ -85,13 +88,22 @@ def test_who_may_enter_and_who_may_post(
 
 def test_a_refusal_says_what_is_missing() -> None:
     with pytest.raises(Reject, match="invitation"):
-        may_enter(ANA, "vault", public=False, invited=False, matches=matches)
+        require(Act.READ, role_in(ANA, "vault", public=False, matches=matches))
     with pytest.raises(Reject, match="only the server"):
-        may_post(ANA, personal_room("ana"), public=True, joined=True, matches=matches)
+        may_speak(personal_room("ana"), Role.GUEST)
+    with pytest.raises(Reject, match="takes the role moderator, yours is member"):
+        require(Act.MODERATE, Role.MEMBER)
 
 
 def test_no_grants_grant_nothing() -> None:
-    assert not granted((), "lobby", matches)
+    assert granted((), "lobby", matches) is Role.NOBODY
+
+
+def test_the_most_that_membership_and_tokens_give_counts() -> None:
+    ana = Identity("ana", grants=(Grant("*", Role.GUEST), Grant("staff", Role.MODERATOR)))
+    assert role_in(ana, "staff", public=False, member=Role.MEMBER, matches=matches) is Role.MODERATOR
+    assert role_in(ana, "staff", public=False, member=Role.OWNER, matches=matches) is Role.OWNER
+    assert role_in(ana, "other", public=False, member=Role.NOBODY, matches=matches) is Role.GUEST
 
 
 # --- pace -------------------------------------------------------------------------------------------------------------

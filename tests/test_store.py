@@ -20,7 +20,8 @@ import pytest_asyncio
 from chatd import control
 from chatd.control import Answers, Kick, Status
 from chatd.model import Kind, Position
-from chatd.store.redis import Keep, Registration, Store
+from chatd.store.messages import Keep
+from chatd.store.redis import Registration, Store
 from tests.servers import redis_cluster, redis_sentinel, redis_server
 
 PATIENCE_S = 10.0
@@ -102,7 +103,7 @@ async def heard(store: Store, room: str, *, history: bool = True) -> AsyncIterat
     async with listening(store):
         await store.feed.watch(room, history=history)
         yield events
-        await store.publish(room, b'{"data":"over"', FOR_EVER if history else Keep(0, 0))
+        await store.messages.publish(room, b'{"data":"over"', FOR_EVER if history else Keep(0, 0))
         async with asyncio.timeout(PATIENCE_S):
             while not (events and events[-1][1].get("data") == "over"):
                 for delivery in await store.feed.deliveries():
@@ -133,7 +134,7 @@ class TestStore:
     # --- messages -----------------------------------------------------------------------------------------------------
 
     async def test_messages_are_numbered_one_two_three_within_one_epoch(self, store: Store) -> None:
-        published = [(await store.publish("lobby", head("hi"), FOR_EVER))[0] for _ in range(3)]
+        published = [(await store.messages.publish("lobby", head("hi"), FOR_EVER))[0] for _ in range(3)]
         positions = [p.position for p in published if p.position is not None]
         assert [p.offset for p in positions] == [1, 2, 3]
         assert len({p.epoch for p in positions}) == 1
@@ -142,8 +143,10 @@ class TestStore:
     async def test_a_message_is_kept_as_sent_with_offset_and_time_and_the_first_names_the_epoch(
         self, store: Store
     ) -> None:
-        (first, _), (second, _) = [await store.publish("lobby", head(text), FOR_EVER) for text in ("one", "two")]
-        page = await store.history("lobby", 0, after=0, limit=10)
+        (first, _), (second, _) = [
+            await store.messages.publish("lobby", head(text), FOR_EVER) for text in ("one", "two")
+        ]
+        page = await store.messages.history("lobby", 0, after=0, limit=10)
         assert first.position is not None
         assert [json.loads(body) for body in page.publications] == [
             {"data": "one", "offset": 1, "time": first.time_ms, "epoch": first.position.epoch},
@@ -152,67 +155,71 @@ class TestStore:
 
     async def test_publishers_at_the_same_time_get_each_number_once(self, store: Store, url: str, prefix: str) -> None:
         async with opened(url, prefix) as other:
-            each = [s.publish("lobby", head("hi"), FOR_EVER) for s in (store, other) for _ in range(100)]
+            each = [s.messages.publish("lobby", head("hi"), FOR_EVER) for s in (store, other) for _ in range(100)]
             published = await asyncio.gather(*each)
         assert sorted(p.position.offset for p, _ in published if p.position) == list(range(1, 201))
 
     async def test_a_repeated_cid_returns_the_first_answer_and_does_nothing(self, store: Store) -> None:
-        first, fresh = await store.publish("lobby", head("hi"), FOR_EVER, ("ana", "c-1"))
+        first, fresh = await store.messages.publish("lobby", head("hi"), FOR_EVER, ("ana", "c-1"))
         assert fresh
-        await store.publish("lobby", head("between"), FOR_EVER)
+        await store.messages.publish("lobby", head("between"), FOR_EVER)
         async with heard(store, "lobby") as events:
-            again, fresh = await store.publish("lobby", head("hi"), FOR_EVER, ("ana", "c-1"))
+            again, fresh = await store.messages.publish("lobby", head("hi"), FOR_EVER, ("ana", "c-1"))
         assert (again, fresh) == (first, False)
         assert events == []
-        assert texts((await store.history("lobby", 0, after=0, limit=10)).publications) == ["hi", "between", "over"]
+        assert texts((await store.messages.history("lobby", 0, after=0, limit=10)).publications) == [
+            "hi",
+            "between",
+            "over",
+        ]
 
     async def test_a_cid_is_its_authors_own(self, store: Store) -> None:
         for user, cid in [("a", "b:c"), ("a:b", "c"), ("ben", "b:c")]:
-            _, fresh = await store.publish("lobby", head("hi"), FOR_EVER, (user, cid))
+            _, fresh = await store.messages.publish("lobby", head("hi"), FOR_EVER, (user, cid))
             assert fresh
-        _, fresh = await store.publish("kitchen", head("hi"), FOR_EVER, ("a", "b:c"))
+        _, fresh = await store.messages.publish("kitchen", head("hi"), FOR_EVER, ("a", "b:c"))
         assert fresh, "in another room it is another message"
 
     async def test_a_repeated_cid_is_known_without_history_too(self, store: Store) -> None:
-        first = await store.publish("lobby", head("hi"), Keep(0, 0), ("ana", "c-1"))
-        assert await store.publish("lobby", head("hi"), Keep(0, 0), ("ana", "c-1")) == (first[0], False)
+        first = await store.messages.publish("lobby", head("hi"), Keep(0, 0), ("ana", "c-1"))
+        assert await store.messages.publish("lobby", head("hi"), Keep(0, 0), ("ana", "c-1")) == (first[0], False)
 
     async def test_only_so_many_messages_are_kept(self, store: Store) -> None:
         for n in range(1, 8):
-            await store.publish("lobby", head(str(n)), Keep(3, 0))
-        page = await store.history("lobby", 0, after=0, limit=10)
+            await store.messages.publish("lobby", head(str(n)), Keep(3, 0))
+        page = await store.messages.history("lobby", 0, after=0, limit=10)
         assert texts(page.publications) == ["5", "6", "7"]
         assert page.top.offset == 7
 
     async def test_messages_past_their_age_are_not_shown_and_then_gone(self, store: Store) -> None:
         for n in range(1, 4):
-            await store.publish("lobby", head(str(n)), Keep(1000, 60_000))
+            await store.messages.publish("lobby", head(str(n)), Keep(1000, 60_000))
         await in_milliseconds(30)
-        await store.publish("lobby", head("4"), Keep(1000, 60_000))
-        assert texts((await store.history("lobby", 20, after=0, limit=10)).publications) == ["4"]
-        await store.publish("lobby", head("5"), Keep(1000, 20))
-        assert texts((await store.history("lobby", 0, after=0, limit=10)).publications) == ["3", "4", "5"]
-        await store.publish("lobby", head("6"), Keep(1000, 20))
-        assert "3" not in texts((await store.history("lobby", 0, after=0, limit=10)).publications)
+        await store.messages.publish("lobby", head("4"), Keep(1000, 60_000))
+        assert texts((await store.messages.history("lobby", 20, after=0, limit=10)).publications) == ["4"]
+        await store.messages.publish("lobby", head("5"), Keep(1000, 20))
+        assert texts((await store.messages.history("lobby", 0, after=0, limit=10)).publications) == ["3", "4", "5"]
+        await store.messages.publish("lobby", head("6"), Keep(1000, 20))
+        assert "3" not in texts((await store.messages.history("lobby", 0, after=0, limit=10)).publications)
 
     async def test_the_count_goes_on_when_all_messages_have_aged_away(self, store: Store) -> None:
-        first, _ = await store.publish("lobby", head("1"), Keep(1000, 1))
+        first, _ = await store.messages.publish("lobby", head("1"), Keep(1000, 1))
         await in_milliseconds(10)
         assert first.position is not None
-        page = await store.history("lobby", 1, after=0, limit=10)
+        page = await store.messages.history("lobby", 1, after=0, limit=10)
         assert (page.publications, page.top) == ((), first.position)
-        second, _ = await store.publish("lobby", head("2"), Keep(1000, 60_000))
+        second, _ = await store.messages.publish("lobby", head("2"), Keep(1000, 60_000))
         assert second.position == Position(first.position.epoch, 2)
 
     async def test_a_room_without_history_has_no_positions_and_is_heard_all_the_same(self, store: Store) -> None:
         async with heard(store, "lobby", history=False) as events:
-            published, fresh = await store.publish("lobby", head("hi"), Keep(0, 0))
+            published, fresh = await store.messages.publish("lobby", head("hi"), Keep(0, 0))
             assert (published.position, fresh) == (None, True)
         assert events == [(Kind.PUBLICATION, {"data": "hi", "time": published.time_ms})]
 
     async def test_listening_to_a_room_without_history_leaves_no_trace_in_the_store(self, store: Store) -> None:
         async with heard(store, "lobby", history=False):
-            await store.publish("lobby", head("hi"), Keep(0, 0))
+            await store.messages.publish("lobby", head("hi"), Keep(0, 0))
             assert store.feed.position("lobby") is None
         assert await store.batch.command("EXISTS", store.keys.meta("lobby")) == 0
 
@@ -220,10 +227,10 @@ class TestStore:
 
     async def test_history_is_paged_forwards_and_backwards(self, store: Store) -> None:
         for n in range(1, 8):
-            await store.publish("lobby", head(str(n)), FOR_EVER)
+            await store.messages.publish("lobby", head(str(n)), FOR_EVER)
 
         async def page(after: int | None, reverse: bool = False) -> list[str]:
-            return texts((await store.history("lobby", 0, after=after, limit=3, reverse=reverse)).publications)
+            return texts((await store.messages.history("lobby", 0, after=after, limit=3, reverse=reverse)).publications)
 
         assert [await page(n) for n in (None, 0, 3, 6, 7)] == [
             ["1", "2", "3"],
@@ -235,28 +242,28 @@ class TestStore:
         assert [await page(n, True) for n in (None, 5, 2, 1)] == [["7", "6", "5"], ["4", "3", "2"], ["1"], []]
 
     async def test_no_limit_means_the_top_alone(self, store: Store) -> None:
-        published, _ = await store.publish("lobby", head("hi"), FOR_EVER)
-        page = await store.history("lobby", 0)
+        published, _ = await store.messages.publish("lobby", head("hi"), FOR_EVER)
+        page = await store.messages.history("lobby", 0)
         assert (page.publications, page.top) == ((), published.position)
 
     async def test_reading_an_empty_room_begins_the_epoch_that_its_first_message_has(self, store: Store) -> None:
-        top = (await store.history("lobby", 0)).top
-        published, _ = await store.publish("lobby", head("hi"), FOR_EVER)
+        top = (await store.messages.history("lobby", 0)).top
+        published, _ = await store.messages.publish("lobby", head("hi"), FOR_EVER)
         assert top.offset == 0
         assert published.position == Position(top.epoch, 1)
 
     async def test_a_room_that_was_only_looked_at_is_forgotten_and_one_that_is_kept_for_ever_is_not(
         self, store: Store
     ) -> None:
-        await store.history("lobby", 0)
+        await store.messages.history("lobby", 0)
         assert await store.batch.command("PTTL", store.keys.meta("lobby")) > 0
-        await store.publish("lobby", head("hi"), FOR_EVER)
+        await store.messages.publish("lobby", head("hi"), FOR_EVER)
         assert await store.batch.command("PTTL", store.keys.meta("lobby")) == -1
 
     @pytest.mark.parametrize("room", ROOMS)
     async def test_a_room_may_have_any_name(self, store: Store, room: str) -> None:
         async with heard(store, room) as events:
-            await store.publish(room, head("hi"), FOR_EVER, ("ana", "c"))
+            await store.messages.publish(room, head("hi"), FOR_EVER, ("ana", "c"))
             await store.join(room, "n.1", "ana", "c1", INFO, ANYBODY)
             assert await store.presence(room) == {"c1": INFO}
             assert await store.leave(room, "n.1", ANYBODY) == 1
@@ -264,9 +271,9 @@ class TestStore:
 
     async def test_rooms_with_names_alike_do_not_mix(self, store: Store) -> None:
         for room in ROOMS:
-            await store.publish(room, head(room), FOR_EVER)
+            await store.messages.publish(room, head(room), FOR_EVER)
         for room in ROOMS:
-            assert texts((await store.history(room, 0, after=0, limit=10)).publications) == [room]
+            assert texts((await store.messages.history(room, 0, after=0, limit=10)).publications) == [room]
 
     # --- presence -----------------------------------------------------------------------------------------------------
 
@@ -499,19 +506,19 @@ class TestStore:
         assert await store.clock() > 1_700_000_000
 
     async def test_scripts_that_the_server_has_forgotten_are_brought_again(self, store: Store) -> None:
-        await store.publish("lobby", head("1"), FOR_EVER)
+        await store.messages.publish("lobby", head("1"), FOR_EVER)
         await forget_scripts(store)
-        each = [store.publish("lobby", head(str(n)), FOR_EVER) for n in range(2, 50)]
+        each = [store.messages.publish("lobby", head(str(n)), FOR_EVER) for n in range(2, 50)]
         offsets = [p.position.offset for p, _ in await asyncio.gather(*each) if p.position]
         assert offsets == list(range(2, 50))
 
     async def test_a_cancelled_caller_leaves_no_reply_for_another(self, store: Store) -> None:
         rooms = [f"room {n}" for n in range(20)]
         for room in rooms:
-            await store.publish(room, head(room), FOR_EVER)
+            await store.messages.publish(room, head(room), FOR_EVER)
 
         async def read(room: str) -> bool:
-            return texts((await store.history(room, 0, after=0, limit=1)).publications) == [room]
+            return texts((await store.messages.history(room, 0, after=0, limit=1)).publications) == [room]
 
         async def give_up(room: str, turns: int) -> None:
             task = asyncio.create_task(read(room))

@@ -15,12 +15,13 @@ from chatd import errors, rules
 from chatd.auth import Revocations, Verifier
 from chatd.errors import Disconnect, Reject
 from chatd.hub import Hub
-from chatd.model import ClientInfo, Identity, Json
-from chatd.names import room_name
+from chatd.model import ClientInfo, Identity, Json, Role, Speaker, Standing
+from chatd.names import is_reserved, room_name
 from chatd.session import Session
 from chatd.settings import Limits, RoomRules, Settings, matches
 from chatd.store.errors import StoreError
-from chatd.store.redis import Keep, Registration, Store
+from chatd.store.messages import Keep
+from chatd.store.redis import Registration, Store
 from chatd.wire.publication import client_info
 
 log = structlog.get_logger("chatd")
@@ -138,11 +139,29 @@ class Context:
         kept = self.rules(room)
         return kept.announce_up_to if kept.join_leave else -1
 
-    def may_enter(self, session: Session, room: str, *, invited: bool) -> None:
-        public = self.rules(room).public
-        rules.may_enter(self.who(session), room, public=public, invited=invited, matches=matches)
+    async def role(self, identity: Identity, room: str, *, invited: bool = False) -> Role:
+        """What `identity` is in `room`, by all that is known.
 
-    def readable(self, session: Session, room: str) -> RoomRules:
+        Args:
+            invited: it showed a subscription token for the room, or is in it already.
+        """
+        standing = Standing() if is_reserved(room) else await self.store.rooms.standing(room, identity.user)
+        public = standing.public if standing.exists else self.rules(room).public
+        return rules.role_in(identity, room, public=public, invited=invited, member=standing.role, matches=matches)
+
+    def speaker(self, session: Session, room: str) -> Speaker:
+        """Who wants to speak in `room`; the store, which knows its members, has the last word.
+
+        Raises:
+            Reject 103: nothing that the store may know could allow it.
+        """
+        identity = self.who(session)
+        role = rules.role_in(identity, room, public=False, invited=room in session.rooms, matches=matches)
+        if is_reserved(room):
+            rules.may_speak(room, role)
+        return Speaker(identity.user, role, self.rules(room).public and not is_reserved(room))
+
+    async def readable(self, session: Session, room: str) -> RoomRules:
         """What holds in `room`, for somebody who may read it.
 
         Raises:
@@ -151,7 +170,8 @@ class Context:
         if not room:
             raise errors.BAD_COMMAND.because("a channel is needed")
         room_name(room, self.limits.room_name)
-        self.may_enter(session, room, invited=room in session.rooms)
+        role = await self.role(self.who(session), room, invited=room in session.rooms)
+        rules.require(rules.Act.READ, role)
         return self.rules(room)
 
     def forget_quiet_speakers(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chatd import errors
+from chatd import errors, rules
 from chatd.hub import JOINING
 from chatd.model import (
     Delivery,
@@ -39,7 +39,8 @@ async def subscribe(chat: Context, session: Session, command: Subscribe) -> Subs
     if command.filtered:
         raise errors.BAD_REQUEST.because("tag filters are not offered")
     expires_at = await _invitation(chat, session, command)
-    chat.may_enter(session, room, invited=bool(command.token))
+    role = await chat.role(chat.who(session), room, invited=bool(command.token))
+    rules.require(rules.Act.READ, role)
     return await enter(chat, session, command, Subscription(join_leave=command.join_leave, expires_at=expires_at))
 
 
@@ -92,7 +93,7 @@ async def enter(chat: Context, session: Session, wish: Subscribe, subscription: 
 async def _missed(chat: Context, wish: Subscribe) -> tuple[tuple[Json, ...] | None, Position]:
     """What came after the client's position, and the room's top; None when it cannot be given (wire section 7)."""
     limit = chat.limits.recovery
-    page = await chat.store.history(wish.room, chat.keep(wish.room).ms, after=wish.offset, limit=limit)
+    page = await chat.store.messages.history(wish.room, chat.keep(wish.room).ms, after=wish.offset, limit=limit)
     whole = wish.offset + len(page.publications) == page.top.offset
     if wish.epoch not in ("", page.top.epoch) or not whole:
         return None, page.top
@@ -172,15 +173,15 @@ def lost_history(chat: Context, delivery: Delivery) -> None:
 
 
 async def presence(chat: Context, session: Session, command: Presence) -> PresenceResult:
-    _presence_readable(chat, session, command.room)
+    await _presence_readable(chat, session, command.room)
     return PresenceResult(await chat.store.presence(command.room))
 
 
 async def presence_stats(chat: Context, session: Session, command: PresenceStats) -> PresenceStatsResult:
-    _presence_readable(chat, session, command.room)
+    await _presence_readable(chat, session, command.room)
     return PresenceStatsResult(*await chat.store.presence_stats(command.room))
 
 
-def _presence_readable(chat: Context, session: Session, room: str) -> None:
-    if not chat.readable(session, room).presence:
+async def _presence_readable(chat: Context, session: Session, room: str) -> None:
+    if not (await chat.readable(session, room)).presence:
         raise errors.NOT_AVAILABLE.because("this room does not say who is present")

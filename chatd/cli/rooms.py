@@ -10,7 +10,7 @@ import click
 from chatd import control
 from chatd.control import SCHEMA_VERSION, Answers, Object, Rooms, Who
 from chatd.settings import RoomRules, Settings
-from chatd.store.redis import Kept
+from chatd.store.messages import Kept
 
 from .cluster import ask, asked, opened, own_up, run
 from .common import NOT_FOUND, fail, loaded
@@ -66,7 +66,7 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
 
 async def looked_at(settings: Settings, name: str) -> tuple[Answers, Kept | None]:
     async with opened(settings) as store:
-        return await ask(store, settings, Who(room=name)), await store.kept(name)
+        return await ask(store, settings, Who(room=name)), await store.messages.kept(name)
 
 
 def about(name: str, answers: Answers, kept: Kept | None, rules: RoomRules) -> Object:

@@ -4,7 +4,9 @@ keys      the names of everything that is kept
 connect   from a URL to the servers behind it: standalone, Sentinel, Cluster
 scripts   many callers, one pipeline
 *.lua     what must happen as one step; KEYS, ARGV and the reply stand at the head of each
-redis     Store: messages, presence, registry, leases, control, in chatd's words
+redis     Store: presence, registry, leases, control, in chatd's words; and its parts:
+messages  what is said in rooms
+rooms     rooms that somebody created, and their members
 tail      how one room's feed stays in order and without a gap; pure
 feed      Feed: one subscription per node, gaps filled from history
 embedded  a private Valkey for those who have none

@@ -345,7 +345,7 @@ class Feed:
 
 
 def parse(payload: bytes) -> Event | None:
-    """One message of a room's channel as publish.lua, join.lua and leave.lua send it; None if it is not of theirs."""
+    """One message of a room's channel as the scripts of this folder send it; None if it is not of theirs."""
     message = _MESSAGE.fullmatch(payload)
     if message is None:
         log.warning("not understood on the feed, dropped", begins=payload[:64])
@@ -356,4 +356,4 @@ def parse(payload: bytes) -> Event | None:
 
 
 # A JSON object follows, on one line: more lines would be more messages at the SDK door.
-_MESSAGE = re.compile(rb"([pjl])(?: (\d{1,18}) ([\w-]*))?\n(\{[^\n]*\})")
+_MESSAGE = re.compile(rb"([pjls])(?: (\d{1,18}) ([\w-]*))?\n(\{[^\n]*\})")

@@ -47,6 +47,18 @@ class Keys:
         # The length keeps ("a", "b:c") and ("a:b", "c") apart.
         return f"{self.prefix}:{{{tag(room)}}}:cid:{len(user)}:{user}:{cid}"
 
+    def nonce(self, room: str, user: str, nonce: str) -> str:
+        return f"{self.prefix}:{{{tag(room)}}}:nonce:{len(user)}:{user}:{nonce}"
+
+    def quiet(self, room: str, user: str) -> str:
+        return f"{self.prefix}:{{{tag(room)}}}:quiet:{user}"
+
+    def room(self, room: str) -> str:
+        return f"{self.prefix}:{{{tag(room)}}}:room"
+
+    def members(self, room: str) -> str:
+        return f"{self.prefix}:{{{tag(room)}}}:members"
+
     def registry(self, shard: int) -> str:
         return f"{self.prefix}:{{registry:{shard}}}"
 

@@ -1,4 +1,5 @@
-"""The store in chatd's words: messages, presence, the registry of connections, leases, revocations and audit.
+"""The store in chatd's words: presence, the registry of connections, leases, revocations, audit; and, as parts of their
+own, messages, rooms and the feed.
 
 Each method is one script or one command, sent through the shared pipeline; none is tried again below its caller. What
 must hold at once is in the Lua file it names. Every method may raise StoreUnavailable (it may have been done) and
@@ -18,18 +19,18 @@ import orjson
 import structlog
 
 from chatd import control
-from chatd.model import HistoryResult, Json, Position, Published
+from chatd.model import Json
 
 from .connect import servers
 from .errors import StoreMisconfigured
 from .feed import Feed
 from .keys import REGISTRY_SHARDS, Keys, registry_shard
+from .messages import Messages
+from .rooms import Rooms
 from .scripts import Batch, Script, translated
 
 log = structlog.get_logger("chatd.store")
 
-# A repeated client id returns the first answer for this long; the promise is five minutes.
-REPEAT_MS: Final = 10 * 60 * 1000
 # A claimant that needs longer than this for a dead node has died itself; another may go on.
 CLAIM_MS: Final = 30_000
 # Administrative acts kept; older ones go first. At a thousand a day, a quarter of a year.
@@ -37,27 +38,10 @@ AUDIT_LENGTH: Final = 100_000
 # Redis 7.0.15 is the floor: sharded pub/sub came with 7.0, and 15 closed holes in the scripting engine.
 OLDEST: Final = (7, 0, 15)
 
-PUBLISH, HISTORY, JOIN, LEAVE, REGISTER, PURGE, ENROLL, RENEW, CLAIM, BURY, NODES = map(
+JOIN, LEAVE, REGISTER, PURGE, ENROLL, RENEW, CLAIM, BURY, NODES = map(
     Script,
-    ["publish", "history", "join", "leave", "register", "purge", "enroll", "renew", "claim", "bury", "nodes"],
+    ["join", "leave", "register", "purge", "enroll", "renew", "claim", "bury", "nodes"],
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """How a room is kept: at most `messages` (0: no history), for `ms` milliseconds (0: for ever)."""
-
-    messages: int
-    ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What is kept of a room: its top, the offset of its oldest message (None: none is left), how many there are."""
-
-    top: Position
-    first: int | None
-    messages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +70,9 @@ class Store:
         self._servers = servers(url, timeout)
         self.batch = Batch(self._servers)
         loop_time = clock or asyncio.get_running_loop().time
-        self.feed = Feed(self._servers, self.batch, self.keys, self._page, timeout, loop_time)
+        self.messages = Messages(self.batch, self.keys)
+        self.rooms = Rooms(self.batch, self.keys)
+        self.feed = Feed(self._servers, self.batch, self.keys, self.messages.page, timeout, loop_time)
 
     async def __aenter__(self) -> Store:
         """Connect, and see that the server is one we can stand on.
@@ -116,60 +102,6 @@ class Store:
 
     async def ping(self) -> None:
         await self.batch.command("EXISTS", self.keys.leases)
-
-    # --- messages -----------------------------------------------------------------------------------------------------
-
-    async def publish(
-        self, room: str, head: bytes, keep: Keep, repeat: tuple[str, str] | None = None
-    ) -> tuple[Published, bool]:
-        """Append a message to the room's history and tell every node, as one step (publish.lua).
-
-        All nodes see one room's messages in the order of the positions returned.
-
-        Args:
-            head: the publication as JSON without closing brace, offset and time.
-            repeat: (user, client's message id): said again, it returns the first answer and does nothing.
-        Returns:
-            Where it stands, and whether it was new.
-        Raises:
-            StoreUnavailable: whether it was appended is not known; with `repeat` it may safely be sent again.
-        """
-        keys = [self.keys.meta(room), self.keys.log(room), self.keys.feed(room)]
-        if repeat is not None:
-            keys.append(self.keys.repeat(room, *repeat))
-        args = (head, keep.messages, keep.ms, new_epoch(), REPEAT_MS)
-        offset, epoch, ms, fresh = await self.batch.script(PUBLISH, keys, args)
-        return Published(Position(epoch.decode(), offset) if offset else None, ms), bool(fresh)
-
-    async def history(
-        self, room: str, keep_ms: int, *, after: int | None = None, limit: int = 0, reverse: bool = False
-    ) -> HistoryResult:
-        """At most `limit` messages after (before, with `reverse`) offset `after`, and the room's top (history.lua)."""
-        entries, top = await self._history(room, keep_ms, after, limit, reverse)
-        return HistoryResult(tuple(body for _, body in entries), top)
-
-    async def _page(self, room: str, after: int | None, limit: int) -> tuple[list[tuple[int, Json]], Position]:
-        return await self._history(room, 0, after, limit, reverse=False)
-
-    async def _history(
-        self, room: str, keep_ms: int, after: int | None, limit: int, reverse: bool
-    ) -> tuple[list[tuple[int, Json]], Position]:
-        keys = [self.keys.meta(room), self.keys.log(room)]
-        args = (-1 if after is None else after, limit, int(reverse), keep_ms, new_epoch())
-        epoch, top, *rest = await self.batch.script(HISTORY, keys, args)
-        return list(zip(rest[::2], rest[1::2], strict=True)), Position(epoch.decode(), top)
-
-    async def kept(self, room: str) -> Kept | None:
-        """What is kept of `room`, to the last trimming; None: nobody ever was there. Only looks, unlike `history`."""
-        (epoch, top), messages, oldest = await asyncio.gather(
-            self.batch.command("HMGET", self.keys.meta(room), "epoch", "offset"),
-            self.batch.command("XLEN", self.keys.log(room)),
-            self.batch.command("XRANGE", self.keys.log(room), "-", "+", "COUNT", 1),
-        )
-        if epoch is None:
-            return None
-        first = int(oldest[0][0].partition(b"-")[0]) if oldest else None
-        return Kept(Position(epoch.decode(), int(top)), first, messages)
 
     # --- presence -----------------------------------------------------------------------------------------------------
 
@@ -342,11 +274,6 @@ class Store:
 def _note_failure(future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         log.warning("control reply not sent", error=str(error))
-
-
-def new_epoch() -> str:
-    """A name for the life of a room's count, should one have to begin: 48 random bits are never met twice."""
-    return secrets.token_urlsafe(6)
 
 
 def info(reply: Any) -> dict[str, str]:

@@ -22,7 +22,8 @@ from chatd.hub import Hub
 from chatd.model import Identity
 from chatd.names import room_name
 from chatd.session import Session
-from chatd.settings import Settings, is_loopback, matches
+from chatd.settings import Settings, is_loopback
+from chatd.store.errors import StoreError
 from chatd.telemetry import Meters
 from chatd.transport import LinkRules
 from chatd.wire import Codec
@@ -107,7 +108,7 @@ class Doors:
         try:
             address = self._admit(websocket)
             identity = await self._plain_identity(websocket, websocket.path_params["username"])
-            room = self._room(identity, websocket.query_params.get("room", DEFAULT_ROOM))
+            room = await self._room(identity, websocket.query_params.get("room", DEFAULT_ROOM))
             await self._take_over(websocket, PLAIN, address, identity, room)
         except Refusal as refusal:
             await self._refuse(websocket, refusal)
@@ -197,12 +198,14 @@ class Doors:
             raise Refusal(HTTPStatus.FORBIDDEN, "the token is not for the user named in the path")
         return identity
 
-    def _room(self, identity: Identity, room: str) -> str:
+    async def _room(self, identity: Identity, room: str) -> str:
         name = self._name(room)
         try:
-            rules.may_enter(identity, name, public=self._settings.room(name).public, invited=False, matches=matches)
+            rules.require(rules.Act.READ, await self._chat.role(identity, name))
         except Reject as refusal:
             raise Refusal(HTTPStatus.FORBIDDEN, refusal.text) from None
+        except StoreError as error:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         return name
 
     def _name(self, text: str) -> str:

@@ -400,6 +400,7 @@ _RESULTS: Final[Mapping[type, tuple[str, Callable[[Any], _Members]]]] = {
 
 _EVENTS: Final[Mapping[Kind, tuple[bytes, bytes]]] = {
     Kind.PUBLICATION: (b'"pub":', b"}}"),
+    Kind.SIGNAL: (b'"pub":', b"}}"),
     Kind.JOIN: (b'"join":{"info":', b"}}}"),
     Kind.LEAVE: (b'"leave":{"info":', b"}}}"),
 }
