@@ -1,137 +1,155 @@
-"""The shipped NGINX site, in a real nginx in front of two real nodes."""
+"""The NGINX site that `chatd nginx print` makes: in a real nginx, and as the repository ships it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
+import re
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from click.testing import CliRunner, Result
 
-from tests.conftest import Daemon, running
-from tests.sdk import sdk_client, subscribed
-from tests.test_cluster import FAST, said, until
-from tests.test_doors import PATIENCE_S
+from chatd.cli import main
+from tests.conftest import Daemon
+from tests.proxies import BehindAProxy, Proxy, StartProxy, program, proxied
+from tests.servers import free_port
 
 SITE = Path(__file__).parents[1] / "nginx" / "chatd.conf"
 
 
-class Nginx:
-    """nginx with the shipped site, its ports and paths changed and nothing else."""
+class Nginx(Proxy):
+    """nginx with the site printed for the nodes. Its ports and paths are changed, and TLS is not the only way in."""
 
-    def __init__(self, directory: Path, nodes: tuple[Daemon, Daemon]) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
-        self.log = directory / "access.log"
-        site = (
-            SITE.read_text()
-            .replace("listen 80;", f"listen 127.0.0.1:{self.port};")
-            .replace("127.0.0.1:8001", nodes[0].address)
-            .replace("127.0.0.1:8002", nodes[1].address)
-            .replace("/var/log/nginx/chatd.log", str(self.log))
-            .replace("limit_conn chatd_address 64;", "limit_conn chatd_address 6;")
-        )
-        temps = "".join(
-            f"{kind}_temp_path {directory}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        self.config = directory / "nginx.conf"
-        self.config.write_text(
-            f"daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/error.log;"
-            f"worker_shutdown_timeout 1s; events {{}} http {{ {temps} {site} }}"
-        )
-        self.process = subprocess.Popen(["nginx", "-c", str(self.config), "-e", f"{directory}/error.log"])
+    def __init__(self, directory: Path, *nodes: Daemon) -> None:
+        super().__init__(directory)
+        self.redirecting_port = free_port()
+        upstreams = [word for node in nodes for word in ("--upstream", node.address)]
+        site = nodes[0].cli("nginx", "print", *upstreams, "--certificate", str(self.chain), "--key", str(self.key))
+        config = nginx_conf(directory, self._here(site))
+        self.start(program("nginx"), "-c", str(config), "-e", f"{directory}/error.log")
 
-    @property
-    def ws(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
+    def _here(self, site: str) -> str:
+        site = re.sub(r" listen \[::\].*", "", site)
+        site = site.replace("listen 80;", f"listen 127.0.0.1:{self.redirecting_port};")
+        both = f"listen 127.0.0.1:{self.tls_port} ssl; listen 127.0.0.1:{self.port};"
+        return site.replace("listen 443 ssl;", both).replace("/var/log/nginx/", f"{self.directory}/")
 
     def reload(self) -> None:
-        self.process.send_signal(signal.SIGHUP)
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
+        self.signal(signal.SIGHUP)
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[tuple[Nginx, Daemon, Daemon]]:
-    if shutil.which("nginx") is None:
-        assert not os.environ.get("CI"), "nginx is missing, and in CI nothing may skip"
-        pytest.skip("nginx is missing; the shipped site runs in it")
-    trusting = {**FAST, "CHATD_SERVER__TRUSTED_PROXIES": "127.0.0.1"}
-    with (
-        running(tmp_path, "--port", "0", **trusting) as first,
-        running(tmp_path, "--port", "0", **trusting) as second,
-    ):
-        nginx = Nginx(tmp_path, (first, second))
-        try:
-            yield nginx, first, second
-        finally:
-            nginx.close()
+def nginx_conf(directory: Path, site: str) -> Path:
+    """A whole configuration around the site, for a worker of ours in the foreground."""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temps = "".join(f"{kind}_temp_path {directory}/{kind};" for kind in kinds)
+    config = directory / "nginx.conf"
+    config.write_text(
+        f"daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/error.log;"
+        f"worker_shutdown_timeout 5s; events {{}} http {{ {temps} {site} }}"
+    )
+    return config
 
 
-async def listening(nginx: Nginx) -> None:
-    def answers() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", nginx.port)) == 0
-
-    await until(answers)
-
-
-# The SDK leaves the sockets of attempts that a dead node cut short to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_clients_of_a_killed_node_come_back_on_the_other_and_miss_nothing(
-    site: tuple[Nginx, Daemon, Daemon],
-) -> None:
-    nginx, first, second = site
-    await listening(nginx)
-    door = f"{nginx.ws}/connection/websocket"
-    async with sdk_client(door) as (one, _), sdk_client(door) as (two, _):
-        _, heard_one = await subscribed(one, "lobby", recoverable=True)
-        _, heard_two = await subscribed(two, "lobby", recoverable=True)
-        counts = [node["connections"] for node in second.ask("status")["nodes"]]
-        assert counts == [1, 1], "least_conn spreads them"
-        async with sdk_client(second.sdk) as (writer, _):
-            first.kill()
-            for n in range(10):
-                await said(writer, str(n))
-        for heard in (heard_one, heard_two):
-            assert [(await heard.next("publication")).pub.data["text"] for _ in range(10)] == [
-                str(n) for n in range(10)
-            ]
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nginx, Daemon, Daemon]]:
+    with proxied(tmp_path_factory.mktemp("nginx"), Nginx) as (site, first, second):
+        assert isinstance(site, Nginx)
+        yield site, first, second
 
 
-async def test_the_clients_address_passes_and_a_forged_one_does_not(site: tuple[Nginx, Daemon, Daemon]) -> None:
-    nginx, first, _ = site
-    await listening(nginx)
-    forged = {"X-Forwarded-For": "203.0.113.7"}
-    async with connect(f"{nginx.ws}/chat/ana?room=lobby&secret=hidden", additional_headers=forged):
-        await until(lambda: first.ask("who")["connections"])
-        (entry,) = first.ask("who")["connections"]
-        assert entry["ip"] == "127.0.0.1"
-    await until(lambda: nginx.log.exists() and "/chat/ana" in nginx.log.read_text())
-    assert "hidden" not in nginx.log.read_text()
+class TestNginx(BehindAProxy):
+    @pytest.fixture
+    def proxy(self, shared: tuple[Nginx, Daemon, Daemon]) -> tuple[Nginx, Daemon, Daemon]:
+        return shared
+
+    @pytest.fixture
+    def start(self) -> StartProxy:
+        return Nginx
+
+    async def test_http_is_sent_to_https(self, proxy: tuple[Nginx, Daemon, Daemon]) -> None:
+        site, *_ = proxy
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.redirecting_port)
+        writer.write(b"GET /chat/ana?room=tea HTTP/1.1\r\nHost: chat.example.org\r\nConnection: close\r\n\r\n")
+        answer = (await reader.read()).decode()
+        assert answer.startswith("HTTP/1.1 301 ")
+        assert "Location: https://chat.example.org/chat/ana?room=tea\r\n" in answer
+        writer.close()
 
 
-async def test_a_reload_keeps_talking_and_an_address_has_only_so_many_connections(
-    site: tuple[Nginx, Daemon, Daemon],
-) -> None:
-    nginx, _, _ = site
-    await listening(nginx)
-    opened = [await connect(f"{nginx.ws}/chat/u{n}?room=lobby") for n in range(6)]
-    with pytest.raises(InvalidStatus) as refused:
-        await connect(f"{nginx.ws}/chat/one-too-many?room=lobby")
-    assert refused.value.response.status_code == 429
-    nginx.reload()
-    await opened[0].send("still here")
-    assert await asyncio.wait_for(opened[1].recv(), PATIENCE_S) == "u0: still here"
-    for client in opened:
-        await client.close()
+# --- the text ---------------------------------------------------------------------------------------------------------
+
+
+def printed(*arguments: str, **environ: str) -> Result:
+    return CliRunner().invoke(main, ["nginx", "print", *arguments], env={"CHATD_CONFIG": None, **environ})
+
+
+def test_the_shipped_site_is_what_the_command_prints() -> None:
+    assert SITE.read_text() == printed().stdout, "write it anew with `chatd nginx print > nginx/chatd.conf`"
+
+
+def test_the_site_follows_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "chatd.jwt-secret").write_text("for listening everywhere chatd wants a key")
+    site = printed(
+        CREDENTIALS_DIRECTORY=str(tmp_path),
+        CHATD_SERVER__HOST="0.0.0.0",
+        CHATD_SERVER__PORT="9000",
+        CHATD_HEARTBEAT__INTERVAL="10s",
+        CHATD_LIMITS__CONNECTIONS="5000",
+        CHATD_LIMITS__CONNECTIONS_PER_ADDRESS="7",
+    ).stdout
+    assert re.findall(r"^ +server (\S+)", site, re.M) == ["127.0.0.1:9000"]
+    assert "proxy_read_timeout 30s;" in site
+    assert "worker_rlimit_nofile 10000;" in site
+    assert "limit_conn chatd_connections 7;" in site
+
+
+def test_without_a_limit_by_address_the_site_has_none() -> None:
+    assert "limit_conn" not in printed(CHATD_LIMITS__CONNECTIONS_PER_ADDRESS="0").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "servers"),
+    [
+        (("--instances", "8001, 8002,8003"), ["127.0.0.1:8001", "127.0.0.1:8002", "127.0.0.1:8003"]),
+        (("--upstream", "unix:/run/chatd-1/sock", "--upstream", "[2001:db8::1]:8000"),
+         ["unix:/run/chatd-1/sock", "[2001:db8::1]:8000"]),
+    ],
+)  # fmt: skip
+def test_the_nodes_are_those_that_were_named(arguments: tuple[str, ...], servers: list[str]) -> None:
+    assert re.findall(r"^ +server (\S+)", printed(*arguments).stdout, re.M) == servers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--instances", "8001,http"), "expected ports such as 8001,8002"),
+        (("--instances", "8001", "--upstream", "127.0.0.1:1"), "expected --instances or --upstream, got both"),
+        (("--upstream", "127.0.0.1:1; evil"), "expected host:port or unix:/path"),
+        (("--server-name", "a.example; include /etc/shadow"), "expected NAME without spaces"),
+        (("--certificate", "/etc/chain.pem"), "expected --certificate and --key together"),
+    ],
+)
+def test_what_cannot_stand_in_a_site_is_refused(arguments: tuple[str, ...], complaint: str) -> None:
+    refused = printed(*arguments)
+    assert refused.exit_code == 2
+    assert complaint in refused.stderr
+
+
+def test_nobody_forgets_to_trust_the_proxy() -> None:
+    assert "server.trusted_proxies is empty" in printed().stderr
+    assert not printed(CHATD_SERVER__TRUSTED_PROXIES="127.0.0.1").stderr
+    assert not printed("--upstream", "unix:/run/chatd/sock").stderr, "who reaches the socket is trusted"
+
+
+def test_nginx_accepts_a_site_without_tls(tmp_path: Path) -> None:
+    site = printed("--no-tls").stdout.replace("/var/log/nginx/", f"{tmp_path}/").replace(" listen [::]:80;", "")
+    site = site.replace("listen 80;", f"listen 127.0.0.1:{free_port()};")
+    judged = subprocess.run(
+        [program("nginx"), "-t", "-c", nginx_conf(tmp_path, site), "-e", f"{tmp_path}/error.log"],
+        capture_output=True,
+        text=True,
+    )
+    assert judged.returncode == 0, judged.stderr

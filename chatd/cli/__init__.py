@@ -26,6 +26,7 @@ COMMANDS = {
     "token": ("chatd.cli.token:token", "Mint, inspect and revoke tokens."),
     "config": ("chatd.cli.config:config", "Check, show and begin the configuration."),
     "doctor": ("chatd.cli.doctor:doctor", "Look for what is wrong, and say how to mend it."),
+    "nginx": ("chatd.cli.nginx:nginx", "Print the NGINX site for this configuration."),
     "completion": ("chatd.cli.completion:completion", "Print the script by which a shell completes chatd's commands."),
 }
 
