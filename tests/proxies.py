@@ -31,7 +31,7 @@ from tests.conftest import Daemon, running
 from tests.sdk import sdk_client, subscribed
 from tests.servers import free_port
 from tests.test_cluster import FAST, said, until
-from tests.test_doors import PATIENCE_S, Raw, next_push
+from tests.test_doors import PATIENCE_S, Raw, next_push, until_present
 
 # The least heartbeat there is, and what the shipped configurations make of it: a socket silent for longer is cut.
 HEARTBEAT_S = 1
@@ -171,6 +171,7 @@ class BehindAProxy:
         site, *_ = proxy
         async with connect(f"{site.ws}/chat/ana?room=doors") as ana, sdk_client(site.sdk) as (client, _):
             subscription, heard = await subscribed(client, "doors")
+            await until_present(site, "ana", "doors")
             await ana.send("hello")
             assert (await heard.next("publication")).pub.data["text"] == "hello"
             await subscription.publish({"text": "hi ana"})
@@ -184,6 +185,7 @@ class BehindAProxy:
             connect(f"{url}/ana?room=tls", ssl=trusting) as ana,
             connect(f"{url}/bob?room=tls", ssl=trusting) as bob,
         ):
+            await until_present(site, "bob", "tls")
             await ana.send("hello")
             await hear(bob, "ana: hello")
 
@@ -245,6 +247,8 @@ class BehindAProxy:
             await until(lambda: site.workers() - old)
             assert old <= site.workers(), "the old worker stays for the sake of those two"
             async with connect(f"{site.ws}/chat/eve?room=reload") as eve:
+                await until_present(site, "bob", "reload")
+                await until_present(site, "eve", "reload")
                 await ana.send("still here")
                 await hear(bob, "ana: still here")
                 await hear(eve, "ana: still here")

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -39,7 +39,7 @@ async def plain(chatd: Daemon) -> AsyncIterator[Any]:
         await client.close()
 
 
-async def until_present(chatd: Daemon, user: str, room: str) -> None:
+async def until_present(chatd: HasDoors, user: str, room: str) -> None:
     async with Raw(chatd) as observer, asyncio.timeout(PATIENCE_S):
         while True:
             present = await observer.ask({"presence": {"channel": room}})
@@ -47,10 +47,17 @@ async def until_present(chatd: Daemon, user: str, room: str) -> None:
                 return
 
 
+class HasDoors(Protocol):
+    """A node, or what stands in front of several."""
+
+    @property
+    def sdk(self) -> str: ...
+
+
 class Raw:
     """An SDK client by hand: commands and replies as JSON."""
 
-    def __init__(self, chatd: Daemon, connecting: dict[str, Any] | None = None) -> None:
+    def __init__(self, chatd: HasDoors, connecting: dict[str, Any] | None = None) -> None:
         self._url = chatd.sdk
         self._connecting = {} if connecting is None else connecting
         self._id = 0
