@@ -107,6 +107,7 @@ class Node:
         store.batch.on_reply, store.batch.on_failure = self.meters.store_answered, self.meters.store_failed
         store.feed.on_lag = self.meters.feed_lag.observe
         self.listener: Listener | None = None
+        self.listeners: list[Listener] = []
         self.on_news: Callable[[str], None] = lambda news: None
         self._life = 1
         self._held_since: float | None = None
@@ -117,24 +118,29 @@ class Node:
 
     # --- the story ----------------------------------------------------------------------------------------------------
 
-    async def run(self, listener: Listener, *also: Coroutine[Any, Any, None]) -> None:
+    async def run(self, listener: Listener, *also: Coroutine[Any, Any, None], admin: Listener | None = None) -> None:
         """Serve until `stop` is called; returns when everybody has been told to come back elsewhere.
 
         Args:
+            admin: where operators come in, who are answered to the very end.
             also: what must run as long as we do, such as watching over an embedded store.
         Raises:
             StoreError: the store could not be reached at the start.
         """
         self.listener = listener
+        self.listeners = [listener] if admin is None else [listener, admin]
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             running = [tasks.create_task(job, name=name) for name, job in self._jobs(also)]
             try:
                 await self._begin()
-                await listener.start()
+                for each in self.listeners:
+                    await each.start()
                 self._settle_down()
                 await self._stop.wait()
                 await self.drain(listener)
+                for each in self.listeners:
+                    await each.stop()
             finally:
                 for task in running:
                     task.cancel()
@@ -191,7 +197,6 @@ class Node:
                 session.close(SHUTDOWN)
             await asyncio.sleep(DRAIN_STEP_S)
         await self._farewell()
-        await listener.stop()
         try:
             await self.reaper.bury(self.lease)
         except StoreError as error:
@@ -280,8 +285,8 @@ class Node:
             now = self.clock()
             self.meters.messages_in.sample(now, self.chat.messages_in)
             self.meters.messages_out.sample(now, self.hub.delivered)
-            if self.listener is not None:
-                self.listener.sweep(now)
+            for listener in self.listeners:
+                listener.sweep(now)
             self.on_news("alive")
 
     # --- what others ask ----------------------------------------------------------------------------------------------

@@ -77,6 +77,16 @@ Networks: TypeAlias = tuple[str, ...]
 Origins: TypeAlias = tuple[str, ...]
 """Origins as browsers send them (RFC 6454, 7): scheme, host and port, without a path; or "*"."""
 
+Listen: TypeAlias = str
+"""Where to listen: host:port, [v6]:port, unix:/path; empty: nowhere."""
+
+
+class Mode(int):
+    """A file's permissions; a kind of its own, for it is written in base 8."""
+
+    __slots__ = ()
+
+
 MS_BY_UNIT = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 BYTES_BY_UNIT = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 
@@ -192,6 +202,20 @@ def _read_origins(value: object) -> Origins:
     return origins
 
 
+def _read_listen(value: object) -> Listen:
+    text = _read_text(value)
+    if text:
+        host_and_port(text)
+    return text
+
+
+def _read_mode(value: object) -> Mode:
+    text = _read_text(value)
+    if not re.fullmatch(r"0?[0-7]{3}", text):
+        raise ValueError
+    return Mode(int(text, 8))
+
+
 def _read_keys(value: object) -> tuple[Key, ...]:
     if not isinstance(value, tuple):
         raise ValueError
@@ -205,6 +229,10 @@ def _show_text(text: str) -> str:
 
 def _show_secret(secret: Secret) -> str:
     return _show_text(secret.shown)
+
+
+def _show_mode(mode: Mode) -> str:
+    return _show_text(f"{mode:04o}")
 
 
 def _show_bool(value: bool) -> str:
@@ -253,6 +281,8 @@ def _texts_from_text(text: str) -> object:
 # By the name of the annotation, which the future import above leaves as it is written.
 KINDS: Mapping[str, Kind] = {
     "str": Kind("text", _read_text, _show_text, str),
+    "Listen": Kind('host:port, "unix:/path", or nothing', _read_listen, _show_text, str),
+    "Mode": Kind('a file mode such as "0660"', _read_mode, _show_mode, str),
     "Secret": Kind("text", _read_secret, _show_secret, str, secret=True),
     "Url": Kind("text", _read_url, _show_secret, str, secret=True),
     "bool": Kind("true or false", _read_bool, _show_bool, _bool_from_text),
@@ -330,9 +360,13 @@ class Server:
     host: str = option(
         "127.0.0.1",
         "Address to listen on. Any other than a loopback address needs [[auth.keys]]. Put NGINX or HAProxy in front "
-        'for TLS, or listen on "0.0.0.0" or "::" where the network is your own.',
+        'for TLS, or listen on "0.0.0.0" or "::" where the network is your own. "unix:/run/chatd/chatd.sock" listens '
+        "on a file, for a proxy on this machine; its X-Forwarded-For is believed.",
     )
     port: int = option(8000, "Port to listen on; 0 takes a free one and says which.", most=65_535)
+    socket_mode: Mode = option(
+        Mode(0o660), "Who may connect to the file of a unix socket: its owner and its group, unless you say otherwise."
+    )
     origins: Origins = option(
         (),
         "Web origins whose pages may connect, as browsers send them: scheme, host and port. Empty: only pages from the "
@@ -360,6 +394,18 @@ class Server:
         "Addresses or networks that may read /metrics.",
         reload=True,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """A second way in, for operators and machines, which stays open while the node drains."""
+
+    listen: Listen = option(
+        "",
+        'Where: "127.0.0.1:9000", "unix:/run/chatd/admin.sock", or empty: nowhere. It serves /livez, /readyz and '
+        "/metrics to whoever reaches it, so let that be your monitoring and nobody else. Port 0 takes a free one.",
+    )
+    socket_mode: Mode = option(Mode(0o660), "As server.socket_mode.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -681,6 +727,7 @@ class Settings:
     """All settings, as they hold. `sources` says where those came from that are not at their default."""
 
     server: Server = Server()
+    admin: Admin = Admin()
     auth: Auth = Auth()
     redis: Redis = Redis()
     cluster: Cluster = Cluster()
@@ -697,6 +744,7 @@ class Settings:
 
 SECTIONS: Mapping[str, type] = {
     "server": Server,
+    "admin": Admin,
     "auth": Auth,
     "redis": Redis,
     "cluster": Cluster,
@@ -992,7 +1040,7 @@ def _expected(setting: Field[Any]) -> str:
     kind, declared = _kind(setting), _option(setting)
     if declared.choices:
         return f"one of {', '.join(map(_show_text, declared.choices))}"
-    if not isinstance(setting.default, int | float) or isinstance(setting.default, bool):
+    if not isinstance(setting.default, int | float) or isinstance(setting.default, bool | Mode):
         return kind.expected
     most = "" if declared.most == math.inf else f" and at most {kind.show(declared.most)}"
     return f"{kind.expected}, at least {kind.show(declared.least)}{most}"
@@ -1119,8 +1167,29 @@ def _size_complaints(limits: Limits) -> Iterator[tuple[str, str]]:
         )
 
 
+def unix_path(host: str) -> str:
+    """The path in unix:/path; "" when `host` is an address or a name."""
+    return host.removeprefix("unix:") if host.startswith("unix:") else ""
+
+
+def host_and_port(listen: Listen) -> tuple[str, int]:
+    """What `listen` names; the port of unix:/path is 0.
+
+    Raises:
+        ValueError: it is neither host:port nor unix:/path.
+    """
+    if unix_path(listen):
+        return listen, 0
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65_535 or (":" in host and host[0] != "["):
+        raise ValueError(f"expected host:port or unix:/path, got {listen!r}")
+    return host.strip("[]"), int(port)
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`, an address or a name; of names only localhost is believed."""
+    if unix_path(host):
+        return True
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

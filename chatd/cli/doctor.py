@@ -20,9 +20,10 @@ import click
 
 from chatd.control import SCHEMA_VERSION, Answers, Status
 from chatd.node import verifier
-from chatd.settings import Settings, SettingsError, warnings
+from chatd.settings import Settings, SettingsError, host_and_port, unix_path, warnings
 from chatd.store.errors import StoreError
 from chatd.store.redis import Store
+from chatd.web.sockets import bind, tidy
 
 from .cluster import opened, run, tell
 from .common import FAILED, Failure, loaded
@@ -99,14 +100,14 @@ def open_files(allowed: int, connections: int) -> Check:
     return Check("open files", State.WARN, finding, remedy)
 
 
-def who_listens(address: str, readiness: Mapping[str, object] | None) -> Check:
+def who_listens(name: str, address: str, readiness: Mapping[str, object] | None) -> Check:
     """`readiness` is what the one who holds the port says at /readyz; None: something that is no chatd."""
     if readiness is None:
-        remedy = "end that program, or choose another server.port"
-        return Check("port", State.FAIL, f"{address} is held by another program", remedy)
+        remedy = "end that program, or listen elsewhere"
+        return Check(name, State.FAIL, f"{address} is held by another program", remedy)
     if not readiness["ready"]:
-        return Check("port", State.WARN, f"chatd at {address} is not ready: {readiness['reason']}", "look at its log")
-    return Check("port", State.OK, f"chatd answers at {address} and is ready")
+        return Check(name, State.WARN, f"chatd at {address} is not ready: {readiness['reason']}", "look at its log")
+    return Check(name, State.OK, f"chatd answers at {address} and is ready")
 
 
 def persistence(facts: Mapping[str, str]) -> Check:
@@ -176,23 +177,32 @@ async def examined(context: click.Context) -> list[Check]:
             for sentence in await tokens.read_key_sets()
         ],
         open_files(allowed, settings.limits.connections),
-        await asyncio.to_thread(port, settings.server.host, settings.server.port),
+        *await asyncio.to_thread(listeners, settings),
         *[check async for check in store_checks(settings)],
     ]
 
 
-def port(host: str, number: int) -> Check:
-    """Whether `chatd serve` could listen there, or one does already. Blocks, for PATIENCE_S at most."""
-    address = f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+def listeners(settings: Settings) -> list[Check]:
+    """Whether `chatd serve` could listen where it is to, or one does already. Blocks, for PATIENCE_S each at most."""
+    server, admin = settings.server, settings.admin
+    checks = [port("port", server.host, server.port, "server.host and server.port")]
+    if admin.listen:
+        checks.append(port("admin port", *host_and_port(admin.listen), "admin.listen"))
+    return checks
+
+
+def port(name: str, host: str, number: int, setting: str) -> Check:
+    address = host if unix_path(host) else f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
     try:
-        family, *_, target = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        socket.create_server(target[:2], family=family).close()
+        bind(host, number, 0o600).close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return who_listens(address, readiness(host, number))
-        remedy = "set server.host and server.port to what this machine has and you may use"
-        return Check("port", State.FAIL, f"cannot listen on {address}: {error.strerror}", remedy)
-    return Check("port", State.OK, f"{address} is free" if number else "a free one is taken at the start")
+            return who_listens(name, address, readiness(host, number))
+        remedy = f"set {setting} to what this machine has and you may use"
+        return Check(name, State.FAIL, f"cannot listen on {address}: {error.strerror}", remedy)
+    tidy(address)
+    free = number or unix_path(host)
+    return Check(name, State.OK, f"{address} is free" if free else "a free one is taken at the start")
 
 
 def readiness(host: str, number: int) -> Mapping[str, object] | None:
@@ -200,6 +210,10 @@ def readiness(host: str, number: int) -> Mapping[str, object] | None:
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     connection = HTTPConnection(anywhere.get(host, host), number, timeout=PATIENCE_S)
     try:
+        if path := unix_path(host):
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(PATIENCE_S)
+            connection.sock.connect(path)
         connection.request("GET", "/readyz")
         reply = json.loads(connection.getresponse().read(4096))
     except (OSError, HTTPException, ValueError):

@@ -16,12 +16,21 @@ import structlog
 from chatd.cli import notify
 from chatd.cli.common import OK, fail, loaded, settings_file
 from chatd.node import Node, verifier
-from chatd.settings import Settings, SettingsError, changed_needing_restart, load, warnings
+from chatd.settings import (
+    Settings,
+    SettingsError,
+    changed_needing_restart,
+    host_and_port,
+    load,
+    unix_path,
+    warnings,
+)
 from chatd.store.embedded import Embedded
 from chatd.store.redis import Store
 from chatd.telemetry import configure_log
-from chatd.web.app import build
-from chatd.web.server import Listener, bind
+from chatd.web.app import build, build_admin
+from chatd.web.server import Listener
+from chatd.web.sockets import bind
 
 log = structlog.get_logger("chatd")
 
@@ -40,12 +49,9 @@ def serve(context: click.Context, host: str | None, port: int | None) -> None:
     for sentence in warnings(settings):
         log.warning(sentence)
     verifier_or_sentence(settings)
-    try:
-        sock = listening_socket(settings)
-    except OSError as error:
-        fail(f"cannot listen on {settings.server.host} port {settings.server.port}: {error.strerror or error}")
+    sock, admin = listening_socket(settings), admin_socket(settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(run(settings, sock, settings_file(context), flags))
+        runner.run(run(settings, sock, admin, settings_file(context), flags))
     sys.exit(OK)
 
 
@@ -58,7 +64,22 @@ def listening_socket(settings: Settings) -> socket.socket:
     """systemd's socket if it gave us one (sd_listen_fds(3)), else our own."""
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0":
         return socket.socket(fileno=3)
-    return bind(settings.server.host, settings.server.port)
+    server = settings.server
+    return bound("server.host", server.host, server.port, server.socket_mode)
+
+
+def admin_socket(settings: Settings) -> socket.socket | None:
+    admin = settings.admin
+    return bound("admin.listen", *host_and_port(admin.listen), admin.socket_mode) if admin.listen else None
+
+
+def bound(setting: str, host: str, port: int, mode: int) -> socket.socket:
+    """The socket, or the end of the command in one sentence."""
+    try:
+        return bind(host, port, mode)
+    except OSError as error:
+        where = host if unix_path(host) else f"{host} port {port}"
+        fail(f"cannot listen on {where}: {error.strerror or error}; stop what is there, or change {setting}")
 
 
 def loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -69,7 +90,13 @@ def loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return uvloop.Loop
 
 
-async def run(settings: Settings, sock: socket.socket, file: Path | None, flags: dict[str, object]) -> None:
+async def run(
+    settings: Settings,
+    sock: socket.socket,
+    admin_sock: socket.socket | None,
+    file: Path | None,
+    flags: dict[str, object],
+) -> None:
     async with AsyncExitStack() as stack:
         url, watch = str(settings.redis.url), []
         if not url:
@@ -82,10 +109,11 @@ async def run(settings: Settings, sock: socket.socket, file: Path | None, flags:
         )
         node = Node(settings, store)
         listener = Listener(build(node), settings, sock)
+        admin = None if admin_sock is None else Listener(build_admin(node), settings, admin_sock)
         tell_systemd(node)
         listen_to_signals(node, file, flags)
-        say_hello(settings, listener.address, embedded=bool(watch))
-        await node.run(listener, *watch)
+        say_hello(settings, listener.address, "" if admin is None else admin.address, embedded=bool(watch))
+        await node.run(listener, *watch, admin=admin)
 
 
 def tell_systemd(node: Node) -> None:
@@ -128,18 +156,25 @@ def reload(node: Node, file: Path | None, flags: dict[str, object]) -> None:
     node.reload(settings)
 
 
-def say_hello(settings: Settings, address: str, *, embedded: bool) -> None:
+def say_hello(settings: Settings, address: str, admin: str, *, embedded: bool) -> None:
     """Where to go and what to type next; to stderr, for a person and for whoever asked for --port 0."""
     mode = settings.auth.effective_mode
     user = "ana" if mode == "open" else "USER"
-    lines = [
-        f"chatd listens on http://{address}/",
-        f"  chat in a browser    http://{address}/",
-        f"  chat in a terminal   websocat ws://{address}/chat/{user}?room=lobby",
-        "  who is here          chatd who",
-    ]
+    lines = [f"chatd listens on {url(address)}"]
+    if not unix_path(address):
+        lines += [
+            f"  chat in a browser    http://{address}/",
+            f"  chat in a terminal   websocat ws://{address}/chat/{user}?room=lobby",
+        ]
+    if admin:
+        lines.append(f"  health and metrics   {url(admin)}")
+    lines.append("  who is here          chatd who")
     if mode == "open":
         lines.append("  open mode: anybody may be anybody; set [[auth.keys]] before others can reach this address")
     if embedded:
         lines.append(f"  data                 {settings.redis.state_path(os.environ)}")
     click.echo("\n".join(lines), err=True)
+
+
+def url(address: str) -> str:
+    return address if unix_path(address) else f"http://{address}/"

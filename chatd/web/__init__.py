@@ -4,6 +4,7 @@ app       the routes
 doors     the two WebSocket doors: who may shake hands; then the socket is the session's
 origin    where somebody comes from: address, origin, token; pure
 health    /livez, /readyz, /metrics
-server    sockets, uvicorn, certificates
+server    uvicorn, opened and closed as the node says
+sockets   what it listens on
 page.html the chat page
 """

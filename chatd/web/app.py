@@ -8,7 +8,7 @@ from importlib.resources import files
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from chatd.node import Node
 
@@ -37,6 +37,7 @@ async def page(request: Request) -> Response:
 
 
 def build(node: Node) -> Starlette:
+    """What the public listener serves."""
     doors = Doors(node.hub, node.chat, node.meters, lambda: node.state if node.state != "ready" else "")
     health = Health(node)
     return Starlette(
@@ -44,8 +45,22 @@ def build(node: Node) -> Starlette:
             Route("/", page),
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
-            Route("/metrics", health.metrics),
+            Route("/metrics", health.metrics_for_the_allowed),
             WebSocketRoute("/connection/websocket", doors.sdk),
             WebSocketRoute("/chat/{username}", doors.plain),
         ]
     )
+
+
+def build_admin(node: Node) -> Starlette:
+    """What the admin listener serves."""
+    return Starlette(routes=admin_routes(node))
+
+
+def admin_routes(node: Node) -> list[BaseRoute]:
+    health = Health(node)
+    return [
+        Route("/livez", health.livez),
+        Route("/readyz", health.readyz),
+        Route("/metrics", health.metrics),
+    ]

@@ -158,7 +158,8 @@ class Doors:
         if 0 < limits.connections <= hub.size or 0 < limits.unknown_connections <= len(hub.unknown):
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "this node is full; try another, or later")
         here = hub.by_network.get(rules.network_of(address), 0)
-        exempt = is_loopback(address) or rules.within(address, rules.networks(self._settings.server.trusted_proxies))
+        local = address == "unix" or is_loopback(address)
+        exempt = local or rules.within(address, rules.networks(self._settings.server.trusted_proxies))
         if 0 < limits.connections_per_address <= here and not exempt:
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"more than {here} connections from one address")
         rate = limits.connects_per_second

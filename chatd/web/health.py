@@ -36,6 +36,10 @@ class Health:
         return JSONResponse({"ready": not reason, "reason": reason or None}, 503 if reason else 200)
 
     async def metrics(self, request: Request) -> Response:
+        return PlainTextResponse(metric_lines(families(self._node)), media_type="text/plain; version=0.0.4")
+
+    async def metrics_for_the_allowed(self, request: Request) -> Response:
+        """Where the public comes in too, numbers are for the addresses that the settings name."""
         server = self._node.settings.server
         peer = request.client.host if request.client is not None else None
         trusted = rules.networks(server.trusted_proxies)
@@ -43,7 +47,7 @@ class Health:
         allowed = rules.networks(server.metrics_allow)
         if address != "unix" and not rules.within(address, allowed):
             return PlainTextResponse("metrics are for the addresses in server.metrics_allow\n", 403)
-        return PlainTextResponse(metric_lines(families(self._node)), media_type="text/plain; version=0.0.4")
+        return await self.metrics(request)
 
 
 Family = tuple[str, str, str, Any]

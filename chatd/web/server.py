@@ -17,8 +17,8 @@ from starlette.applications import Starlette
 from chatd.settings import Settings
 from chatd.transport import Closing, Door, Doorway, Handshake
 
-# Connections that the kernel holds for us while we are busy: a whole node's clients may come back at once.
-BACKLOG = 4096
+from .sockets import BACKLOG, address_of, tidy
+
 # HTTP requests under way at the end have this long.
 LAST_REQUESTS_S = 1
 
@@ -32,15 +32,11 @@ class _Uvicorn(uvicorn.Server):
 
 
 class Listener:
-    """See node.Listener.
-
-    Args:
-        sock: a socket that listens already (socket activation); None: `bind` one.
-    """
+    """See node.Listener. `sock` listens already."""
 
     def __init__(self, app: Starlette, settings: Settings, sock: socket.socket) -> None:
         self._socket = sock
-        self.address = _address(sock)
+        self.address = address_of(sock)
         self._closing = Closing()
         self._doorway = Doorway(timeout=settings.limits.handshake_timeout, header_bytes=settings.limits.handshake_bytes)
         config = uvicorn.Config(
@@ -52,6 +48,7 @@ class Listener:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            backlog=BACKLOG,
             timeout_graceful_shutdown=LAST_REQUESTS_S,
         )
         self._server = _Uvicorn(config)
@@ -78,29 +75,4 @@ class Listener:
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
-
-
-def _address(sock: socket.socket) -> str:
-    if sock.family == socket.AF_UNIX:
-        return f"unix:{sock.getsockname()}"
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        OSError: the address cannot be had.
-    """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, proto, _, address = found[0]
-    sock = socket.socket(family, kind, proto)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+        tidy(self.address)
