@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -81,11 +82,11 @@ def certificate(directory: Path) -> tuple[Path, Path]:
 
 
 class Proxy:
-    """A running proxy: `port` speaks HTTP, `tls_port` TLS with `chain`."""
+    """A running proxy: `tls_port` speaks TLS with `chain`, `port` plain HTTP, and `redirecting_port` sends to https."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.port, self.tls_port = free_port(), free_port()
+        self.port, self.tls_port, self.redirecting_port = free_port(), free_port(), free_port()
         self.chain, self.key = certificate(directory)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -153,9 +154,8 @@ def proxied(directory: Path, start: StartProxy, **environ: str) -> Iterator[tupl
 
 
 def connections(*nodes: Daemon) -> list[int]:
-    """How many each node has, in order."""
-    by_address = {node["address"]: node["connections"] for node in nodes[0].ask("status")["nodes"]}
-    return [by_address[node.address] for node in nodes]
+    """How many each node has; asked of the nodes themselves, so that one without its store answers too."""
+    return [int(float(re.search(r"^chatd_connections (\S+)", node.get("/metrics")[1], re.M)[1])) for node in nodes]
 
 
 async def hear(listener: ClientConnection, text: str) -> None:
@@ -188,6 +188,15 @@ class BehindAProxy:
             await until_present(site, "bob", "tls")
             await ana.send("hello")
             await hear(bob, "ana: hello")
+
+    async def test_http_is_sent_to_https(self, proxy: tuple[Proxy, Daemon, Daemon]) -> None:
+        site, *_ = proxy
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.redirecting_port)
+        writer.write(b"GET /chat/ana?room=tea HTTP/1.1\r\nHost: chat.example.org\r\nConnection: close\r\n\r\n")
+        answer = (await reader.read()).decode()
+        assert answer.startswith("HTTP/1.1 301 ")
+        assert "\r\nlocation: https://chat.example.org/chat/ana?room=tea\r\n" in answer.replace("Location", "location")
+        writer.close()
 
     async def test_old_tls_is_refused(self, proxy: tuple[Proxy, Daemon, Daemon]) -> None:
         site, *_ = proxy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 import subprocess
@@ -25,7 +24,6 @@ class Nginx(Proxy):
 
     def __init__(self, directory: Path, *nodes: Daemon) -> None:
         super().__init__(directory)
-        self.redirecting_port = free_port()
         upstreams = [word for node in nodes for word in ("--upstream", node.address)]
         site = nodes[0].cli("nginx", "print", *upstreams, "--certificate", str(self.chain), "--key", str(self.key))
         config = nginx_conf(directory, self._here(site))
@@ -68,15 +66,6 @@ class TestNginx(BehindAProxy):
     @pytest.fixture
     def start(self) -> StartProxy:
         return Nginx
-
-    async def test_http_is_sent_to_https(self, proxy: tuple[Nginx, Daemon, Daemon]) -> None:
-        site, *_ = proxy
-        reader, writer = await asyncio.open_connection("127.0.0.1", site.redirecting_port)
-        writer.write(b"GET /chat/ana?room=tea HTTP/1.1\r\nHost: chat.example.org\r\nConnection: close\r\n\r\n")
-        answer = (await reader.read()).decode()
-        assert answer.startswith("HTTP/1.1 301 ")
-        assert "Location: https://chat.example.org/chat/ana?room=tea\r\n" in answer
-        writer.close()
 
 
 # --- the text ---------------------------------------------------------------------------------------------------------
