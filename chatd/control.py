@@ -60,8 +60,46 @@ class Revoke:
     issued_before: float = 0.0
 
 
-Question: TypeAlias = Status | Who | Rooms | Kick | Revoke
-_QUESTIONS = {kind.__name__.lower(): kind for kind in (Status, Who, Rooms, Kick, Revoke)}
+@dataclass(frozen=True, slots=True)
+class Impose:
+    """A measure comes into force: a row of measures.Measure, see there. Whoever may not stay because of it goes."""
+
+    what: str
+    on: str
+    target: str
+    room: str = ""
+    until: float = 0.0
+    reason: str = ""
+    by: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """A measure is in force no longer."""
+
+    what: str
+    on: str
+    target: str
+    room: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The lockdown has this level from now on, see measures.Lockdown."""
+
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """Rights in `room` have changed: whoever may not read it any more is put out of it."""
+
+    room: str
+
+
+Question: TypeAlias = Status | Who | Rooms | Kick | Revoke | Impose | Lift | Lock | Recheck
+_QUESTIONS = {kind.__name__.lower(): kind for kind in (Status, Who, Rooms, Kick, Revoke, Impose, Lift, Lock, Recheck)}
 
 
 def encode(question: Question) -> Object:
@@ -69,7 +107,7 @@ def encode(question: Question) -> Object:
 
 
 # What a field's annotation allows in JSON, where a whole number of seconds has no fraction.
-_JSON_TYPES: Mapping[object, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "float": (float, int)}
+_JSON_TYPES: Mapping[object, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (float, int)}
 
 
 def decode(question: object) -> Question:
@@ -93,7 +131,7 @@ def decode(question: object) -> Question:
 
 def changes_something(question: Question) -> bool:
     """Whether the question is an act, to be written into the audit stream."""
-    return isinstance(question, Kick | Revoke)
+    return isinstance(question, Kick | Revoke | Impose | Lift | Lock)
 
 
 @dataclass(frozen=True, slots=True)

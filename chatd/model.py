@@ -112,11 +112,13 @@ class Speaker:
     Attributes:
         role: what tokens give in this room; NOBODY: nothing.
         public: the room's pattern lets any verified user in; counts where nobody created the room.
+        least: what a lockdown wants of whoever speaks.
     """
 
     user: str
     role: Role = Role.NOBODY
     public: bool = True
+    least: Role = Role.NOBODY
 
 
 @dataclass(frozen=True, slots=True)

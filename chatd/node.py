@@ -163,9 +163,9 @@ class Node:
 
     async def _begin(self) -> None:
         """Become part of the cluster, and hear ourselves, before anybody is let in."""
-        self.store.serve(lambda: self.lease, self.responder.respond)
+        self.store.serve(lambda: self.lease, self.responder.respond, self.spawn)
         await self._enroll()
-        await self._load_revocations()
+        await self._load_what_is_in_force()
         for sentence in await self.chat.verifier.read_key_sets():
             log.error("keys not read", problem=sentence)
         await self.store.feed.probe(self.id)
@@ -244,7 +244,7 @@ class Node:
                     await self._come_back()
                 self._held_since = self._held_since or self.clock()
                 await self.chat.debts.settle()
-                await self._load_revocations()
+                await self._load_what_is_in_force()
             except StoreError as error:
                 self._held_since = None
                 log.warning("lease not renewed", error=str(error))
@@ -260,7 +260,10 @@ class Node:
         await self.store.enroll(self.lease, self._lease_ms, self._card())
         self._held_since = self.clock()
 
-    async def _load_revocations(self) -> None:
+    async def _load_what_is_in_force(self) -> None:
+        """What operators have done; a node hears of it as it happens, and reads it here if it was away."""
+        in_force = await self.store.measures.in_force()
+        self.chat.measures.load(in_force.rows, in_force.lockdown)
         rows = [Revocation(*row) for row in await self.store.revocations(time())]
         if closed := self.responder.void(rows):
             log.warning("connections closed for revocations heard of late", closed=closed)

@@ -1,13 +1,15 @@
 """What this node answers when an operator asks, and does when he acts: control's questions, one function each.
 
-Everything here is done at once, on what the hub knows; nothing waits. Who carries questions and answers is the store's
-business, and how the nodes' answers are put together is control's.
+Everything here is done at once, on what the hub knows; only who may still read a room is asked of the store. Who
+carries questions and answers is the store's business, and how the nodes' answers are put together is control's.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 from ipaddress import ip_network
 from socket import gethostname
 from typing import Protocol
@@ -15,8 +17,10 @@ from typing import Protocol
 from . import __version__, control, errors, rules
 from .auth import Revocation
 from .chat import Chat
-from .control import Kick, Object, Revoke, Rooms, Status, Who
+from .control import Impose, Kick, Lift, Lock, Object, Recheck, Revoke, Rooms, Status, Who
 from .hub import Hub
+from .measures import Lockdown, Measure, On, What
+from .model import Role
 from .session import Session, State
 from .store.redis import Store
 from .telemetry import Meters, resident_bytes
@@ -52,7 +56,7 @@ class Responder:
         self.store = store
         self.meters = meters
 
-    def respond(self, question: control.Question) -> Object:
+    async def respond(self, question: control.Question) -> Object:
         match question:
             case Status():
                 return self.status()
@@ -64,6 +68,16 @@ class Responder:
                 return self.kick(question)
             case Revoke():
                 return self.revoke(question)
+            case Impose():
+                return self.impose(Measure(What(question.what), On(question.on), *astuple(question)[2:]))
+            case Lift():
+                self.chat.measures.lift(Measure(What(question.what), On(question.on), *astuple(question)[2:]).id)
+                return {}
+            case Lock():
+                self.chat.measures.lockdown = Lockdown(question.level)
+                return {}
+            case Recheck():
+                return {"closed": await self.recheck(question.room)}
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -144,12 +158,43 @@ class Responder:
         ]
         for session in hit:
             if kick.room:
-                reason = kick.reason or errors.UNSUBSCRIBED_BY_SERVER[1]
-                self.chat.spawn(self.chat.put_out(session, kick.room, errors.UNSUBSCRIBED_BY_SERVER[0], reason))
+                self._put_out(session, kick.room, kick.reason)
             else:
                 session.close(goodbye)
         tokens = sorted({self._void(session) for session in hit}) if kick.revoke else []
         return {"closed": len(hit), "tokens": [list(row) for row in tokens]}
+
+    def impose(self, measure: Measure) -> Object:
+        """Take a measure in, and send away whoever may not stay because of it."""
+        self.chat.measures.impose(measure)
+        if measure.what is What.MUTE:
+            return {"closed": 0}
+        return {"closed": sum(1 for session in self.hub.sessions() if self._sent_away(session, measure))}
+
+    def _sent_away(self, session: Session, measure: Measure) -> bool:
+        identity, now = session.identity, self.chat.now()
+        if session.state is not State.READY or identity is None:
+            return False
+        if self.chat.measures.covering(What.BAN, identity, session.ip, measure.room, now) is not measure:
+            return False
+        if not measure.room:
+            session.close(errors.BANNED.because(measure.reason or errors.BANNED.reason))
+            return True
+        return self._put_out(session, measure.room, measure.reason)
+
+    def _put_out(self, session: Session, room: str, reason: str) -> bool:
+        if room not in session.rooms:
+            return False
+        code, sentence = errors.UNSUBSCRIBED_BY_SERVER
+        self.chat.spawn(self.chat.put_out(session, room, code, reason or sentence))
+        return True
+
+    async def recheck(self, room: str) -> int:
+        """Put out of `room` whoever may not read it any more; how many these were."""
+        here = list(self.hub.rooms[room].sessions()) if room in self.hub.rooms else []
+        roles = await asyncio.gather(*(self.chat.role(self.chat.who(session), room) for session in here))
+        outside = [session for session, role in zip(here, roles, strict=True) if role is Role.NOBODY]
+        return sum(self._put_out(session, room, "") for session in outside)
 
     def _void(self, session: Session) -> Revocation:
         identity = session.identity

@@ -39,7 +39,7 @@ OUTSIDE = {
 }
 
 # Those that decide: no clock, no event loop, nothing to wait for.
-PURE = {"model", "errors", "frames", "rules", "control", "names"}
+PURE = {"model", "errors", "frames", "rules", "control", "names", "measures"}
 WAITING = {"asyncio", "time", "socket", "threading", "selectors", "subprocess"}
 
 # Arrows that are missing on purpose: room -> rooms of ours that it must not know.
@@ -51,6 +51,8 @@ MISSING = {
     "auth": {"store", "hub", "session", "transport", "web", "cli", "node", "chat"},
     "rules": {"store", "hub", "session", "transport", "web", "cli", "node", "chat"},
     "control": {"store", "hub", "session", "transport", "web", "cli", "node", "chat"},
+    "measures": {"store", "hub", "session", "transport", "web", "cli", "node", "chat"},
+    "office": {"hub", "session", "transport", "web", "cli", "node", "chat"},
     "session": {"transport", "store", "hub", "web", "cli", "node", "chat"},
     "hub": {"transport", "store", "web", "cli", "node", "chat"},
     "store": {"hub", "session", "transport", "web", "cli", "node", "chat"},

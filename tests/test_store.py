@@ -535,7 +535,11 @@ class TestStore:
 
 async def serving(store: Store, lease: str, respond: Callable[[control.Question], control.Object]) -> None:
     """Have `store` answer questions, and return when its subscription stands."""
-    store.serve(lambda: lease, respond)
+
+    async def answer(question: control.Question) -> control.Object:
+        return respond(question)
+
+    store.serve(lambda: lease, answer, asyncio.ensure_future)
     async with asyncio.timeout(PATIENCE_S):
         while not (await store.batch.command("PUBSUB", "SHARDNUMSUB", store.keys.control))[1]:
             await asyncio.sleep(0.01)

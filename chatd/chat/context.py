@@ -15,6 +15,7 @@ from chatd import errors, rules
 from chatd.auth import Revocations, Verifier
 from chatd.errors import Disconnect, Reject
 from chatd.hub import Hub
+from chatd.measures import Lockdown, Measure, Measures, What
 from chatd.model import ClientInfo, Identity, Json, Role, Speaker, Standing
 from chatd.names import is_reserved, room_name
 from chatd.session import Session
@@ -66,6 +67,7 @@ class Context:
         clock: loop time in seconds; `now`: Unix time in seconds.
 
     Attributes:
+        measures: what operators have put in force.
         messages_in: messages accepted here.
         commands: what clients asked for, by the name of the command's class.
         on_end: told of each session whose socket is gone.
@@ -97,6 +99,7 @@ class Context:
         self.spawn = spawn
         self.clock = clock
         self.now = now
+        self.measures = Measures()
         self.messages_in = 0
         self.commands: Counter[str] = Counter()
         self.on_end: Callable[[Session], None] = lambda session: None
@@ -131,6 +134,44 @@ class Context:
     def registration(self, session: Session) -> Registration:
         return Registration(session.user, session.id, self.lease(), session.ip, session.since, session.door)
 
+    def refuse_newcomer(self, identity: Identity, ip: str) -> None:
+        """Keep out whoever is banned everywhere, and in a lockdown everybody.
+
+        Raises:
+            Disconnect 4502, 4000.
+        """
+        if (ban := self.measures.covering(What.BAN, identity, ip, "", self.now())) is not None:
+            self._met(ban)
+            raise errors.BANNED.because(ban.reason or errors.BANNED.reason)
+        if self.measures.lockdown >= Lockdown.NOBODY_NEW:
+            raise errors.CLOSED_FOR_NOW.anew()
+
+    def refuse_banned(self, session: Session, room: str) -> None:
+        """Keep whoever is banned from `room` out of it.
+
+        Raises:
+            Reject 403.
+        """
+        ban = self.measures.covering(What.BAN, self.who(session), session.ip, room, self.now())
+        if ban is not None:
+            self._met(ban)
+            raise _measured(errors.BANNED_HERE, ban, self.now())
+
+    def refuse_muted(self, session: Session, room: str) -> None:
+        """Keep whoever is muted in `room` silent.
+
+        Raises:
+            Reject 403, 401.
+        """
+        self.refuse_banned(session, room)
+        mute = self.measures.covering(What.MUTE, self.who(session), session.ip, room, self.now())
+        if mute is not None:
+            self._met(mute)
+            raise _measured(errors.MUTED, mute, self.now())
+
+    def _met(self, measure: Measure) -> None:
+        self.spawn(self.store.measures.hit(measure.id))
+
     def presence_kept(self, room: str) -> bool:
         return not room.startswith("#") and self.rules(room).presence
 
@@ -159,7 +200,9 @@ class Context:
         role = rules.role_in(identity, room, public=False, invited=room in session.rooms, matches=matches)
         if is_reserved(room):
             rules.may_speak(room, role)
-        return Speaker(identity.user, role, self.rules(room).public and not is_reserved(room))
+        return Speaker(
+            identity.user, role, self.rules(room).public and not is_reserved(room), self.measures.least_to_speak
+        )
 
     async def readable(self, session: Session, room: str) -> RoomRules:
         """What holds in `room`, for somebody who may read it.
@@ -178,3 +221,10 @@ class Context:
         """Let go of users' allowances that are full again."""
         now = self.clock()
         self.speaking = {user: due for user, due in self.speaking.items() if due > now}
+
+
+def _measured(refusal: Reject, measure: Measure, now: float) -> Reject:
+    """The refusal as the one concerned hears it: why, and when it ends."""
+    left = measure.seconds_left(now)
+    sentence = refusal.text + (f": {measure.reason}" if measure.reason else "")
+    return refusal.because(sentence, retry_after_ms=None if left is None else int(left * 1000))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from chatd import errors
-from chatd.model import History, HistoryResult, Publish, Published
+from chatd.methods import SendMessage
+from chatd.model import History, HistoryResult, Json, Publish, Published
 from chatd.names import room_name
 from chatd.session import Session
-from chatd.wire import payload
+from chatd.wire import payload, rpc
 from chatd.wire.publication import head
 
 from .context import Context
@@ -16,15 +19,37 @@ async def publish(chat: Context, session: Session, command: Publish) -> Publishe
     room = command.room or session.home
     if not room:
         raise errors.BAD_COMMAND.because("publish needs a channel")
+    return await say(chat, session, room, command.data)
+
+
+async def send(chat: Context, session: Session, args: SendMessage) -> Mapping[str, object]:
+    """As publish, of data that is put together here; the answer says where it landed."""
+    published = await say(chat, session, args.room, rpc.encode(_members(args)))
+    epoch, offset = published.position or ("", 0)
+    return {"offset": offset, "epoch": epoch, "time": published.time_ms}
+
+
+async def say(chat: Context, session: Session, room: str, data: Json) -> Published:
+    """Append `data` to `room` as a message of this client's user, if the user may, and tell every reader.
+
+    Raises:
+        Reject 107, 413: the data may not be stored. Reject 103, 401 to 417: its author may not say it here, now.
+    """
     room_name(room, chat.limits.room_name)
-    kept = chat.rules(room)
-    speaker = chat.speaker(session, room)
-    said = payload.check(command.data, limit=chat.limits.body, depth=chat.limits.depth, chat=kept.payload == "chat")
+    chat.refuse_muted(session, room)
+    speaker, kept = chat.speaker(session, room), chat.rules(room)
+    said = payload.check(data, limit=chat.limits.body, depth=chat.limits.depth, chat=kept.payload == "chat")
     repeat = (session.user, said.cid) if said.cid is not None else None
     publication = head(said.data, chat.info(session), {"type": "message"})
     published, fresh = await chat.store.messages.publish(room, publication, chat.keep(room), repeat, by=speaker)
     chat.messages_in += fresh
     return published
+
+
+def _members(args: SendMessage) -> Mapping[str, object]:
+    """The message's data: what chatd knows of it, beside the application's own, which cannot replace it."""
+    known = {"text": args.text, "cid": args.cid, "reply_to": args.reply_to, "mentions": args.mentions, "sig": args.sig}
+    return {**args.data, **{name: value for name, value in known.items() if value not in (None, ())}}
 
 
 async def history(chat: Context, session: Session, command: History) -> HistoryResult:

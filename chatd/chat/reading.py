@@ -41,6 +41,7 @@ async def subscribe(chat: Context, session: Session, command: Subscribe) -> Subs
     expires_at = await _invitation(chat, session, command)
     role = await chat.role(chat.who(session), room, invited=bool(command.token))
     rules.require(rules.Act.READ, role)
+    chat.refuse_banned(session, room)
     return await enter(chat, session, command, Subscription(join_leave=command.join_leave, expires_at=expires_at))
 
 

@@ -1,10 +1,10 @@
-"""A row for each command: what it costs, and what does it."""
+"""A row for each command, and for each method of `rpc`: what it costs, and what does it."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from chatd import errors
 from chatd.model import (
@@ -18,12 +18,14 @@ from chatd.model import (
     Refresh,
     Result,
     Rpc,
+    RpcResult,
     Send,
     SubRefresh,
     Subscribe,
     Unsubscribe,
 )
 from chatd.session import Session
+from chatd.wire import rpc
 
 from . import entry, messages, reading, tokens
 from .context import Context
@@ -45,8 +47,21 @@ class Row:
     joins: bool = False
 
 
-async def rpc(chat: Context, session: Session, command: Rpc) -> Result:
+Method: TypeAlias = Callable[[Context, Session, Any], Awaitable[Mapping[str, object]]]
+"""Carries out a method, whose data comes as the dataclass that methods.py has for it; returns the answer's members."""
+
+
+async def no_method(chat: Context, session: Session, command: Rpc) -> Result:
     raise errors.NOT_AVAILABLE.because(f"there is no method {command.method[:64]!r}")
+
+
+def method(do: Method, *, speaks: bool = False, joins: bool = False) -> Row:
+    """The row of a method; costs as in Row. One that is none of both is free but for its bytes."""
+
+    async def call(chat: Context, session: Session, command: Rpc) -> Result:
+        return RpcResult(rpc.encode(await do(chat, session, rpc.decode(command.method, command.data))))
+
+    return Row(call, speaks=speaks, joins=joins)
 
 
 async def ping(chat: Context, session: Session, command: Ping) -> None:
@@ -67,11 +82,18 @@ ROWS: Final[dict[type, Row]] = {
     Presence: Row(reading.presence, joins=True),
     PresenceStats: Row(reading.presence_stats, joins=True),
     History: Row(messages.history, joins=True),
-    Rpc: Row(rpc, speaks=True),
+    Rpc: Row(no_method, speaks=True),
     Ping: Row(ping),
     Send: Row(send),
 }
 
 
+METHOD_ROWS: Final[Mapping[str, Row]] = {
+    "message.send": method(messages.send, speaks=True),
+}
+
+
 def row_of(command: Command) -> Row:
+    if isinstance(command, Rpc):
+        return METHOD_ROWS.get(command.method, ROWS[Rpc])
     return ROWS[type(command)]

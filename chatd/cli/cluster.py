@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from chatd import control
 from chatd.control import Answers, Question
+from chatd.office import Office
 from chatd.settings import Settings
 from chatd.store.embedded import Embedded
 from chatd.store.redis import Store
@@ -74,9 +75,9 @@ def operator() -> str:
     return f"{login}@{socket.gethostname()}"
 
 
-async def tell(store: Store, settings: Settings, question: Question) -> Answers:
-    """Put `question` to every node alive, however few."""
-    return await store.request(question, patience=settings.cluster.answer, by=operator())
+def office(store: Store, settings: Settings) -> Office:
+    """Where whoever types this acts."""
+    return Office(store, patience=settings.cluster.answer, by=operator())
 
 
 async def ask(store: Store, settings: Settings, question: Question) -> Answers:
@@ -85,7 +86,15 @@ async def ask(store: Store, settings: Settings, question: Question) -> Answers:
     Raises:
         Failure: there is none.
     """
-    answers = await tell(store, settings, question)
+    return somebody(await office(store, settings).ask(question))
+
+
+def somebody(answers: Answers) -> Answers:
+    """The answers, if anybody could give one.
+
+    Raises:
+        Failure: no node is alive.
+    """
     if not answers.by_node and not answers.missing:
         raise Failure("the store answers, but no chatd is alive on it; start one with `chatd serve`", NO_DAEMON)
     return answers

@@ -25,7 +25,7 @@ from chatd.store.errors import StoreError
 from chatd.store.redis import Store
 from chatd.web.sockets import bind, tidy
 
-from .cluster import opened, run, tell
+from .cluster import office, opened, run
 from .common import FAILED, Failure, loaded
 from .output import Column, Row, json_option, on_terminal, plural, print_json, print_rows
 
@@ -237,7 +237,7 @@ async def store_checks(settings: Settings) -> AsyncIterator[Check]:
 async def asked_the_store(store: Store, settings: Settings) -> list[Check]:
     facts = await store.facts()
     skew = await store.clock() - time.time()
-    answers = await tell(store, settings, Status())
+    answers = await office(store, settings).ask(Status())
     return [
         Check(
             "store", State.OK, f"answers; {product(facts)}, {plural(int(facts.get('connected_clients', 0)), 'client')}"

@@ -23,10 +23,9 @@ from chatd.respond import FOR_EVER_S
 from chatd.settings import Settings
 from chatd.store.errors import StoreError
 
-from .cluster import opened, run
+from .cluster import office, opened, run
 from .common import Failure, fail, loaded
 from .output import Column, json_option, moment, plural, print_json, print_rows, span
-from .people import void
 from .token import seconds_of
 
 # Claims that are Unix seconds (RFC 7519, 4.1).
@@ -187,4 +186,4 @@ def row_of(
 
 async def revoked_everywhere(settings: Settings, row: Revoke) -> tuple[int, set[str]]:
     async with opened(settings) as store:
-        return await void(store, settings, [row])
+        return await office(store, settings).revoke([row])

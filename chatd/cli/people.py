@@ -10,11 +10,10 @@ from typing import Any
 import click
 
 from chatd import control
-from chatd.control import Answers, Kick, Object, Revoke, Who
+from chatd.control import Answers, Kick, Object, Who
 from chatd.settings import Settings
-from chatd.store.redis import Store
 
-from .cluster import ask, asked, opened, own_up, run, tell
+from .cluster import asked, office, opened, own_up, run, somebody
 from .common import NOT_FOUND, fail, loaded
 from .output import Column, Row, json_option, listed, plural, print_json, print_rows, size, span
 
@@ -113,26 +112,7 @@ def kick(
 
 async def thrown_out(settings: Settings, question: Kick) -> Answers:
     async with opened(settings) as store:
-        answers = await ask(store, settings, question)
-        tokens = [Revoke(*row) for answer in answers.by_node.values() for row in answer["tokens"]]
-        _, unsure = await void(store, settings, tokens)
-        return Answers(answers.by_node, tuple(sorted({*answers.missing, *unsure})))
-
-
-async def void(store: Store, settings: Settings, revocations: list[Revoke]) -> tuple[int, set[str]]:
-    """Have tokens count no more: written down first, for nodes yet to come, then told to those alive.
-
-    Returns:
-        How many connections were closed for it, and the nodes that did not confirm it: those read what was written
-        down when they next renew their lease.
-    """
-    closed, unsure = 0, set[str]()
-    for each in revocations:
-        await store.revoke((each.kind, each.id, each.until, each.issued_before), each.until)
-        answers = await tell(store, settings, each)
-        closed += sum(answer["closed"] for answer in answers.by_node.values())
-        unsure.update(answers.missing)
-    return closed, unsure
+        return somebody(await office(store, settings).kick(question))
 
 
 def told(reply: Object) -> str:

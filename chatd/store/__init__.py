@@ -6,6 +6,7 @@ scripts   many callers, one pipeline
 *.lua     what must happen as one step; KEYS, ARGV and the reply stand at the head of each
 redis     Store: presence, registry, leases, control, in chatd's words; and its parts:
 messages  what is said in rooms
+measures  bans, mutes, the lockdown
 rooms     rooms that somebody created, and their members
 tail      how one room's feed stays in order and without a gap; pure
 feed      Feed: one subscription per node, gaps filled from history

@@ -90,6 +90,18 @@ class Keys:
         return f"{self.prefix}:{{nodes}}:revoked"
 
     @property
+    def measures(self) -> str:
+        return f"{self.prefix}:{{nodes}}:measures"
+
+    @property
+    def hits(self) -> str:
+        return f"{self.prefix}:{{nodes}}:hits"
+
+    @property
+    def lockdown(self) -> str:
+        return f"{self.prefix}:{{nodes}}:lockdown"
+
+    @property
     def control(self) -> str:
         return f"{self.prefix}:{{nodes}}:control"
 

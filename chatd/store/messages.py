@@ -30,6 +30,7 @@ PUBLISH, HISTORY = map(Script, ["publish", "history"])
 # What publish.lua calls its refusals.
 REFUSALS: Mapping[bytes, Callable[[int], Reject]] = {
     b"outsider": lambda _: errors.PERMISSION_DENIED.because("this room needs an invitation or membership"),
+    b"lockdown": lambda _: errors.LOCKDOWN.anew(),
     b"locked": lambda _: errors.LOCKED.anew(),
     b"slow": lambda ms: errors.SLOW_MODE.because(f"this room is slow; wait {ms} ms", retry_after_ms=ms),
     b"blocked": lambda _: errors.BLOCKED.anew(),
@@ -83,7 +84,7 @@ class Messages:
         Returns:
             Where it stands, and whether it was new.
         Raises:
-            Reject 103, 402, 405, 409, 412: the room does not take it from this speaker now.
+            Reject 103, 402, 405, 409, 412, 416: the room does not take it from this speaker now.
             StoreUnavailable: whether it was appended is not known; with `repeat` it may safely be sent again.
         """
         author, cid = repeat or ("", "")
@@ -109,6 +110,7 @@ class Messages:
             int(by.public) if by is not None else 1,
             NONCE_MS if nonce is not None else 0,
             _blocker(room, user),
+            int(by.least) if by is not None else 0,
         )
         offset, epoch, ms, *fresh = await self._batch.script(PUBLISH, keys, args)
         if offset < 0:

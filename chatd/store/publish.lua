@@ -18,8 +18,9 @@
 --       8 public     1: where nobody created the room, anybody may speak
 --       9 nonce_ms   how long the signature must not be used again; 0: there is none
 --      10 blocker    field of the room's hash that, where it is there, silences the author; '' for none
+--      11 least      number of the role that a lockdown wants of the author; 0: there is none
 -- Returns {offset, epoch, ms, fresh}, where fresh is 0 when the cid was seen before and nothing was done; or
--- {-1, why, wait_ms} when it was refused, with why one of outsider, locked, slow, blocked, replayed.
+-- {-1, why, wait_ms} when it was refused, with why one of outsider, lockdown, blocked, locked, slow, replayed.
 
 local MODERATOR = 3
 
@@ -41,6 +42,7 @@ if ARGV[6] ~= '' then
     if member then role = math.max(role, tonumber(string.match(member, '^%d+'))) end
   end
   if role == 0 and public ~= '1' then return {-1, 'outsider', 0} end
+  if role < tonumber(ARGV[11]) then return {-1, 'lockdown', 0} end
   if ARGV[10] ~= '' and room[4] then return {-1, 'blocked', 0} end
   if role < MODERATOR then
     if room[2] == '1' then return {-1, 'locked', 0} end

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -22,9 +22,10 @@ from chatd import control
 from chatd.model import Json
 
 from .connect import servers
-from .errors import StoreMisconfigured
+from .errors import StoreError, StoreMisconfigured
 from .feed import Feed
 from .keys import REGISTRY_SHARDS, Keys, registry_shard
+from .measures import Measures
 from .messages import Messages
 from .rooms import Rooms
 from .scripts import Batch, Script, translated
@@ -72,6 +73,7 @@ class Store:
         loop_time = clock or asyncio.get_running_loop().time
         self.messages = Messages(self.batch, self.keys)
         self.rooms = Rooms(self.batch, self.keys)
+        self.measures = Measures(self.batch, self.keys)
         self.feed = Feed(self._servers, self.batch, self.keys, self.messages.page, timeout, loop_time)
 
     async def __aenter__(self) -> Store:
@@ -238,26 +240,39 @@ class Store:
             tuple(sorted(control.node_of(lease) for lease in missing)),
         )
 
-    def serve(self, lease: Callable[[], str], respond: Callable[[control.Question], control.Object]) -> None:
-        """Answer what operators ask: `respond` is called for each question, at once and without waiting."""
+    def serve(
+        self,
+        lease: Callable[[], str],
+        respond: Callable[[control.Question], Awaitable[control.Object]],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        """Answer what operators ask: `respond` is begun for each question at once, in the order in which they came."""
 
-        def handle(payload: bytes) -> None:
-            request, _, question = payload.partition(b"\n")
-            try:
-                key = self.keys.reply(request.decode())
-                answer = orjson.dumps(respond(control.decode(orjson.loads(question))))
-            except ValueError as error:  # somebody else's words on our channel, or a newer chatd's
-                log.warning("control request not understood", error=str(error))
-                return
-            except Exception:  # a bug in one answer must not end the feed, and with it the node
-                log.exception("control request failed")
-                return
-            pushed = self.batch.command("RPUSH", key, lease().encode() + b"\n" + answer)
-            expiring = self.batch.command("PEXPIRE", key, 60_000)
-            for future in (pushed, expiring):
-                future.add_done_callback(_note_failure)
+        def heard(payload: bytes) -> None:
+            spawn(self._answer(payload, lease, respond))
 
-        self.feed.listen(self.keys.control, handle)
+        self.feed.listen(self.keys.control, heard)
+
+    async def _answer(
+        self,
+        payload: bytes,
+        lease: Callable[[], str],
+        respond: Callable[[control.Question], Awaitable[control.Object]],
+    ) -> None:
+        request, _, question = payload.partition(b"\n")
+        try:
+            key = self.keys.reply(request.decode())
+            answer = orjson.dumps(await respond(control.decode(orjson.loads(question))))
+            # Whoever asks may rely on it from now on: what we sent before we knew better has been carried out first.
+            await self.ping()
+            await self.batch.command("RPUSH", key, lease().encode() + b"\n" + answer)
+            await self.batch.command("PEXPIRE", key, 60_000)
+        except ValueError as error:  # somebody else's words on our channel, or a newer chatd's
+            log.warning("control request not understood", error=str(error))
+        except StoreError as error:
+            log.warning("control reply not sent", error=str(error))
+        except Exception:  # a bug in one answer is nobody's end
+            log.exception("control request failed")
 
     # --- what `doctor` looks at ---------------------------------------------------------------------------------------
 
@@ -269,11 +284,6 @@ class Store:
         """The store's clock, Unix seconds."""
         seconds, micros = await self.batch.command("TIME")
         return int(seconds) + int(micros) / 1e6
-
-
-def _note_failure(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled() and (error := future.exception()) is not None:
-        log.warning("control reply not sent", error=str(error))
 
 
 def info(reply: Any) -> dict[str, str]:

@@ -19,6 +19,7 @@ from chatd import errors, rules
 from chatd.chat import Chat
 from chatd.errors import Disconnect, Reject
 from chatd.hub import Hub
+from chatd.measures import Lockdown, What
 from chatd.model import Identity
 from chatd.names import room_name
 from chatd.session import Session
@@ -150,6 +151,10 @@ class Doors:
         trusted = self._settings.server.trusted_proxies
         peer = websocket.client.host if websocket.client is not None else None
         address = client_address(peer, websocket.headers.getlist("x-forwarded-for"), rules.networks(trusted))
+        if self._chat.measures.covering_address(What.BAN, address, "", time()) is not None:
+            raise Refusal(HTTPStatus.FORBIDDEN, "this address is banned")
+        if self._chat.measures.lockdown >= Lockdown.NOBODY_NEW:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, errors.CLOSED_FOR_NOW.reason)
         self._within_limits(address)
         return address
 

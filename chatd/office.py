@@ -1,0 +1,92 @@
+"""What operators do to the cluster, whoever they are: at the command line, by HTTP, or as a room's moderator.
+
+An act is first written down, for nodes yet to come, and then told to those alive; when it is answered it is in force on
+all that answered, and those that did not are named. Every act stands in the audit stream. Whether the asker may do it
+was decided before: by the shell's owner, an API key, or the rules of a room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .control import Answers, Impose, Kick, Lift, Lock, Object, Question, Recheck, Revoke
+from .measures import Lockdown, Measure
+from .store.redis import Store
+
+
+class Office:
+    """Acts of one operator.
+
+    Args:
+        patience: seconds to wait for the nodes' answers.
+        by: who acts, for the audit stream.
+    """
+
+    def __init__(self, store: Store, *, patience: float, by: str) -> None:
+        self.store = store
+        self._patience = patience
+        self.by = by
+
+    async def ask(self, question: Question) -> Answers:
+        """Put a question to every node alive, however few."""
+        return await self.store.request(question, patience=self._patience, by=self.by)
+
+    async def write_down(self, act: str, **details: object) -> None:
+        """An act that no node need be told of, for the audit stream."""
+        await self.store.audit({"at": await self.store.clock(), "by": self.by, "ask": act, **details})
+
+    # --- people -------------------------------------------------------------------------------------------------------
+
+    async def kick(self, kick: Kick) -> Answers:
+        """Throw out whoever matches; with `revoke` the tokens they came with end as well."""
+        answers = await self.ask(kick)
+        tokens = [Revoke(*row) for answer in answers.by_node.values() for row in answer["tokens"]]
+        _, unsure = await self.revoke(tokens)
+        return Answers(answers.by_node, tuple(sorted({*answers.missing, *unsure})))
+
+    async def revoke(self, revocations: Iterable[Revoke]) -> tuple[int, set[str]]:
+        """Have tokens count no more.
+
+        Returns:
+            How many connections were closed for it, and the nodes that did not confirm it: those read what was
+            written down when they next renew their lease.
+        """
+        closed, unsure = 0, set[str]()
+        for each in revocations:
+            await self.store.revoke((each.kind, each.id, each.until, each.issued_before), each.until)
+            answers = await self.ask(each)
+            closed += _closed(answers)
+            unsure.update(answers.missing)
+        return closed, unsure
+
+    # --- measures -----------------------------------------------------------------------------------------------------
+
+    async def impose(self, measure: Measure) -> Answers:
+        """Ban or mute; each answer counts those who had to go."""
+        await self.store.measures.impose(measure)
+        return await self.ask(Impose(*measure))
+
+    async def lift(self, measure: Measure) -> tuple[bool, Answers]:
+        """End a ban or mute; False: there was none."""
+        lifted = await self.store.measures.lift(measure.id)
+        return lifted, await self.ask(Lift(measure.what, measure.on, measure.target, measure.room))
+
+    async def lock_down(self, level: Lockdown) -> Answers:
+        await self.store.measures.set_lockdown(level)
+        return await self.ask(Lock(level))
+
+    # --- rooms --------------------------------------------------------------------------------------------------------
+
+    async def recheck(self, room: str) -> Answers:
+        """Rights in `room` have changed: have every node put out whoever may not be there any more."""
+        return await self.ask(Recheck(room))
+
+
+def _closed(answers: Answers) -> int:
+    return sum(answer["closed"] for answer in answers.by_node.values())
+
+
+def as_measure(measure: Measure, hits: int) -> Object:
+    """A measure as commands and the API show it; `until` is null where it never ends."""
+    parts = measure._asdict()
+    return {**parts, "until": measure.until or None, "hits": hits}
