@@ -34,7 +34,7 @@ CONFIG = Path(__file__).parents[1] / "config" / "haproxy.cfg"
 
 
 class HAProxy(Proxy):
-    """haproxy with the shipped configuration: its addresses, paths and numbers are changed, and TLS is not the only way in."""
+    """haproxy with the shipped configuration, its addresses, paths and numbers changed. TLS is not the only way in."""
 
     def __init__(self, directory: Path, *nodes: Daemon) -> None:
         super().__init__(directory)
@@ -88,6 +88,7 @@ class TestHAProxy(BehindAProxy):
     @pytest.fixture
     def start(self) -> StartProxy:
         return HAProxy
+
     async def test_a_node_that_is_not_ready_keeps_whom_it_has_and_gets_nobody_new(self, tmp_path: Path) -> None:
         async with redis_server(tmp_path) as store, Wire(store.port) as wire, AsyncExitStack() as stack:
 
