@@ -39,7 +39,7 @@ from tests.test_doors import PATIENCE_S, Raw, next_push, until_present
 HEARTBEAT_S = 1
 SILENCE_S = 3 * HEARTBEAT_S
 # Connections that one address may have through the proxy.
-PER_ADDRESS = 8
+PER_ADDRESS = 20
 TRUSTING = {
     **FAST,
     "CHATD_SERVER__TRUSTED_PROXIES": "127.0.0.1",
