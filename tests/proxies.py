@@ -34,6 +34,7 @@ from tests.sdk import sdk_client, subscribed
 from tests.servers import free_port
 from tests.test_cluster import FAST, said, until
 from tests.test_doors import PATIENCE_S, Raw, next_push, until_present
+from tests.test_listeners import on_files
 
 # The least heartbeat there is, and what the shipped configurations make of it: a socket silent for longer is cut.
 HEARTBEAT_S = 1
@@ -262,6 +263,23 @@ class BehindAProxy:
                 await ana.send("still here")
                 await hear(bob, "ana: still here")
                 await hear(eve, "ana: still here")
+
+    async def test_nodes_may_listen_on_files(self, start: StartProxy, tmp_path: Path) -> None:
+        (tmp_path / "one").mkdir()
+        (tmp_path / "two").mkdir()
+        with (
+            on_files(tmp_path / "one", CHATD_REDIS__STATE_DIRECTORY=str(tmp_path / "state")) as (first, door, _),
+            on_files(tmp_path / "two", CHATD_REDIS__STATE_DIRECTORY=str(tmp_path / "state")) as (second, other_door, _),
+        ):
+            first.address, second.address = f"unix:{door}", f"unix:{other_door}"
+            with contextlib.closing(start(tmp_path, first, second)) as site:
+                site.until_it_listens()
+                local = ("127.0.0.9", 0)
+                async with connect(f"{site.ws}/chat/ana", local_addr=local), connect(f"{site.ws}/chat/bob"):
+                    await until(lambda: len(first.ask("who")["connections"]) == 2)
+                    found = {entry["user"]: (entry["ip"], entry["node"]) for entry in first.ask("who")["connections"]}
+        assert found["ana"][0] == "127.0.0.9"
+        assert found["ana"][1] != found["bob"][1], "one on each node"
 
     # The SDK leaves the sockets of attempts that a dead node cut short to the garbage collector.
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -53,8 +53,8 @@ class HAProxy(Proxy):
             "timeout tunnel 75s": f"timeout tunnel {SILENCE_S}s",
             "sc0_conn_cur gt 64": f"sc0_conn_cur gt {PER_ADDRESS}",
             "inter 1s": "inter 100ms",
-            "127.0.0.1:8001": nodes[0].address,
-            "127.0.0.1:8002": nodes[1].address,
+            "127.0.0.1:8001": nodes[0].address.replace("unix:", "unix@"),
+            "127.0.0.1:8002": nodes[1].address.replace("unix:", "unix@"),
         }.items():
             assert text.count(shipped) == 1, f"{shipped!r} is what the shipped file says"
             text = text.replace(shipped, here)

@@ -45,7 +45,7 @@ def nginx_conf(directory: Path, site: str) -> Path:
     temps = "".join(f"{kind}_temp_path {directory}/{kind};" for kind in kinds)
     config = directory / "nginx.conf"
     config.write_text(
-        f"daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/error.log;"
+        f"daemon off; user root root; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/error.log;"
         f"worker_shutdown_timeout 5s; events {{}} http {{ {temps} {site} }}"
     )
     return config
@@ -125,6 +125,13 @@ def test_what_cannot_stand_in_a_site_is_refused(arguments: tuple[str, ...], comp
     refused = printed(*arguments)
     assert refused.exit_code == 2
     assert complaint in refused.stderr
+
+
+def test_nodes_on_files_have_no_ports() -> None:
+    assert "server unix:/run/chatd/door.sock " in printed(CHATD_SERVER__HOST="unix:/run/chatd/door.sock").stdout
+    refused = printed("--instances", "8001,8002", CHATD_SERVER__HOST="unix:/run/chatd/door.sock")
+    assert refused.exit_code == 2
+    assert "name each by --upstream" in refused.stderr
 
 
 def test_nobody_forgets_to_trust_the_proxy() -> None:

@@ -228,7 +228,11 @@ def print_site(
 def nodes(settings: Settings, instances: Sequence[int] | None) -> tuple[str, ...]:
     """Where the nodes listen, as NGINX writes it: the ports on the configured host, else what is configured."""
     host = settings.server.host
-    if host.startswith("unix:") and not instances:
+    if host.startswith("unix:"):
+        if instances:
+            raise click.UsageError(
+                f"expected ports to be listened on, got server.host = {host}; name each by --upstream"
+            )
         return (host,)
     if not instances:
         configured = {"server.host", "server.port"} & settings.sources.keys()
