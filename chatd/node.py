@@ -52,6 +52,9 @@ class Listener(Protocol):
 
     async def start(self) -> None: ...
 
+    def reload(self, settings: Settings) -> None:
+        """Take over new limits and the certificate as it is now."""
+
     def sweep(self, now: float) -> None:
         """Cut what has been shaking hands, or saying goodbye, for too long by loop second `now`."""
 
@@ -212,10 +215,12 @@ class Node:
             log.info("some clients did not answer the goodbye", connections=self.hub.size)
 
     def reload(self, settings: Settings) -> None:
-        """Take over new limits, keys, origins and room rules; what needs a restart stays as it is."""
+        """Take over new limits, keys, certificates, origins and room rules; what needs a restart stays as it is."""
         self.settings = self.chat.settings = settings
         bound_outboxes(settings)
         self.chat.verifier = verifier(settings)
+        for listener in self.listeners:
+            listener.reload(settings)
         self.on_news("reloaded")
         log.info("settings reloaded")
 

@@ -44,7 +44,8 @@ HEAD = """\
 # The settings of chatd. Every one is here, at its default, with its explanation: delete what you do not change.
 #
 # chatd reads /etc/chatd/chatd.toml, or else the one file named by --config or by CHATD_CONFIG. On top of it come
-#   1. systemd credentials: "chatd.jwt-secret" (a key for HS256) and "chatd.redis-url";
+#   1. systemd credentials: "chatd.jwt-secret" (a key for HS256), "chatd.redis-url", "chatd.tls-certificate" and
+#      "chatd.tls-key", which systemd copies at the start and not again;
 #   2. the environment: CHATD_LIMITS__FRAME=128KiB is limits.frame; lists are separated by commas; [[auth.keys]] and
 #      [rooms] stand in the file only;
 #   3. flags such as --port.
@@ -76,6 +77,9 @@ Networks: TypeAlias = tuple[str, ...]
 
 Origins: TypeAlias = tuple[str, ...]
 """Origins as browsers send them (RFC 6454, 7): scheme, host and port, without a path; or "*"."""
+
+File: TypeAlias = str
+"""A path; relative ones start at the directory of the file in which they stand."""
 
 Listen: TypeAlias = str
 """Where to listen: host:port, [v6]:port, unix:/path; empty: nowhere."""
@@ -281,6 +285,7 @@ def _texts_from_text(text: str) -> object:
 # By the name of the annotation, which the future import above leaves as it is written.
 KINDS: Mapping[str, Kind] = {
     "str": Kind("text", _read_text, _show_text, str),
+    "File": Kind("the path of a file", _read_text, _show_text, str),
     "Listen": Kind('host:port, "unix:/path", or nothing', _read_listen, _show_text, str),
     "Mode": Kind('a file mode such as "0660"', _read_mode, _show_mode, str),
     "Secret": Kind("text", _read_secret, _show_secret, str, secret=True),
@@ -406,6 +411,19 @@ class Admin:
         "/metrics to whoever reaches it, so let that be your monitoring and nobody else. Port 0 takes a free one.",
     )
     socket_mode: Mode = option(Mode(0o660), "As server.socket_mode.")
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS in chatd itself, for a node without a proxy in front. It takes some 50 KB a connection, a proxy less."""
+
+    certificate: File = option(
+        "",
+        "PEM file of the certificate, followed by those of its issuers; empty: no TLS. SIGHUP reads it again, so have "
+        "whoever renews it send one. Paths are relative to this file's directory.",
+        reload=True,
+    )
+    key: File = option("", "PEM file of its key, without a password.", reload=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -728,6 +746,7 @@ class Settings:
 
     server: Server = Server()
     admin: Admin = Admin()
+    tls: Tls = Tls()
     auth: Auth = Auth()
     redis: Redis = Redis()
     cluster: Cluster = Cluster()
@@ -745,6 +764,7 @@ class Settings:
 SECTIONS: Mapping[str, type] = {
     "server": Server,
     "admin": Admin,
+    "tls": Tls,
     "auth": Auth,
     "redis": Redis,
     "cluster": Cluster,
@@ -918,7 +938,14 @@ def _in_file(source: _Source) -> Iterator[_Given]:
             raise _unknown(section, source.where(section))
         for key, value in source.table(section).items():
             if (section, key) != ("auth", "keys"):
-                yield _Given(section, key, value, source.where(section, key))
+                yield _Given(section, key, _placed(source, section, key, value), source.where(section, key))
+
+
+def _placed(source: _Source, section: str, key: str, value: object) -> object:
+    """The value, or where it is a path the path from where we are."""
+    setting = options(SECTIONS[section]).get(key)
+    is_path = setting is not None and setting.type == "File" and isinstance(value, str) and value
+    return str(source.path.parent / str(value)) if is_path else value
 
 
 def _keys_in_file(source: _Source) -> Iterator[Key]:
@@ -945,6 +972,10 @@ def _rooms_in_file(source: _Source, sources: dict[str, str]) -> Rooms:
 def _in_credentials(environ: Mapping[str, str]) -> Iterator[_Given]:
     for path in _credential(environ, "chatd.redis-url"):
         yield _Given("redis", "url", _read_bytes_of("redis.url", path, str(path)).decode(errors="replace"), str(path))
+
+    for name in ("certificate", "key"):
+        for path in _credential(environ, f"chatd.tls-{name}"):
+            yield _Given("tls", name, str(path), str(path))
 
 
 def _keys_in_credentials(environ: Mapping[str, str]) -> Iterator[Key]:
@@ -1113,6 +1144,9 @@ def _complaints(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _auth_complaints(settings)
     yield from _time_complaints(settings)
     yield from _size_complaints(settings.limits)
+    if bool(settings.tls.certificate) is not bool(settings.tls.key):
+        given, missing = ("certificate", "key") if settings.tls.certificate else ("key", "certificate")
+        yield f"tls.{given}", f"expected tls.certificate and tls.key together, got no tls.{missing}; set it, or neither"
     url = settings.redis.url
     if url and not url.startswith(REDIS_SCHEMES):
         yield "redis.url", f"expected redis.url to start with one of {', '.join(REDIS_SCHEMES)}, got something else"
@@ -1198,11 +1232,13 @@ def is_loopback(host: str) -> bool:
 
 def warnings(settings: Settings) -> list[str]:
     """What works, but is unwise: one sentence each. Looks at the modes of the files that hold secrets."""
-    return [*_exposed_secrets(settings.auth.keys), *_exposed_traffic(settings), *_unbounded(settings.limits)]
+    return [*_exposed_secrets(settings), *_exposed_traffic(settings), *_unbounded(settings.limits)]
 
 
-def _exposed_secrets(keys: Keys) -> Iterator[str]:
-    for key in keys:
+def _exposed_secrets(settings: Settings) -> Iterator[str]:
+    if settings.tls.key and _others_may_read(settings.tls.key):
+        yield f"{settings.tls.key} holds the key of tls.certificate and everybody may read it; `chmod 640` it"
+    for key in settings.auth.keys:
         path = key.secret_file or (key.where.rpartition(":")[0] if key.secret else "")
         if path and _others_may_read(path):
             yield f"{path} holds the secret of key {_show_text(key.kid)} and everybody may read it; `chmod 640 {path}`"
@@ -1242,7 +1278,8 @@ def _unbounded(limits: Limits) -> Iterator[str]:
 def changed_needing_restart(old: Settings, new: Settings) -> list[str]:
     """The keys, as "section.key", that differ and that SIGHUP may not change; rooms may always change.
 
-    auth.mode counts as changed too when keys came or went, and with them what an empty mode means.
+    auth.mode counts as changed too when keys came or went, and with them what an empty mode means; so does
+    tls.certificate when there was none, or is none any more.
     """
     changed = [
         f"{title}.{key}"
@@ -1251,7 +1288,8 @@ def changed_needing_restart(old: Settings, new: Settings) -> list[str]:
         if not _option(setting).reload and getattr(getattr(old, title), key) != getattr(getattr(new, title), key)
     ]
     mode_flipped = old.auth.effective_mode != new.auth.effective_mode and "auth.mode" not in changed
-    return ["auth.mode", *changed] if mode_flipped else changed
+    tls_flipped = bool(old.tls.certificate) is not bool(new.tls.certificate)
+    return [*["auth.mode"] * mode_flipped, *["tls.certificate"] * tls_flipped, *changed]
 
 
 def origin(settings: Settings) -> dict[str, str]:

@@ -86,9 +86,9 @@ class Daemon:
                     raise AssertionError(f"{pattern!r} not said within {timeout} s:\n" + "\n".join(self.log))
 
     def until_ready(self) -> Daemon:
-        self.address = self.until_log(r"chatd listens on http://(\S+?)/")[1]
+        secure, self.address = self.until_log(r"chatd listens on http(s?)://(\S+?)/").groups()
         self.until_log(r'"ready"')
-        assert self.get("/readyz")[0] == 200
+        assert secure or self.get("/readyz")[0] == 200
         return self
 
     def get(self, path: str, **headers: str) -> tuple[int, str]:

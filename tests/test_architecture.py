@@ -34,7 +34,7 @@ OUTSIDE = {
     "node": {"structlog", "orjson"},
     "telemetry": {"structlog", "prometheus_client"},
     "transport": {"uvicorn", "httptools", "websockets", "structlog"},
-    "web": {"uvicorn", "starlette", "structlog", "orjson", "websockets"},
+    "web": {"uvicorn", "starlette", "structlog", "orjson", "websockets", "cryptography"},  # when a certificate ends
     "cli": {"click", "rich", "structlog", "uvloop", "orjson"},
 }
 

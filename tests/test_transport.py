@@ -253,6 +253,20 @@ class Bare:
         return await self.head()
 
 
+class BareTls(Bare):
+    """A client of bytes within TLS."""
+
+    def __init__(self, house: House, trusted: ssl.SSLContext) -> None:
+        super().__init__(house)
+        self._trusted = trusted
+
+    async def __aenter__(self) -> BareTls:
+        self.reader, self.writer = await asyncio.open_connection("localhost", self._port, ssl=self._trusted)
+        # Little room here too, so that what is not read soon waits at the server.
+        self.writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        return self
+
+
 def said(text: bytes) -> bytes:
     return Frame(Opcode.TEXT, text).serialize(mask=True)
 
@@ -276,13 +290,14 @@ async def until(fact: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-def certificate(directory: Path) -> tuple[str, str]:
+def certificate(directory: Path, lifetime: timedelta = timedelta(days=1), days_old: int = 0) -> tuple[str, str]:
     """Files of a certificate for localhost and of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
+    since = datetime.now(UTC) - timedelta(days=days_old)
+    serial = x509.random_serial_number()
     signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        x509.CertificateBuilder(name, name, key.public_key(), serial, since, since + lifetime)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -686,6 +701,37 @@ async def test_pongs_to_a_client_that_does_not_read_wait_within_the_bound_and_th
         assert rules.outbox - 200 <= guest.most_buffered <= rules.outbox + 200
         house.closing.sweep(asyncio.get_running_loop().time() + CLOSING_S + 1)
         assert guest.link.buffered() == 0
+
+
+def test_over_tls_bounds_hold_and_a_broken_link_ends_with_the_sweep(tmp_path: Path) -> None:
+    """TLS has a buffer of its own behind which bytes wait, and cannot say that nothing follows."""
+    cert, key = certificate(tmp_path)
+
+    async def story() -> None:
+        trusted = ssl.create_default_context(cafile=cert)
+        async with serving(ssl_certfile=cert, ssl_keyfile=key) as house:
+            async with BareTls(house, trusted) as slow:
+                await slow.upgrade()
+                link, written = (await house.guest()).link, 0
+                while not link.congested:
+                    link.write(frames.text(b"x" * 1000))
+                    written += 1004
+                    await asyncio.sleep(0)
+                assert RULES.outbox // 2 <= link.buffered() <= RULES.outbox // 2 + 2048
+                await asyncio.wait_for(slow.reader.readexactly(written), PATIENCE_S)
+                await until(lambda: not link.congested)
+            async with BareTls(house, trusted) as wrong:
+                await wrong.upgrade()
+                guest = await house.guest()
+                wrong.send(frames.text(b"not masked"))
+                assert (await guest.farewell())[0] == 1002
+                assert (await wrong.reader.readexactly(4))[2:] == (1002).to_bytes(2, "big")
+                house.closing.sweep(asyncio.get_running_loop().time() + CLOSING_S + 1)
+                await wrong.rest()
+
+    for loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(asyncio.wait_for(story(), PATIENCE_S))
 
 
 # --- the door ---------------------------------------------------------------------------------------------------------

@@ -28,9 +28,11 @@ def config() -> None:
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
     from chatd.node import verifier  # 0.3 s that `show` and `init` need not wait for
+    from chatd.web import tls
 
     settings = loaded(context)
     verifier(settings)
+    tls.context(settings.tls)
     unwise = warnings(settings)
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "ok": True, "warnings": unwise})

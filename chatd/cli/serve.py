@@ -28,6 +28,7 @@ from chatd.settings import (
 from chatd.store.embedded import Embedded
 from chatd.store.redis import Store
 from chatd.telemetry import configure_log
+from chatd.web import tls
 from chatd.web.app import build, build_admin
 from chatd.web.server import Listener
 from chatd.web.sockets import bind
@@ -48,16 +49,17 @@ def serve(context: click.Context, host: str | None, port: int | None) -> None:
     configure_log(settings.log.level, settings.log.format)
     for sentence in warnings(settings):
         log.warning(sentence)
-    verifier_or_sentence(settings)
+    usable(settings)
     sock, admin = listening_socket(settings), admin_socket(settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(run(settings, sock, admin, settings_file(context), flags))
     sys.exit(OK)
 
 
-def verifier_or_sentence(settings: Settings) -> None:
-    """A key that cannot be used is a configuration error now, not at the first log-in."""
+def usable(settings: Settings) -> None:
+    """A key or a certificate that cannot be used is a configuration error now, not when somebody connects."""
     verifier(settings)
+    tls.context(settings.tls)
 
 
 def listening_socket(settings: Settings) -> socket.socket:
@@ -108,7 +110,7 @@ async def run(
             Store(url, prefix=settings.redis.prefix, timeout=settings.redis.timeout)
         )
         node = Node(settings, store)
-        listener = Listener(build(node), settings, sock)
+        listener = Listener(build(node), settings, sock, tls.context(settings.tls))
         admin = None if admin_sock is None else Listener(build_admin(node), settings, admin_sock)
         tell_systemd(node)
         listen_to_signals(node, file, flags)
@@ -145,7 +147,7 @@ def reload(node: Node, file: Path | None, flags: dict[str, object]) -> None:
     notify.reloading()
     try:
         settings = load(file, os.environ, flags)
-        verifier_or_sentence(settings)
+        usable(settings)
     except (SettingsError, ValueError) as error:
         log.error("settings not reloaded; the old ones stay in force", problem=str(error))
         node.on_news("reloaded")
@@ -160,11 +162,12 @@ def say_hello(settings: Settings, address: str, admin: str, *, embedded: bool) -
     """Where to go and what to type next; to stderr, for a person and for whoever asked for --port 0."""
     mode = settings.auth.effective_mode
     user = "ana" if mode == "open" else "USER"
-    lines = [f"chatd listens on {url(address)}"]
+    s = "s" if settings.tls.certificate else ""
+    lines = [f"chatd listens on {url(address, s)}"]
     if not unix_path(address):
         lines += [
-            f"  chat in a browser    http://{address}/",
-            f"  chat in a terminal   websocat ws://{address}/chat/{user}?room=lobby",
+            f"  chat in a browser    http{s}://{address}/",
+            f"  chat in a terminal   websocat ws{s}://{address}/chat/{user}?room=lobby",
         ]
     if admin:
         lines.append(f"  health and metrics   {url(admin)}")
@@ -176,5 +179,5 @@ def say_hello(settings: Settings, address: str, admin: str, *, embedded: bool) -
     click.echo("\n".join(lines), err=True)
 
 
-def url(address: str) -> str:
-    return address if unix_path(address) else f"http://{address}/"
+def url(address: str, s: str = "") -> str:
+    return address if unix_path(address) else f"http{s}://{address}/"

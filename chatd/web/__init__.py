@@ -6,5 +6,6 @@ origin    where somebody comes from: address, origin, token; pure
 health    /livez, /readyz, /metrics
 server    uvicorn, opened and closed as the node says
 sockets   what it listens on
+tls       certificates
 page.html the chat page
 """

@@ -9,36 +9,77 @@ import asyncio
 import contextlib
 import functools
 import socket
-from collections.abc import Generator
+import ssl
+from collections.abc import Callable, Generator
+from typing import cast
 
+import structlog
 import uvicorn
 from starlette.applications import Starlette
 
 from chatd.settings import Settings
-from chatd.transport import Closing, Door, Doorway, Handshake
+from chatd.transport import CLOSING_S, Closing, Door, Doorway, Handshake
 
 from .sockets import BACKLOG, address_of, tidy
+from .tls import renew
+
+log = structlog.get_logger("chatd")
 
 # HTTP requests under way at the end have this long.
 LAST_REQUESTS_S = 1
+# For a TLS handshake where limits.handshake_timeout sets no limit: the event loop must have one.
+TLS_HANDSHAKE_S = 60.0
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn without its signal handlers: signals are the node's."""
+    """uvicorn with sockets, and times for TLS, of ours; and without its signal handlers: signals are the node's."""
+
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, handshake_s: float) -> None:
+        super().__init__(config)
+        self._tls = tls
+        self._handshake_s = handshake_s
+        self.servers = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        for sock in sockets or []:
+            await self.listen(sock)
+        self.started = True
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept on `sock`, which it takes over."""
+        secure = self._tls is not None
+        server = await asyncio.get_running_loop().create_server(
+            self._door,
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=self._handshake_s if secure else None,
+            ssl_shutdown_timeout=CLOSING_S if secure else None,
+        )
+        self.servers.append(server)
+
+    def _door(self) -> asyncio.Protocol:
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
 
 class Listener:
-    """See node.Listener. `sock` listens already."""
+    """See node.Listener. `sock` listens already; `tls`: everybody must speak TLS there."""
 
-    def __init__(self, app: Starlette, settings: Settings, sock: socket.socket) -> None:
+    def __init__(
+        self, app: Starlette, settings: Settings, sock: socket.socket, tls: ssl.SSLContext | None = None
+    ) -> None:
+        limits = settings.limits
         self._socket = sock
+        self._tls = tls
         self.address = address_of(sock)
         self._closing = Closing()
-        self._doorway = Doorway(timeout=settings.limits.handshake_timeout, header_bytes=settings.limits.handshake_bytes)
+        self._doorway = Doorway(timeout=limits.handshake_timeout, header_bytes=limits.handshake_bytes)
         config = uvicorn.Config(
             app,
             http=functools.partial(Door, self._doorway),  # type: ignore[arg-type]  # called like a class
@@ -48,10 +89,9 @@ class Listener:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            backlog=BACKLOG,
             timeout_graceful_shutdown=LAST_REQUESTS_S,
         )
-        self._server = _Uvicorn(config)
+        self._server = _Uvicorn(config, tls, limits.handshake_timeout or TLS_HANDSHAKE_S)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -61,6 +101,16 @@ class Listener:
                 self._serving.result()
                 raise RuntimeError("uvicorn ended before it had begun")
             await asyncio.sleep(0.001)
+
+    def reload(self, settings: Settings) -> None:
+        """See node.Listener."""
+        self._doorway.timeout = settings.limits.handshake_timeout
+        self._doorway.header_bytes = settings.limits.handshake_bytes
+        if self._tls is not None and settings.tls.certificate:
+            try:
+                renew(self._tls, settings.tls)
+            except ValueError as error:
+                log.error("certificate not read; the old one stays in force", problem=str(error))
 
     def sweep(self, now: float) -> None:
         self._doorway.sweep(now)
