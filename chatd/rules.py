@@ -1,7 +1,7 @@
 """May this identity do this here, now? Decisions only: no waiting, no clock, no store.
 
 Whatever is refused is refused by raising a Reject of errors.py; silence is consent. Who somebody is was settled in
-auth.py; what a room's settings are comes in as an argument.
+auth; what a room's settings are comes in as an argument.
 """
 
 from __future__ import annotations

@@ -286,7 +286,7 @@ async def test_a_remembered_token_is_not_verified_again_and_still_ends_in_time()
 async def test_a_refused_token_is_not_remembered_and_the_oldest_good_ones_are_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(auth, "CACHED_TOKENS", 2)
+    monkeypatch.setattr(auth.tokens, "CACHED_TOKENS", 2)
     check = verifier()
     ana = await check.identity(token())
     bob = await check.identity(token({**ANA, "sub": "bob"}))

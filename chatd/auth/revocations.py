@@ -1,0 +1,70 @@
+"""Tokens and users whose tokens no longer count, though they are signed and have not ended.
+
+How revocations travel between nodes is the store's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from chatd.model import Identity
+
+
+class Revocation(NamedTuple):
+    """One row of what was revoked, as the store carries it: text and numbers only.
+
+    Attributes:
+        kind: "token" or "user".
+        id: the token's `jti`, or the user.
+        until: Unix seconds after which nothing is left that it could cover.
+        issued_before: for a user, Unix seconds: tokens issued until then are void; 0 for a token.
+    """
+
+    kind: str
+    id: str
+    until: float
+    issued_before: float = 0.0
+
+
+class Revocations:
+    """Tokens and users whose tokens no longer count, though they are signed and have not ended.
+
+    Two revocations of one thing become the wider of each bound, so rows may be loaded twice and in any order.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], Revocation] = {}
+
+    def revoke_token(self, token_id: str, until: float) -> None:
+        """Void the token with this `jti`; `until` is when it ends by itself, in Unix seconds."""
+        self._add(Revocation("token", token_id, until))
+
+    def revoke_user(self, user: str, issued_before: float, until: float) -> None:
+        """Void every token of `user` issued at or before `issued_before`, or without a date; both in Unix seconds."""
+        self._add(Revocation("user", user, until, issued_before))
+
+    def covers(self, identity: Identity, now: float) -> bool:
+        """Return whether this identity's token is void at `now`, in Unix seconds."""
+        token = self._rows.get(("token", identity.token_id)) if identity.token_id is not None else None
+        if token is not None and now < token.until:
+            return True
+        user = self._rows.get(("user", identity.user))
+        if user is None or now >= user.until:
+            return False
+        return identity.issued_at is None or identity.issued_at <= user.issued_before
+
+    def forget_expired(self, now: float) -> None:
+        self._rows = {name: row for name, row in self._rows.items() if now < row.until}
+
+    def load(self, entries: Iterable[tuple[str, str, float, float]]) -> None:
+        for entry in entries:
+            self._add(Revocation(*entry))
+
+    def entries(self) -> list[Revocation]:
+        return list(self._rows.values())
+
+    def _add(self, row: Revocation) -> None:
+        before = self._rows.get((row.kind, row.id), row)
+        until, issued_before = max(row.until, before.until), max(row.issued_before, before.issued_before)
+        self._rows[row.kind, row.id] = row._replace(until=until, issued_before=issued_before)
