@@ -33,6 +33,8 @@ DEFAULT_FILE = Path("/etc/chatd/chatd.toml")
 # RFC 7518, 3.2: a key must be at least as long as the hash it is used with.
 HMAC_KEY_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 ALGORITHMS = (*HMAC_KEY_BYTES, "RS256", "ES256", "EdDSA")
+# 160 bits: nobody guesses one, however fast the API answers.
+API_KEY_BYTES = 20
 KEY_SOURCES = ("secret", "secret_file", "public_key_file", "jwks_file", "jwks_url")
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
@@ -46,8 +48,8 @@ HEAD = """\
 # chatd reads /etc/chatd/chatd.toml, or else the one file named by --config or by CHATD_CONFIG. On top of it come
 #   1. systemd credentials: "chatd.jwt-secret" (a key for HS256), "chatd.redis-url", "chatd.tls-certificate" and
 #      "chatd.tls-key", which systemd copies at the start and not again;
-#   2. the environment: CHATD_LIMITS__FRAME=128KiB is limits.frame; lists are separated by commas; [[auth.keys]] and
-#      [rooms] stand in the file only;
+#   2. the environment: CHATD_LIMITS__FRAME=128KiB is limits.frame; lists are separated by commas; tables such as
+#      [[auth.keys]] and [rooms] stand in the file only;
 #   3. flags such as --port.
 # `chatd config check` tells what is wrong, `chatd config show --origin` what holds and where it came from.
 #
@@ -80,6 +82,9 @@ Origins: TypeAlias = tuple[str, ...]
 
 File: TypeAlias = str
 """A path; relative ones start at the directory of the file in which they stand."""
+
+Texts: TypeAlias = tuple[str, ...]
+"""Any texts; what they are is said with each."""
 
 Listen: TypeAlias = str
 """Where to listen: host:port, [v6]:port, unix:/path; empty: nowhere."""
@@ -220,7 +225,7 @@ def _read_mode(value: object) -> Mode:
     return Mode(int(text, 8))
 
 
-def _read_keys(value: object) -> tuple[Key, ...]:
+def _read_tables(value: object) -> tuple[Any, ...]:
     if not isinstance(value, tuple):
         raise ValueError
     return value
@@ -304,7 +309,9 @@ KINDS: Mapping[str, Kind] = {
         _show_texts,
         _texts_from_text,
     ),
-    "Keys": Kind("[[auth.keys]] tables in the file", _read_keys, str, str, secret=True),
+    "Texts": Kind('a list of texts such as ["a", "b"]', _read_texts, _show_texts, _texts_from_text),
+    "Keys": Kind("[[auth.keys]] tables in the file", _read_tables, str, str, secret=True),
+    "ApiKeys": Kind("[[api.keys]] tables in the file", _read_tables, str, str, secret=True),
 }
 
 
@@ -509,6 +516,57 @@ class Auth:
     def effective_mode(self) -> str:
         """ "open" or "jwt"."""
         return self.mode or ("jwt" if self.keys else "open")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One key by which the application's back end is known.
+
+    Attributes:
+        secret_bytes: the secret, from `secret` or from the file.
+        where: the file and line it was declared in.
+    """
+
+    name: str = option("", "Who it is, for the log and the audit stream.", reload=True)
+    secret: Secret = option(
+        Secret(""),
+        "What comes in X-API-Key, at least 20 bytes. `openssl rand -hex 24` makes one.",
+        reload=True,
+    )
+    secret_file: str = option(
+        "", "Or the file that holds it, as in [[auth.keys]]; better, since chatd alone can read it.", reload=True
+    )
+    scopes: Texts = option(
+        (),
+        'Methods it may call; `*` stands for any run of characters: ["publish", "history", "message.*"], or ["*"].',
+        reload=True,
+    )
+    users: Texts = option(
+        (),
+        "Users as whom it may act (`as` in a request), with `*` as above. Empty: nobody; it speaks as the server only.",
+        reload=True,
+    )
+    secret_bytes: bytes = field(default=b"", repr=False)
+    where: str = field(default="", repr=False, compare=False)
+
+
+ApiKeys: TypeAlias = tuple[ApiKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """POST /api/<method>, for the application's back end; on the admin listener, with a key of [[api.keys]]."""
+
+    public: bool = option(
+        False,
+        "Answer on the public listener too. Better not: a back end reaches the admin listener, and nobody else does.",
+    )
+    body: Bytes = option(1 << 20, "Size of one request; a batch or a broadcast is one.", least=1, reload=True)
+    keys: ApiKeys = option(
+        (),
+        "Keys, one table each, with exactly one of secret and secret_file. Without any, nobody is let in.",
+        reload=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -748,6 +806,7 @@ class Settings:
     admin: Admin = Admin()
     tls: Tls = Tls()
     auth: Auth = Auth()
+    api: Api = Api()
     redis: Redis = Redis()
     cluster: Cluster = Cluster()
     heartbeat: Heartbeat = Heartbeat()
@@ -766,6 +825,7 @@ SECTIONS: Mapping[str, type] = {
     "admin": Admin,
     "tls": Tls,
     "auth": Auth,
+    "api": Api,
     "redis": Redis,
     "cluster": Cluster,
     "heartbeat": Heartbeat,
@@ -827,9 +887,12 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
             raise _unknown(f"{given.section}.{given.key}", given.where)
         values[given.section][given.key] = _judged(SECTIONS[given.section], given.section, given)
         sources[f"{given.section}.{given.key}"] = given.where
-    if keys := (*_keys_in_file(source), *_keys_in_credentials(environ)):
-        values["auth"]["keys"] = keys
-        sources["auth.keys"] = ", ".join(key.where for key in keys)
+    given_tables = {(section, key): tuple(_tables_in_file(source, section, key)) for section, key in TABLES}
+    given_tables["auth", "keys"] += tuple(_keys_in_credentials(environ))
+    for (section, key), rows in given_tables.items():
+        if rows:
+            values[section][key] = rows
+            sources[f"{section}.{key}"] = ", ".join(row.where for row in rows)
     rooms = _rooms_in_file(source, sources)
     sections = {name: section(**values[name]) for name, section in SECTIONS.items()}
     settings = Settings(**sections, rooms=rooms, sources=sources)
@@ -937,7 +1000,7 @@ def _in_file(source: _Source) -> Iterator[_Given]:
         if section not in SECTIONS:
             raise _unknown(section, source.where(section))
         for key, value in source.table(section).items():
-            if (section, key) != ("auth", "keys"):
+            if (section, key) not in TABLES:
                 yield _Given(section, key, _placed(source, section, key, value), source.where(section, key))
 
 
@@ -948,14 +1011,15 @@ def _placed(source: _Source, section: str, key: str, value: object) -> object:
     return str(source.path.parent / str(value)) if is_path else value
 
 
-def _keys_in_file(source: _Source) -> Iterator[Key]:
-    tables = source.table("auth").get("keys", [])
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise SettingsError(f"{source.where('auth', 'keys')}: expected [[auth.keys]] tables, got {_type_name(tables)}")
-    for index, table in enumerate(tables):
-        where = partial(source.where, "auth", "keys", str(index))
-        key = Key(**_judged_table(Key, "auth.keys", table, where), where=where())
-        yield _with_material(key, source.path.parent)
+def _tables_in_file(source: _Source, section: str, key: str) -> Iterator[Any]:
+    table, rows = TABLES[section, key], source.table(section).get(key, [])
+    name = f"{section}.{key}"
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SettingsError(f"{source.where(section, key)}: expected [[{name}]] tables, got {_type_name(rows)}")
+    for index, row in enumerate(rows):
+        where = partial(source.where, section, key, str(index))
+        declared = table.kind(**_judged_table(table.kind, name, row, where), where=where())
+        yield table.complete(declared, source.path.parent)
 
 
 def _rooms_in_file(source: _Source, sources: dict[str, str]) -> Rooms:
@@ -1027,6 +1091,44 @@ def _with_material(key: Key, base: Path) -> Key:
             "make one with `openssl rand -base64 48`"
         )
     return replace(key, secret_bytes=secret)
+
+
+def _with_api_secret(key: ApiKey, base: Path) -> ApiKey:
+    """The key with its secret; a relative path starts at `base`."""
+    name = f"key {_show_text(key.name)}"
+    if not key.name or bool(key.secret) == bool(key.secret_file) or not key.scopes:
+        raise SettingsError(
+            f"{key.where}: expected {name} of [[api.keys]] to have a name, scopes, and exactly one of secret and "
+            "secret_file, got something else"
+        )
+    file = str(base / key.secret_file) if key.secret_file else ""
+    secret = _read_bytes_of("secret_file", Path(file), key.where) if file else key.secret.encode()
+    if len(secret) < API_KEY_BYTES:
+        raise SettingsError(
+            f"{key.where}: expected the secret of {name} to have at least {API_KEY_BYTES} bytes, got {len(secret)}; "
+            "make one with `openssl rand -hex 24`"
+        )
+    return replace(key, secret_file=file, secret_bytes=secret)
+
+
+class Table(NamedTuple):
+    """Settings that are a list of tables, such as [[auth.keys]].
+
+    Attributes:
+        kind: declares the settings of one; has a `where`.
+        complete: judges one and reads its files, which lie relative to a directory.
+        example: shown where there is none.
+    """
+
+    kind: type
+    complete: Callable[[Any, Path], Any]
+    example: Any
+
+
+TABLES: Mapping[tuple[str, str], Table] = {
+    ("auth", "keys"): Table(Key, _with_material, Key(kid="main", algorithm="HS256")),
+    ("api", "keys"): Table(ApiKey, _with_api_secret, ApiKey(name="backend", scopes=("publish", "history"))),
+}
 
 
 def _read_bytes_of(what: str, path: Path, where: str) -> bytes:
@@ -1142,6 +1244,7 @@ def _key_complaint(key: Key) -> str:
 def _complaints(settings: Settings) -> Iterator[tuple[str, str]]:
     """What is wrong between values that are right by themselves: the key to look at, and a sentence."""
     yield from _auth_complaints(settings)
+    yield from _api_complaints(settings.api.keys)
     yield from _time_complaints(settings)
     yield from _size_complaints(settings.limits)
     if bool(settings.tls.certificate) is not bool(settings.tls.key):
@@ -1168,6 +1271,12 @@ def _auth_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
             f"expected a loopback address for server.host in open mode, where anybody may be anybody, got "
             f'{_show_text(host)}; add an [[auth.keys]] table with auth.mode = "jwt", or set server.host = "127.0.0.1"',
         )
+
+
+def _api_complaints(keys: ApiKeys) -> Iterator[tuple[str, str]]:
+    names, secrets = [key.name for key in keys], [key.secret_bytes for key in keys]
+    if len(set(names)) < len(names) or len(set(secrets)) < len(secrets):
+        yield "api.keys", "expected every key of [[api.keys]] to have a name and a secret of its own, got one twice"
 
 
 def _time_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -1238,10 +1347,11 @@ def warnings(settings: Settings) -> list[str]:
 def _exposed_secrets(settings: Settings) -> Iterator[str]:
     if settings.tls.key and _others_may_read(settings.tls.key):
         yield f"{settings.tls.key} holds the key of tls.certificate and everybody may read it; `chmod 640` it"
-    for key in settings.auth.keys:
+    keys: tuple[Key | ApiKey, ...] = (*settings.auth.keys, *settings.api.keys)
+    for key in keys:
         path = key.secret_file or (key.where.rpartition(":")[0] if key.secret else "")
         if path and _others_may_read(path):
-            yield f"{path} holds the secret of key {_show_text(key.kid)} and everybody may read it; `chmod 640 {path}`"
+            yield f"{path} holds the secret of a key and everybody may read it; `chmod 640 {path}`"
 
 
 def _others_may_read(path: str) -> bool:
@@ -1308,7 +1418,8 @@ def origin(settings: Settings) -> dict[str, str]:
 def to_toml(settings: Settings) -> str:
     """Render every setting at its value, under its explanation; secrets as "***". With HEAD before it: the manual."""
     blocks = [_section_toml(title, getattr(settings, title)) for title in SECTIONS]
-    blocks.insert(list(SECTIONS).index("auth") + 1, _keys_toml(settings.auth.keys))
+    for section, key in reversed(list(TABLES)):
+        blocks.insert(list(SECTIONS).index(section) + 1, _tables_toml(settings, section, key))
     overrides = settings.rooms.overrides
     blocks.append(_section_toml('rooms."*"', RoomRules(**overrides.get("*", {}))))
     blocks += [_pattern_toml(pattern, values) for pattern, values in overrides.items() if pattern != "*"]
@@ -1319,13 +1430,12 @@ def _section_toml(title: str, section: Any) -> str:
     return f"[{title}]\n{_comment(type(section).__doc__)}\n{_settings_toml(section)}"
 
 
-def _keys_toml(keys: Keys) -> str:
-    """The tables of the keys; when there are none, an example in comments."""
-    doc = _comment(_doc(options(Auth)["keys"]))
-    if keys:
-        return doc + "\n".join(f"[[auth.keys]]\n{_settings_toml(key)}" for key in keys)
-    example = Key(kid="main", algorithm="HS256")
-    return f"{doc}#[[auth.keys]]\n{_settings_toml(example, mark='#')}"
+def _tables_toml(settings: Settings, section: str, key: str) -> str:
+    """The tables of one list; when there are none, an example in comments."""
+    doc, rows = _comment(_doc(options(SECTIONS[section])[key])), getattr(getattr(settings, section), key)
+    if rows:
+        return doc + "\n".join(f"[[{section}.{key}]]\n{_settings_toml(row)}" for row in rows)
+    return f"{doc}#[[{section}.{key}]]\n{_settings_toml(TABLES[section, key].example, mark='#')}"
 
 
 def _pattern_toml(pattern: str, values: Mapping[str, Any]) -> str:
@@ -1338,7 +1448,7 @@ def _settings_toml(section: Any, mark: str = "") -> str:
     return "\n".join(
         f"{_comment(_doc(setting))}{mark}{key} = {_kind(setting).show(getattr(section, key))}\n"
         for key, setting in options(type(section)).items()
-        if setting.type != "Keys"
+        if _kind(setting).read is not _read_tables
     )
 
 

@@ -446,3 +446,44 @@ def test_the_state_is_where_systemd_or_xdg_wants_it(given: str, environ: dict[st
 def test_settings_are_read_without_touching_the_process_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(os.environ, "CHATD_SERVER__PORT", "1")
     assert load(None, {}).server.port == 8000
+
+
+# --- the API's keys ---------------------------------------------------------------------------------------------------
+
+API_SECRET = "a secret of the back end"
+API_KEY = f'[[api.keys]]\nname = "shop"\nsecret = "{API_SECRET}"\nscopes = ["publish", "message.*"]\n'
+
+
+def test_an_api_key_is_read_from_its_table_and_its_secret_is_not_shown(write: Write):
+    settings = load(write(API_KEY), {})
+    [key] = settings.api.keys
+    assert (key.name, key.secret_bytes, key.scopes, key.users) == (
+        "shop",
+        API_SECRET.encode(),
+        ("publish", "message.*"),
+        (),
+    )
+    assert API_SECRET not in to_toml(settings) + repr(settings)
+
+
+def test_an_api_key_may_lie_in_a_file_beside_the_configuration(tmp_path: Path, write: Write):
+    (tmp_path / "api-key").write_text(API_SECRET + "\n")
+    settings = load(write(API_KEY.replace(f'secret = "{API_SECRET}"', 'secret_file = "api-key"')), {})
+    assert settings.api.keys[0].secret_bytes == API_SECRET.encode()
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        (API_KEY.replace(API_SECRET, "short"), "at least 20 bytes, got 5"),
+        (API_KEY.replace('scopes = ["publish", "message.*"]\n', ""), "scopes"),
+        (API_KEY.replace('name = "shop"\n', ""), "name"),
+        (API_KEY + API_KEY, "of its own"),
+        (API_KEY.replace("scopes", "scope"), "did you mean api.keys.scopes?"),
+        ("[api]\nkeys = 7\n", "expected [[api.keys]] tables, got a number"),
+    ],
+)
+def test_an_api_key_that_cannot_be_used_is_refused_in_a_sentence(write: Write, toml: str, says: str):
+    sentence = complaint(write(toml))
+    assert says in sentence
+    assert API_SECRET not in sentence
