@@ -98,8 +98,29 @@ class Recheck:
     room: str
 
 
-Question: TypeAlias = Status | Who | Rooms | Kick | Revoke | Impose | Lift | Lock | Recheck
-_QUESTIONS = {kind.__name__.lower(): kind for kind in (Status, Who, Rooms, Kick, Revoke, Impose, Lift, Lock, Recheck)}
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """The node of this id lets nobody in any more, and tells everybody to come back elsewhere over so many seconds.
+
+    Negative: as its settings say. It is answered at once; `Status` tells how far it has come.
+    """
+
+    node: str
+    over: float = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Undrain:
+    """The node of this id lets people in again."""
+
+    node: str
+
+
+Question: TypeAlias = Status | Who | Rooms | Kick | Revoke | Impose | Lift | Lock | Recheck | Drain | Undrain
+_QUESTIONS = {
+    kind.__name__.lower(): kind
+    for kind in (Status, Who, Rooms, Kick, Revoke, Impose, Lift, Lock, Recheck, Drain, Undrain)
+}
 
 
 def encode(question: Question) -> Object:
@@ -131,7 +152,7 @@ def decode(question: object) -> Question:
 
 def changes_something(question: Question) -> bool:
     """Whether the question is an act, to be written into the audit stream."""
-    return isinstance(question, Kick | Revoke | Impose | Lift | Lock)
+    return isinstance(question, Kick | Revoke | Impose | Lift | Lock | Drain | Undrain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,14 @@ import gc
 import secrets
 import sys
 from collections.abc import Callable, Coroutine
-from math import ceil
 from time import time
 from typing import Any, Final, Protocol
 
 import structlog
 
-from . import __version__, auth
+from . import __version__, auth, drain
 from .auth import Revocation, Revocations, Verifier
 from .chat import Chat
-from .errors import SHUTDOWN
 from .hub import Hub
 from .reaper import Reaper
 from .respond import Responder
@@ -37,11 +35,8 @@ PROBE_S: Final = 1.0
 DEAF_S: Final = 3.0
 # How often the event loop's lateness is measured: often enough to meet a stall of 100 ms.
 LAG_S: Final = 0.1
-# Goodbyes go out in steps of this length, and not fewer at a time than this.
-DRAIN_STEP_S: Final = 0.1
-DRAIN_BATCH: Final = 20
-# After the goodbyes, clients have this long to answer them, and the store to be told who has left.
-FAREWELL_S: Final = 3.0
+# Who is told to stop has less patience than who empties a node: systemd counts from the signal.
+LAST_FAREWELL_S: Final = 3.0
 
 
 class Listener(Protocol):
@@ -61,6 +56,13 @@ class Listener(Protocol):
     async def close(self) -> None:
         """Accept nobody any more; who is in stays."""
 
+    async def open(self) -> None:
+        """Accept again after `close`, at the same address.
+
+        Raises:
+            OSError: it cannot be had any more.
+        """
+
     async def stop(self) -> None: ...
 
 
@@ -69,8 +71,10 @@ class Node:
 
     Attributes:
         id: unique in the cluster, and new at every start.
-        state: "starting", "ready", "draining" or "stopped".
-        on_news: told "ready", "draining", "reloaded", and once a second "alive" while the loop turns.
+        state: "starting", "ready", "draining", "drained" or "stopped". A drained node lives, and lets nobody in.
+        stopping: it has been told to stop.
+        on_news: told each new state, "reloaded", "stopping" once a second from when it is to stop, and "alive" once a
+            second while the loop turns.
     """
 
     def __init__(self, settings: Settings, store: Store) -> None:
@@ -118,6 +122,7 @@ class Node:
         self._stop = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._errands: set[asyncio.Task[None]] = set()
+        self._emptying: asyncio.Task[None] | None = None
 
     # --- the story ----------------------------------------------------------------------------------------------------
 
@@ -141,7 +146,7 @@ class Node:
                     await each.start()
                 self._settle_down()
                 await self._stop.wait()
-                await self.drain(listener)
+                await self._leave(listener)
                 for each in self.listeners:
                     await each.stop()
             finally:
@@ -175,44 +180,75 @@ class Node:
         while self.unready():
             await asyncio.sleep(0.005)
 
+    def _enter(self, state: str) -> None:
+        self.state = state
+        self.on_news(state)
+        log.info(state, node=self.id, address=self.address, version=__version__, connections=self.hub.size)
+
     def _settle_down(self) -> None:
-        self.state = "ready"
         # What has been made until now lives as long as we do: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        self.on_news("ready")
-        log.info("ready", node=self.id, address=self.address, version=__version__)
+        self._enter("ready")
 
     def stop(self) -> None:
         """Begin to drain; a second call changes nothing."""
         self._stop.set()
 
-    async def drain(self, listener: Listener) -> None:
-        """Let nobody in, tell everybody to come back elsewhere, a few at a time, and take leave of the cluster."""
-        self.state = "draining"
-        self.on_news("draining")
-        log.info("draining", connections=self.hub.size)
-        await listener.close()
-        leaving = list(self.hub.sessions())
-        batch = max(DRAIN_BATCH, ceil(len(leaving) * DRAIN_STEP_S / max(self.settings.server.drain, DRAIN_STEP_S)))
-        for start in range(0, len(leaving), batch):
-            for session in leaving[start : start + batch]:
-                session.close(SHUTDOWN)
-            await asyncio.sleep(DRAIN_STEP_S)
-        await self._farewell()
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    async def _leave(self, listener: Listener) -> None:
+        """Empty this node in the time that the settings give, whatever an operator had begun, and leave the cluster."""
+        self.on_news("stopping")
+        await self._end_emptying()
+        await self._empty(listener, self.settings.server.drain, LAST_FAREWELL_S)
         try:
             await self.reaper.bury(self.lease)
         except StoreError as error:
             log.warning("left without notice; another node will clear up", error=str(error))
         log.info("stopped", node=self.id)
 
-    async def _farewell(self) -> None:
-        try:
-            async with asyncio.timeout(FAREWELL_S):
-                while self.hub.size or self._errands:
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            log.info("some clients did not answer the goodbye", connections=self.hub.size)
+    async def _empty(self, listener: Listener, over_s: float, patience_s: float) -> None:
+        """Let nobody in, tell everybody to come back elsewhere over `over_s` seconds, and see them off."""
+        await listener.close()
+        self._enter("draining")
+        await drain.say_goodbye(self.hub, over_s)
+        await drain.farewell(self.hub, lambda: bool(self._errands), patience_s)
+        self._enter("drained")
+
+    # --- what operators do --------------------------------------------------------------------------------------------
+
+    def drain(self, over_s: float) -> None:
+        """Begin to empty this node over so many seconds, or as the settings say where it is negative; it lives on.
+
+        Without effect on a node that is doing so, or has.
+        """
+        assert self._tasks is not None, "asked of a node that runs"
+        assert self.listener is not None, "and listens"
+        if self.state == "ready" and not self.stopping:
+            over_s = self.settings.server.drain if over_s < 0 else over_s
+            emptying = self._empty(self.listener, over_s, drain.FAREWELL_S)
+            self._emptying = self._tasks.create_task(emptying, name="drain")
+
+    async def undrain(self) -> None:
+        """Let people in again.
+
+        Raises:
+            OSError: the address is somebody else's by now; the node stays drained.
+        """
+        if self.listener is None or self.stopping or self.state not in ("draining", "drained"):
+            return
+        await self._end_emptying()
+        await self.listener.open()
+        self._enter("ready")
+
+    async def _end_emptying(self) -> None:
+        emptying, self._emptying = self._emptying, None
+        if emptying is not None:
+            emptying.cancel()
+            await asyncio.gather(emptying, return_exceptions=True)
 
     def reload(self, settings: Settings) -> None:
         """Take over new limits, keys, certificates, origins and room rules; what needs a restart stays as it is."""
@@ -295,7 +331,11 @@ class Node:
             self.meters.messages_out.sample(now, self.hub.delivered)
             for listener in self.listeners:
                 listener.sweep(now)
+            if self.state == "draining":
+                log.info("still draining", connections=self.hub.size)
             self.on_news("alive")
+            if self.stopping:
+                self.on_news("stopping")
 
     # --- what others ask ----------------------------------------------------------------------------------------------
 
@@ -313,7 +353,7 @@ class Node:
 
     def unready(self) -> str:
         """Why nobody should be sent here now; "" when all is well."""
-        if self.state in ("draining", "stopped"):
+        if self.state in ("draining", "drained", "stopped"):
             return self.state
         if self.store.batch.round_trip_s is None:
             return "the store does not answer"

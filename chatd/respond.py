@@ -17,7 +17,7 @@ from typing import Protocol
 from . import __version__, control, errors, rules
 from .auth import Revocation
 from .chat import Chat
-from .control import Impose, Kick, Lift, Lock, Object, Recheck, Revoke, Rooms, Status, Who
+from .control import Drain, Impose, Kick, Lift, Lock, Object, Recheck, Revoke, Rooms, Status, Undrain, Who
 from .hub import Hub
 from .measures import Lockdown, Measure, On, What
 from .model import Role
@@ -44,6 +44,10 @@ class Health(Protocol):
     def uptime_s(self) -> float: ...
 
     def unready(self) -> str: ...
+
+    def drain(self, over_s: float) -> None: ...
+
+    async def undrain(self) -> None: ...
 
 
 class Responder:
@@ -78,6 +82,20 @@ class Responder:
                 return {}
             case Recheck():
                 return {"closed": await self.recheck(question.room)}
+            case Drain():
+                if question.node == self.node.id:
+                    self.node.drain(question.over)
+                return {}
+            case Undrain():
+                return await self.undrain() if question.node == self.node.id else {}
+
+    async def undrain(self) -> Object:
+        """Let people in again; "problem" says why that cannot be."""
+        try:
+            await self.node.undrain()
+        except OSError as error:
+            return {"state": self.node.state, "problem": f"cannot listen on {self.node.address}: {error.strerror}"}
+        return {"state": self.node.state, "problem": ""}
 
     # --- asking -------------------------------------------------------------------------------------------------------
 

@@ -163,6 +163,8 @@ def test_a_bug_is_not_explained_away(bug: Exception):
         ["room", "show", "lobby"],
         ["kick", "ana"],
         ["token", "revoke", "--user", "ana"],
+        ["drain"],
+        ["undrain", "8001"],
     ],
 )
 def test_without_a_daemon_commands_say_so_and_start_nothing(chatd: Chatd, tmp_path: Path, command: list[str]):

@@ -10,11 +10,13 @@ import pytest
 from chatd import control
 from chatd.control import (
     Answers,
+    Drain,
     Kick,
     Question,
     Revoke,
     Rooms,
     Status,
+    Undrain,
     Who,
     changes_something,
     decode,
@@ -30,6 +32,8 @@ QUESTIONS: list[Question] = [
     Kick("ana", room="lobby", reason="spam", revoke=True),
     Revoke("user", "ana", until=100.0, issued_before=50.5),
     Revoke("token", "jti-1", until=100),
+    Drain("n1", over=2.5),
+    Undrain("n1"),
 ]
 
 
@@ -63,7 +67,7 @@ def test_what_is_no_question_is_refused_in_a_sentence(nonsense: object, complain
 
 
 def test_acts_are_told_from_questions() -> None:
-    assert [changes_something(question) for question in QUESTIONS] == [False, False, False, False, True, True, True]
+    assert [changes_something(question) for question in QUESTIONS] == [False] * 4 + [True] * 5
 
 
 @pytest.mark.parametrize(("lease", "node"), [("n.1", "n"), ("a.b.2", "a.b"), ("n", "n")])

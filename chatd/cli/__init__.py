@@ -23,6 +23,8 @@ COMMANDS = {
     "rooms": ("chatd.cli.rooms:rooms", "Which rooms have people in them."),
     "room": ("chatd.cli.rooms:room", "One room: who is in it, what is kept of it, which rules hold."),
     "kick": ("chatd.cli.people:kick", "Throw somebody out, of one room or of all."),
+    "drain": ("chatd.cli.drain:drain", "Empty a node: nobody new, and its clients move to the others."),
+    "undrain": ("chatd.cli.drain:undrain", "Let people into a drained node again."),
     "token": ("chatd.cli.token:token", "Mint, inspect and revoke tokens."),
     "config": ("chatd.cli.config:config", "Check, show and begin the configuration."),
     "doctor": ("chatd.cli.doctor:doctor", "Look for what is wrong, and say how to mend it."),

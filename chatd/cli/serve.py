@@ -37,6 +37,8 @@ log = structlog.get_logger("chatd")
 
 # The embedded store loads what it has kept: at a gigabyte this takes seconds.
 STORE_START_S = 60.0
+# Said once a second while we stop: the service manager waits so much longer each time, in microseconds.
+STILL_STOPPING_USEC = 5_000_000
 
 
 @click.command(help="Run a node until it is told to stop (SIGTERM drains it, SIGHUP reloads the settings).")
@@ -64,10 +66,14 @@ def usable(settings: Settings) -> None:
 
 def listening_socket(settings: Settings) -> socket.socket:
     """systemd's socket if it gave us one (sd_listen_fds(3)), else our own."""
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0":
+    if handed_over():
         return socket.socket(fileno=3)
     server = settings.server
     return bound("server.host", server.host, server.port, server.socket_mode)
+
+
+def handed_over() -> bool:
+    return os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0"
 
 
 def admin_socket(settings: Settings) -> socket.socket | None:
@@ -110,7 +116,8 @@ async def run(
             Store(url, prefix=settings.redis.prefix, timeout=settings.redis.timeout)
         )
         node = Node(settings, store)
-        listener = Listener(build(node), settings, sock, tls.context(settings.tls))
+        spare = sock.dup() if handed_over() else None
+        listener = Listener(build(node), settings, sock, tls.context(settings.tls), spare)
         admin = None if admin_sock is None else Listener(build_admin(node), settings, admin_sock)
         tell_systemd(node)
         listen_to_signals(node, file, flags)
@@ -123,7 +130,9 @@ def tell_systemd(node: Node) -> None:
     words = {
         "ready": ("READY=1", f"STATUS=ready on {node.address}"),
         "reloaded": ("READY=1",),
-        "draining": ("STOPPING=1", "STATUS=draining"),
+        "draining": ("STATUS=draining",),
+        "drained": ("STATUS=drained; lets nobody in until `chatd undrain`",),
+        "stopping": ("STOPPING=1", f"EXTEND_TIMEOUT_USEC={STILL_STOPPING_USEC}"),
         "alive": ("WATCHDOG=1",),
     }
     node.on_news = lambda news: notify.tell(*words[news])
@@ -138,7 +147,7 @@ def listen_to_signals(node: Node, file: Path | None, flags: dict[str, object]) -
 
 def stop_or_leave(node: Node) -> None:
     """The first signal drains; who sends a second has no patience for that."""
-    if node.state == "draining":
+    if node.stopping:
         os._exit(1)
     node.stop()
 

@@ -121,6 +121,8 @@ class Doors:
     async def _take_over(
         self, websocket: WebSocket, codec: Codec, address: str, identity: Identity | None, home: str = ""
     ) -> None:
+        if reason := self._closed():  # since it was asked first, a token was looked at
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"this node lets nobody in: {reason}")
         await websocket.accept(subprotocol(websocket.scope["subprotocols"], SUBPROTOCOLS))
         session = Session(str(uuid.uuid4()), codec, address, now=self._chat.clock(), since=round(time(), 3), home=home)
         session.identity = identity

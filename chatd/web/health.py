@@ -131,7 +131,7 @@ def _process(node: Node) -> Iterator[Family]:
     yield "chatd_cpu_seconds", "counter", "Processor time of this process.", _one(process_time())
     yield "chatd_loop_lag_seconds", "histogram", "Lateness of the event loop.", histogram_samples(node.meters.loop_lag)
     yield "chatd_resident_memory_bytes", "gauge", "Memory of this process.", _one(resident_bytes())
-    yield "chatd_draining", "gauge", "Whether this node is draining.", _one(node.state == "draining")
+    yield "chatd_draining", "gauge", "Whether this node is draining.", _one(node.state in ("draining", "drained"))
 
 
 def lowered(counter: Mapping[str, int]) -> dict[str, int]:

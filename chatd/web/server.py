@@ -17,10 +17,10 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
-from chatd.settings import Settings
+from chatd.settings import Settings, host_and_port
 from chatd.transport import CLOSING_S, Closing, Door, Doorway, Handshake
 
-from .sockets import BACKLOG, address_of, tidy
+from .sockets import BACKLOG, address_of, bind, tidy
 from .tls import renew
 
 log = structlog.get_logger("chatd")
@@ -69,13 +69,26 @@ class _Uvicorn(uvicorn.Server):
 
 
 class Listener:
-    """See node.Listener. `sock` listens already; `tls`: everybody must speak TLS there."""
+    """See node.Listener.
+
+    Args:
+        sock: listens already.
+        tls: everybody must speak TLS there; None: nobody.
+        spare: another of the same address that we do not accept on: the service manager's, who holds the address.
+    """
 
     def __init__(
-        self, app: Starlette, settings: Settings, sock: socket.socket, tls: ssl.SSLContext | None = None
+        self,
+        app: Starlette,
+        settings: Settings,
+        sock: socket.socket,
+        tls: ssl.SSLContext | None = None,
+        spare: socket.socket | None = None,
     ) -> None:
         limits = settings.limits
         self._socket = sock
+        self._spare = spare
+        self._mode = settings.server.socket_mode
         self._tls = tls
         self.address = address_of(sock)
         self._closing = Closing()
@@ -117,9 +130,15 @@ class Listener:
         self._closing.sweep(now)
 
     async def close(self) -> None:
-        for server in self._server.servers:
-            server.close()
+        while self._server.servers:
+            self._server.servers.pop().close()
         self._socket.close()
+        await asyncio.sleep(0)  # uvloop closes sockets at the end of its turn, and until then the address is taken
+
+    async def open(self) -> None:
+        host, port = host_and_port(self.address)
+        self._socket = self._spare.dup() if self._spare is not None else bind(host, port, self._mode)
+        await self._server.listen(self._socket)
 
     async def stop(self) -> None:
         self._server.should_exit = True

@@ -1,0 +1,233 @@
+"""Emptying a node and taking it back: what operators see, and that nobody's message is lost over a rolling restart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from chatd import drain
+from chatd.hub import Hub
+from tests.conftest import Daemon, running
+from tests.sdk import sdk_client, subscribed
+from tests.servers import redis_server
+from tests.test_cluster import FAST, until
+from tests.test_doors import PATIENCE_S, Raw
+from tests.test_hub import link_of, member
+
+ALONE = {**FAST, "CHATD_SERVER__DRAIN": "0.3s"}
+
+
+def test_goodbyes_are_spread_over_the_time_given() -> None:
+    assert drain.batch(10_000, 10.0) == 100
+    assert drain.batch(200, 10.0) == drain.AT_LEAST, "few need not wait long"
+    assert drain.batch(10_000, 0.0) == 10_000
+
+
+async def test_who_comes_in_at_the_last_moment_is_told_as_well() -> None:
+    hub = Hub()
+    members = [member(hub) for _ in range(30)]
+    telling = asyncio.create_task(drain.say_goodbye(hub, 0.1))
+    while link_of(members[0]).goodbye is None:
+        await asyncio.sleep(0)
+    late = member(hub)
+    await telling
+    assert {link_of(each).goodbye.code for each in (*members, late)} == {3001}  # type: ignore[union-attr]
+
+
+async def test_a_drained_node_lives_lets_nobody_in_and_can_be_taken_back(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0", **ALONE) as chatd:
+        async with Raw(chatd) as ana:
+            reply = await asyncio.to_thread(chatd.ask, "drain")
+            assert await ana.goodbye() == (3001, "shutdown")
+        [node] = chatd.ask("status")["nodes"]
+        assert reply == {"schema_version": 1, "node": node["id"], "state": "drained", "left": 1, "connections": 0}
+        assert (node["state"], node["connections"]) == ("drained", 0)
+        with pytest.raises(ConnectionRefusedError):
+            await connect(chatd.sdk)
+        assert chatd.cli("drain", node["id"]) == f"drained {node['id']}: 0 connections left, 0 connections remain\n"
+        assert chatd.ask("undrain", str(chatd.port)) == {"schema_version": 1, "node": node["id"], "state": "ready"}
+        assert json.loads(chatd.get("/readyz")[1])["ready"] is True
+        async with Raw(chatd) as ana:
+            assert "presence" in await ana.ask({"presence": {"channel": "tea"}})
+        chatd.cli("drain", "nobody", check=4)
+        acts = [line for line in chatd.log if '"draining"' in line]
+        assert len(acts) == 1
+        await asyncio.to_thread(chatd.cli, "drain")
+        assert chatd.stop() == 0, "SIGTERM ends a drained node"
+
+
+async def test_a_signal_amid_a_drain_ends_the_node_in_its_own_time_and_not_at_once(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0", **ALONE, CHATD_ADMIN__LISTEN="127.0.0.1:0") as chatd:
+        members = [Raw(chatd) for _ in range(41)]
+        for each in members:
+            await each.__aenter__()
+        draining = asyncio.create_task(asyncio.to_thread(chatd.cli, "drain", "--over", "10m", "--json"))
+        await asyncio.to_thread(chatd.until_log, '"draining"')
+        chatd.signal(signal.SIGTERM)
+        for each in members:
+            assert await each.goodbye() == (3001, "shutdown")
+        assert await asyncio.to_thread(chatd.process.wait, PATIENCE_S) == 0
+        assert json.loads(await draining)["connections"] == 0
+
+
+async def test_an_address_that_another_has_taken_keeps_the_node_drained(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0", **ALONE) as chatd:
+        chatd.cli("drain")
+        with socket.create_server(("127.0.0.1", chatd.port)):
+            assert "Address already in use" not in chatd.cli("undrain", check=1)
+            assert chatd.ask("status")["nodes"][0]["state"] == "drained"
+        chatd.cli("undrain")
+        assert chatd.get("/readyz")[0] == 200
+
+
+# --- a rolling restart ------------------------------------------------------------------------------------------------
+
+CLIENTS = 200
+ROOMS = 10
+WORDS = 4
+
+
+class Talker:
+    """A client that speaks, comes back to whichever node takes it, and recovers; as an SDK does, but by hand."""
+
+    def __init__(self, number: int, doors: list[str]) -> None:
+        self.user = f"u{number}"
+        self.room = f"room-{number % ROOMS}"
+        self.doors = doors
+        self.offsets: list[int] = []
+        self.acknowledged: list[str] = []
+        self.comings = 0
+        self._epoch = ""
+        self._id = 10
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._socket: ClientConnection | None = None
+        self.inside = asyncio.Event()
+
+    async def live(self) -> None:
+        """Be connected, until cancelled."""
+        while True:
+            try:
+                async with connect(random.choice(self.doors)) as self._socket:
+                    await self._enter(self._socket)
+                    async for message in self._socket:
+                        self._hear(str(message))
+            except (OSError, InvalidHandshake, ConnectionClosed, TimeoutError):
+                pass
+            finally:
+                self.inside.clear()
+                for answer in self._answers.values():
+                    answer.cancel()
+                self._answers.clear()
+            await asyncio.sleep(random.uniform(0.02, 0.2))
+
+    async def _enter(self, socket: ClientConnection) -> None:
+        last = self.offsets[-1] if self.offsets else 0
+        wish = {"channel": self.room, "recover": True, "offset": last, "epoch": self._epoch}
+        connecting = {"id": 1, "connect": {"data": {"user": self.user}}}
+        await socket.send(json.dumps(connecting) + "\n" + json.dumps({"id": 2, "subscribe": wish}))
+
+    def _hear(self, message: str) -> None:
+        for line in message.split("\n"):
+            reply = json.loads(line)
+            if "subscribe" in reply:
+                result = reply["subscribe"]
+                assert result["recovered"] is True
+                self._epoch = result["epoch"]
+                self.offsets += [publication["offset"] for publication in result.get("publications", ())]
+                self.comings += 1
+                self.inside.set()
+            elif "pub" in reply.get("push", {}):
+                self.offsets.append(reply["push"]["pub"]["offset"])
+            elif (answer := self._answers.pop(reply.get("id", 0), None)) is not None:
+                answer.set_result(reply)
+
+    async def speak(self, text: str) -> None:
+        """Say it until it is acknowledged."""
+        while True:
+            await self.inside.wait()
+            assert self._socket is not None
+            self._id += 1
+            answer = self._answers[self._id] = asyncio.get_running_loop().create_future()
+            said = {"channel": self.room, "data": {"text": text, "cid": text}}
+            try:
+                await self._socket.send(json.dumps({"id": self._id, "publish": said}))
+                if "publish" in await answer:
+                    self.acknowledged.append(text)
+                    return
+            except ConnectionClosed:
+                continue
+            except asyncio.CancelledError:
+                if not answer.cancelled():
+                    raise
+            await asyncio.sleep(0.01)
+
+
+async def talk(talker: Talker, phase: asyncio.Event, word: int) -> None:
+    """One word in the middle of a restart, whenever in it."""
+    await phase.wait()
+    await asyncio.sleep(random.uniform(0.0, 1.5))
+    await talker.speak(f"{talker.user}-{word}")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_over_a_rolling_restart_no_acknowledged_message_is_missing_or_doubled(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as store:
+        environ = {**FAST, "CHATD_REDIS__URL": store.url}
+        nodes = [Daemon(tmp_path, "--port", "0", **environ).until_ready() for _ in range(2)]
+        ports = [node.port for node in nodes]
+        talkers = [Talker(number, [node.sdk for node in nodes]) for number in range(CLIENTS)]
+        phases = [asyncio.Event() for _ in range(WORDS)]
+        try:
+            async with sdk_client(nodes[0].sdk) as (client, _), asyncio.TaskGroup() as lives:
+                _, heard = await subscribed(client, "room-0", recoverable=True)
+                living = [lives.create_task(talker.live()) for talker in talkers]
+                words = [
+                    lives.create_task(talk(talker, phases[word], word)) for talker in talkers for word in range(WORDS)
+                ]
+                await asyncio.gather(*(talker.inside.wait() for talker in talkers))
+                for index in range(2):
+                    phases[2 * index].set()
+                    reply = await asyncio.to_thread(nodes[index].ask, "drain", str(ports[index]), "--over", "1s")
+                    assert (reply["state"], reply["connections"]) == ("drained", 0)
+                    phases[2 * index + 1].set()
+                    assert await asyncio.to_thread(nodes[index].stop) == 0
+                    nodes[index].close()
+                    nodes[index] = Daemon(tmp_path, "--port", str(ports[index]), **environ)
+                    await asyncio.to_thread(nodes[index].until_ready)
+                async with asyncio.timeout(3 * PATIENCE_S):
+                    await asyncio.gather(*words)
+                each = CLIENTS * WORDS // ROOMS
+                await until(lambda: all(len(talker.offsets) >= each for talker in talkers))
+                by_sdk = [(await heard.next("publication")).pub.offset for _ in range(each)]
+                for task in living:
+                    task.cancel()
+            for talker in talkers:
+                assert talker.offsets == list(range(1, each + 1)), "every message once, in order, without a gap"
+            assert by_sdk == list(range(1, each + 1))
+            assert sum(talker.comings - 1 for talker in talkers) >= CLIENTS, "each was moved at least once"
+            kept = await all_that_is_kept(nodes[0])
+            said = [text for talker in talkers for text in talker.acknowledged]
+            assert sorted(kept) == sorted(said)
+            assert len(set(said)) == CLIENTS * WORDS
+        finally:
+            for node in nodes:
+                node.close()
+
+
+async def all_that_is_kept(node: Daemon) -> list[str]:
+    texts: list[str] = []
+    async with Raw(node) as reader:
+        for number in range(ROOMS):
+            reply = await reader.ask({"history": {"channel": f"room-{number}", "limit": 300}})
+            texts += [publication["data"]["text"] for publication in reply["history"]["publications"]]
+    return texts
