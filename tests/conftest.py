@@ -24,6 +24,8 @@ from typing import Any
 
 import pytest
 
+from tests.stores import prefix, store, url  # noqa: F401
+
 START_S = 15.0
 STOP_S = 20.0
 

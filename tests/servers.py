@@ -108,7 +108,8 @@ def server(directory: Path, *options: str, mode: tuple[str, ...] = ()) -> Server
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     base = ("--port", str(port), "--bind", "127.0.0.1")
-    kept = () if mode else ("--save", "", "--appendonly", "yes")
+    # Nothing is compressed, so that a test can look for what must not be there.
+    kept = () if mode else ("--save", "", "--appendonly", "yes", "--rdbcompression", "no")
     return Server(directory, (*mode, *base, *kept, *options), port)
 
 

@@ -1,31 +1,22 @@
-"""What every store promises, shown on real servers: one, a cluster of three, a Sentinel group.
-
-The servers are started once for each kind and shared; every test has its own key prefix, so that none sees another's.
-"""
+"""What every store promises, shown on real servers: one, a cluster of three, a Sentinel group (stores.py)."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from chatd import control
 from chatd.control import Answers, Kick, Status
 from chatd.model import Kind, Position
 from chatd.store.messages import Keep
 from chatd.store.redis import Registration, Store
-from tests.servers import redis_cluster, redis_sentinel, redis_server
+from tests.stores import FOR_EVER, PATIENCE_S, head, heard, in_milliseconds, listening, opened, texts
 
-PATIENCE_S = 10.0
-FOR_EVER = Keep(1000, 0)
 ANYBODY = 1000
 INFO = b'{"user":"ana","client":"c1"}'
 
@@ -45,87 +36,8 @@ ROOMS = [
 ]
 
 
-@asynccontextmanager
-async def standalone(directory: Path) -> AsyncIterator[str]:
-    async with redis_server(directory) as server:
-        yield server.url
-
-
-@asynccontextmanager
-async def sentinel(directory: Path) -> AsyncIterator[str]:
-    async with redis_sentinel(directory) as group:
-        yield group.url
-
-
-KINDS: dict[str, Callable[[Path], AbstractAsyncContextManager[str]]] = {
-    "standalone": standalone,
-    "cluster": redis_cluster,
-    "sentinel": sentinel,
-}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS)
-async def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    async with KINDS[request.param](tmp_path_factory.mktemp(request.param)) as found:
-        yield found
-
-
-@pytest.fixture
-def prefix() -> str:
-    return secrets.token_hex(4)
-
-
-def opened(url: str, prefix: str = "test") -> Store:
-    return Store(url, prefix=prefix, timeout=PATIENCE_S)
-
-
-@pytest.fixture
-async def store(url: str, prefix: str) -> AsyncIterator[Store]:
-    async with opened(url, prefix) as one:
-        yield one
-
-
-@asynccontextmanager
-async def listening(store: Store) -> AsyncIterator[None]:
-    """`store` with its feed running."""
-    feed = asyncio.create_task(store.feed.run())
-    try:
-        yield
-    finally:
-        feed.cancel()
-        await asyncio.gather(feed, return_exceptions=True)
-
-
-@asynccontextmanager
-async def heard(store: Store, room: str, *, history: bool = True) -> AsyncIterator[list[tuple[Kind, Any]]]:
-    """What a reader of `room` has heard by the end: (kind, body as parsed), the last of them being `over`."""
-    events: list[tuple[Kind, Any]] = []
-    async with listening(store):
-        await store.feed.watch(room, history=history)
-        yield events
-        await store.messages.publish(room, b'{"data":"over"', FOR_EVER if history else Keep(0, 0))
-        async with asyncio.timeout(PATIENCE_S):
-            while not (events and events[-1][1].get("data") == "over"):
-                for delivery in await store.feed.deliveries():
-                    events += [(event.kind, json.loads(event.body)) for event in delivery.events]
-        events.pop()
-
-
-def head(text: str) -> bytes:
-    return b'{"data":%b' % json.dumps(text).encode()
-
-
-def texts(bodies: Any) -> list[str]:
-    return [json.loads(body)["data"] for body in bodies]
-
-
 def registration(user: str = "ana", client: str = "c1", lease: str = "n.1") -> Registration:
     return Registration(user, client, lease, ip="192.0.2.1", since=1764000000.5, door="sdk")
-
-
-async def in_milliseconds(ms: int) -> None:
-    """Let the servers' own clock go on by `ms`."""
-    await asyncio.sleep(ms / 1000)
 
 
 class TestStore:

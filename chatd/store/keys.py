@@ -23,6 +23,11 @@ def tag(room: str) -> str:
     return room.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
 
 
+def untagged(tagged: str) -> str:
+    """The room that `tag` made this of."""
+    return tagged.replace("%7B", "{").replace("%7D", "}").replace("%25", "%")
+
+
 class Keys:
     """Key names under one prefix, so that several installations can share a server."""
 
@@ -36,6 +41,26 @@ class Keys:
 
     def log(self, room: str) -> str:
         return f"{self.prefix}:{{{tag(room)}}}:log"
+
+    @property
+    def any_log(self) -> str:
+        """What SCAN finds every room's log by, and with it keys that only look like one: `room_of` tells."""
+        return f"{_literal(self.prefix)}:{{*}}:log"
+
+    def room_of(self, log: str) -> str | None:
+        """The room whose log this is; None: it is no log."""
+        room = untagged(log.removeprefix(f"{self.prefix}:{{").removesuffix("}:log"))
+        return room if self.log(room) == log else None
+
+    def gone(self, room: str) -> str:
+        return f"{self.prefix}:{{{tag(room)}}}:gone"
+
+    def notes(self, room: str) -> str:
+        return f"{self.prefix}:{{{tag(room)}}}:notes"
+
+    def history(self, room: str) -> list[str]:
+        """A room's history, in the order in which log.lua wants it."""
+        return [self.meta(room), self.log(room), self.gone(room), self.notes(room)]
 
     def feed(self, room: str) -> str:
         return f"{self.prefix}:{{{tag(room)}}}:feed"
@@ -108,3 +133,8 @@ class Keys:
     @property
     def audit(self) -> str:
         return f"{self.prefix}:{{nodes}}:audit"
+
+
+def _literal(text: str) -> str:
+    """`text` in a pattern of SCAN, standing for itself."""
+    return "".join(f"\\{character}" if character in "*?[]\\^-" else character for character in text)

@@ -18,20 +18,32 @@ from chatd.model import HistoryResult, Json, Position, Published, Speaker
 from chatd.names import dm_members
 
 from .keys import Keys
-from .scripts import Batch, Script
+from .scripts import Argument, Batch, Script
 
 # A repeated client id returns the first answer for this long; the promise is five minutes.
 REPEAT_MS: Final = 10 * 60 * 1000
 # A signature is good for 300 s before and after its time; for longer than both together it must not come again.
 NONCE_MS: Final = 11 * 60 * 1000
 
-PUBLISH, HISTORY = map(Script, ["publish", "history"])
+# Kinds of reactions that one message can have.
+KINDS: Final = 20
 
-# What publish.lua calls its refusals.
+# With these begin the scripts that look at a room's history, and those that write into it.
+LOG: Final = ("log",)
+APPEND: Final = ("log", "append")
+
+PUBLISH, HISTORY = Script("publish", after=APPEND), Script("history", after=LOG)
+
+# What publish.lua and change.lua call their refusals.
 REFUSALS: Mapping[bytes, Callable[[int], Reject]] = {
+    b"missing": lambda _: errors.NO_SUCH.because("there is no such message, or none any more"),
+    b"deleted": lambda _: errors.DELETED.anew(),
     b"outsider": lambda _: errors.PERMISSION_DENIED.because("this room needs an invitation or membership"),
     b"lockdown": lambda _: errors.LOCKDOWN.anew(),
     b"locked": lambda _: errors.LOCKED.anew(),
+    b"foreign": lambda _: errors.PERMISSION_DENIED.because("this message is somebody else's"),
+    b"late": lambda _: errors.TOO_LATE.anew(),
+    b"full": lambda _: errors.FULL.because(f"a message has at most {KINDS} kinds of reactions"),
     b"slow": lambda ms: errors.SLOW_MODE.because(f"this room is slow; wait {ms} ms", retry_after_ms=ms),
     b"blocked": lambda _: errors.BLOCKED.anew(),
     b"replayed": lambda _: errors.REPLAYED.anew(),
@@ -71,6 +83,7 @@ class Messages:
         *,
         by: Speaker | None = None,
         nonce: str | None = None,
+        reply_to: int | None = None,
     ) -> tuple[Published, bool]:
         """Append a message to the room's history and tell every node, as one step (publish.lua).
 
@@ -81,41 +94,27 @@ class Messages:
             repeat: (user, client's message id): said again, it returns the first answer and does nothing.
             by: who speaks; None: the server, who may always.
             nonce: of the message's signature, which may not come again; None: it is not signed.
+            reply_to: offset of the message that it answers, which must be there.
         Returns:
             Where it stands, and whether it was new.
         Raises:
-            Reject 103, 402, 405, 409, 412, 416: the room does not take it from this speaker now.
+            Reject 103, 402, 404, 405, 409, 410, 412, 416: the room does not take it from this speaker now.
             StoreUnavailable: whether it was appended is not known; with `repeat` it may safely be sent again.
         """
         author, cid = repeat or ("", "")
         user = by.user if by is not None else ""
         keys = [
-            self._keys.meta(room),
-            self._keys.log(room),
-            self._keys.feed(room),
-            self._keys.room(room),
-            self._keys.members(room),
+            *appending_keys(self._keys, room, by),
             self._keys.repeat(room, author, cid),
             self._keys.nonce(room, user, nonce or ""),
-            self._keys.quiet(room, user),
         ]
         args = (
-            head,
-            keep.messages,
-            keep.ms,
-            new_epoch(),
+            *appending_args(room, head, keep, by),
             REPEAT_MS if repeat is not None else 0,
-            user,
-            int(by.role) if by is not None else 0,
-            int(by.public) if by is not None else 1,
             NONCE_MS if nonce is not None else 0,
-            _blocker(room, user),
-            int(by.least) if by is not None else 0,
+            reply_to or 0,
         )
-        offset, epoch, ms, *fresh = await self._batch.script(PUBLISH, keys, args)
-        if offset < 0:
-            raise REFUSALS[epoch](ms)
-        return Published(Position(epoch.decode(), offset) if offset else None, ms), bool(fresh[0])
+        return published(await self._batch.script(PUBLISH, keys, args))
 
     async def history(
         self, room: str, keep_ms: int, *, after: int | None = None, limit: int = 0, reverse: bool = False
@@ -131,9 +130,8 @@ class Messages:
     async def _history(
         self, room: str, keep_ms: int, after: int | None, limit: int, reverse: bool
     ) -> tuple[list[tuple[int, Json]], Position]:
-        keys = [self._keys.meta(room), self._keys.log(room)]
         args = (-1 if after is None else after, limit, int(reverse), keep_ms, new_epoch())
-        epoch, top, *rest = await self._batch.script(HISTORY, keys, args)
+        epoch, top, *rest = await self._batch.script(HISTORY, self._keys.history(room), args)
         return list(zip(rest[::2], rest[1::2], strict=True)), Position(epoch.decode(), top)
 
     async def kept(self, room: str) -> Kept | None:
@@ -150,10 +148,35 @@ class Messages:
         return Kept(Position(epoch.decode(), int(top)), first, messages)
 
 
+def appending_keys(keys: Keys, room: str, by: Speaker | None) -> list[str]:
+    """The keys that append.lua wants."""
+    quiet = keys.quiet(room, by.user if by is not None else "")
+    return [*keys.history(room), keys.feed(room), keys.room(room), keys.members(room), quiet]
+
+
+def appending_args(room: str, head: bytes, keep: Keep, by: Speaker | None) -> list[Argument]:
+    """What append.lua wants to know; None: the server itself writes."""
+    rights: list[Argument] = ["", 0, 1, "", 0]
+    if by is not None:
+        rights = [by.user, int(by.role), int(by.public), _blocker(room, by.user), int(by.least)]
+    return [head, keep.messages, keep.ms, new_epoch(), *rights]
+
+
+def published(reply: Any) -> tuple[Published, bool]:
+    """What publish.lua and change.lua return: where it stands, and whether it was new.
+
+    Raises:
+        Reject: it was refused.
+    """
+    offset, epoch, ms, *fresh = reply
+    if offset < 0:
+        raise REFUSALS[epoch](ms)
+    return Published(Position(epoch.decode(), offset) if offset else None, ms), bool(fresh[0])
+
+
 def _blocker(room: str, user: str) -> str:
     """In a direct room, the field by which the other one has shut `user` out."""
-    members = dm_members(room) if user else None
-    return "" if members is None else f"shut:{user}"
+    return "" if dm_members(room) is None else f"shut:{user}"
 
 
 def new_epoch() -> str:

@@ -1,5 +1,5 @@
 """The store in chatd's words: presence, the registry of connections, leases, revocations, audit; and, as parts of their
-own, messages, rooms and the feed.
+own, messages and their changes, rooms and the feed.
 
 Each method is one script or one command, sent through the shared pipeline; none is tried again below its caller. What
 must hold at once is in the Lua file it names. Every method may raise StoreUnavailable (it may have been done) and
@@ -21,12 +21,14 @@ import structlog
 from chatd import control
 from chatd.model import Json
 
+from .changes import Changes
 from .connect import servers
 from .errors import StoreError, StoreMisconfigured
 from .feed import Feed
 from .keys import REGISTRY_SHARDS, Keys, registry_shard
 from .measures import Measures
 from .messages import Messages
+from .retention import Retention
 from .rooms import Rooms
 from .scripts import Batch, Script, translated
 
@@ -72,6 +74,8 @@ class Store:
         self.batch = Batch(self._servers)
         loop_time = clock or asyncio.get_running_loop().time
         self.messages = Messages(self.batch, self.keys)
+        self.changes = Changes(self.batch, self.keys)
+        self.retention = Retention(self.batch, self.keys, self._servers)
         self.rooms = Rooms(self.batch, self.keys)
         self.measures = Measures(self.batch, self.keys)
         self.feed = Feed(self._servers, self.batch, self.keys, self.messages.page, timeout, loop_time)

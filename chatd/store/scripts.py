@@ -31,13 +31,17 @@ BACKLOG = 20_000
 
 
 class Script:
-    """One Lua file of this folder, known to the server by the digest of its text."""
+    """One Lua file of this folder, known to the server by the digest of its text.
+
+    Args:
+        after: fragments that it goes on from; Lua in Redis has no other way to share a function.
+    """
 
     __slots__ = ("name", "sha", "source")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, after: Sequence[str] = ()) -> None:
         self.name = name
-        self.source = files(__package__).joinpath(f"{name}.lua").read_bytes()
+        self.source = b"".join(files(__package__).joinpath(f"{each}.lua").read_bytes() for each in (*after, name))
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
     def by_digest(self, keys: Sequence[str], args: Sequence[Argument]) -> tuple[Argument, ...]:

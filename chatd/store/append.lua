@@ -1,0 +1,117 @@
+-- What holds before somebody may write into a room, and the writing; a fragment, which follows log.lua.
+--
+-- KEYS  1 meta, 2 log, 3 gone, 4 notes   as in log.lua
+--       5 feed     sharded channel of the room
+--       6 room     hash, absent unless somebody created the room: public, locked (0 or 1), slow (ms), and more
+--       7 members  hash: user -> "<role> <offset at which they joined> <Unix ms>"
+--       8 quiet    string, there while a slow room wants this author to be silent
+-- ARGV  1 head     the publication as JSON, without its closing brace, offset and time
+--       2 keep     messages to keep; 0: the room has no history
+--       3 keep_ms  how long to keep them; 0: for ever
+--       4 epoch    epoch to begin if the room has none
+--       5 user     author; '' for the server, who may do everything
+--       6 role     number of the role that tokens give the author here
+--       7 public   1: where nobody created the room, anybody may speak
+--       8 blocker  field of the room's hash that, where it is there, silences the author; '' for none
+--       9 least    number of the role that a lockdown wants of the author; 0: there is none
+-- Returns nothing: it gives `author_role`, `silent_ms`, `find`, `erase`,
+-- `keep_alive` and `append` to what follows.
+
+local MODERATOR, SERVER = 3, 9
+local keep, keep_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
+local slow_ms = 0
+
+-- The author's role in the room; or nil, and why it lets them write nothing.
+local function author_role()
+  if ARGV[5] == '' then return SERVER end
+  local room = redis.call('HMGET', KEYS[6], 'public', 'locked', 'slow', ARGV[8])
+  local role = tonumber(ARGV[6])
+  local public = ARGV[7]
+  if room[1] then
+    public = room[1]
+    local member = redis.call('HGET', KEYS[7], ARGV[5])
+    if member then role = math.max(role, tonumber(string.match(member, '^%d+'))) end
+  end
+  if role == 0 and public ~= '1' then return nil, 'outsider' end
+  if role < tonumber(ARGV[9]) then return nil, 'lockdown' end
+  if ARGV[8] ~= '' and room[4] then return nil, 'blocked' end
+  if role < MODERATOR and room[2] == '1' then return nil, 'locked' end
+  if role < MODERATOR then slow_ms = tonumber(room[3] or 0) end
+  return role
+end
+
+-- How long a slow room still wants the author, whose role was asked for before, to be silent; 0 when they may speak, and
+-- from then on they are silent.
+local function silent_ms()
+  if slow_ms == 0 or redis.call('SET', KEYS[8], '', 'NX', 'PX', slow_ms) then return 0 end
+  return redis.call('PTTL', KEYS[8])
+end
+
+-- The message at `offset`: info as in the publication, and Unix ms; or nil and why not: deleted, or missing, as is what
+-- is no message but an event about one.
+local function find(offset)
+  local id = string.format('%d-0', offset)
+  local entry = redis.call('XRANGE', KEYS[2], id, id)[1]
+  if not entry and redis.call('ZCOUNT', KEYS[3], offset, offset) > 0 then return nil, 'deleted' end
+  if not entry or entry[2][5] then return nil, 'missing' end
+  local ms = tonumber(entry[2][4])
+  if keep_ms > 0 and ms < now - keep_ms then return nil, 'missing' end
+  local parsed, publication = pcall(cjson.decode, entry[2][2])
+  return {info = parsed and publication.info, ms = ms}
+end
+
+-- Leave a tombstone in place of an entry of the log. What is left of it: where and when, with `of` that it was about
+-- an earlier message, and with `info` (as in a publication) who wrote it.
+local function erase(offset, kind, of, info)
+  local id = string.format('%d-0', offset)
+  local entry = redis.call('XRANGE', KEYS[2], id, id)[1]
+  if not entry then return 0 end
+  local body = '{"data":{}'
+  if info then body = body .. ',"info":' .. cjson.encode({user = info.user, client = info.client}) end
+  body = body .. ',"tags":{"type":"' .. kind .. '"'
+  if of then body = body .. ',"of":"' .. of .. '"' end
+  body = body .. '},"offset":' .. offset .. ',"time":' .. entry[2][4]
+  if offset == 1 then body = body .. ',"epoch":"' .. redis.call('HGET', KEYS[1], 'epoch') .. '"' end
+  redis.call('ZADD', KEYS[3], offset, body .. '}')
+  redis.call('XDEL', KEYS[2], id)
+  redis.call('HSET', KEYS[1], 'erased', 1)
+  return 1
+end
+
+-- Let the history age away as a whole.
+local function keep_alive()
+  if keep_ms > 0 then
+    for i = 2, 4 do redis.call('PEXPIRE', KEYS[i], keep_ms) end
+    -- The count outlives the messages, so that a late reader learns that he missed some rather than meeting old numbers.
+    redis.call('PEXPIRE', KEYS[1], keep_ms + 604800000)
+  else
+    for i = 1, 4 do redis.call('PERSIST', KEYS[i]) end
+  end
+end
+
+-- Append the publication to history, if the room has one, and tell every node; returns offset and epoch, 0 and '' if not.
+local function append(of)
+  local stamp = string.format('%d', now)
+  local offset, epoch, body = 0, '', ARGV[1] .. ',"time":' .. stamp .. '}'
+  if keep > 0 then
+    epoch = redis.call('HGET', KEYS[1], 'epoch')
+    if not epoch then
+      epoch = ARGV[4]
+      redis.call('HSET', KEYS[1], 'epoch', epoch)  -- first, for a script that has written may go on without memory
+      redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+    end
+    offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
+    body = ARGV[1] .. ',"offset":' .. offset .. ',"time":' .. stamp
+    -- The first message names its epoch, so that a reader who came before any message learns it.
+    if offset == 1 then body = body .. ',"epoch":"' .. epoch .. '"' end
+    body = body .. '}'
+    local about = of and {'o', of} or {}
+    redis.call('XADD', KEYS[2], offset .. '-0', 'b', body, 't', stamp, unpack(about))
+    -- Two looked at for each one added: the log can only shrink towards its age.
+    trim(first_kept(offset, keep, keep_ms, 2))
+    keep_alive()
+  end
+  redis.call('SPUBLISH', KEYS[5], 'p ' .. offset .. ' ' .. epoch .. '\n' .. body)
+  return offset, epoch
+end
+

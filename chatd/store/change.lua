@@ -1,0 +1,63 @@
+-- Edit, delete or react to a message, as an event of its own that is appended to the room's history, if its author may.
+--
+-- KEYS  1 meta, 2 log, 3 gone, 4 notes, 5 feed, 6 room, 7 members, 8 quiet   as in append.lua
+-- ARGV  1 head, 2 keep, 3 keep_ms, 4 epoch, 5 user, 6 role, 7 public, 8 blocker, 9 least   as in append.lua
+--       10 what       edit, delete or react
+--       11 of         offset of the message
+--       12 window_ms  how long after it was said its author may edit or delete it
+--       13 kind       of the reaction
+--       14 on         1: it is put there; 0: it is taken back
+--       15 kinds      the most kinds of reactions that a message has
+-- Returns {offset, epoch, ms, fresh}, where fresh is 0 when that was so already and nothing was done, and the offset is
+-- the room's last; or {-1, why, wait_ms} when it was refused, with why as in publish.lua or one of foreign, late, full.
+
+local what, of, on = ARGV[10], tonumber(ARGV[11]), ARGV[14] == '1'
+local prefix = padded(of) .. '\0'
+local reactions, edits = prefix .. 'r', prefix .. 'e'
+
+-- Why this author may not edit or delete this message; nil: they may.
+local function refused(message, role)
+  if role == SERVER or what == 'react' or (what == 'delete' and role >= MODERATOR) then return nil end
+  if not message.info or message.info.user ~= ARGV[5] then return 'foreign' end
+  if now - message.ms > tonumber(ARGV[12]) then return 'late' end
+end
+
+local function full()
+  return count_of(of, ARGV[13]) == 0 and #kinds_of(of) >= tonumber(ARGV[15])
+end
+
+local function delete(message)
+  for _, note in ipairs(redis.call('ZRANGEBYLEX', KEYS[4], '[' .. edits, '(' .. edits .. '\255')) do
+    erase(tonumber(string.sub(note, #edits + 1)), 'deleted', of)
+  end
+  redis.call('ZREMRANGEBYLEX', KEYS[4], '[' .. prefix, '(' .. prefix .. '\255')
+  erase(of, 'deleted', nil, message.info)
+end
+
+local role, why = author_role()
+if not role then return {-1, why, 0} end
+local message, lacking = find(of)
+local reaction = reactions .. ARGV[13] .. '\0' .. ARGV[5]
+local done = what == 'delete' and lacking == 'deleted'
+if what == 'react' and message then done = (redis.call('ZSCORE', KEYS[4], reaction) and true or false) == on end
+if done then
+  local meta = redis.call('HMGET', KEYS[1], 'offset', 'epoch')
+  return {tonumber(meta[1]), meta[2], now, 0}
+end
+why = lacking or refused(message, role) or (what == 'react' and on and full() and 'full')
+if why then return {-1, why, 0} end
+local wait_ms = silent_ms()
+if wait_ms > 0 then return {-1, 'slow', wait_ms} end
+
+local offset, epoch = append(ARGV[11])
+if what == 'edit' then
+  redis.call('ZADD', KEYS[4], 0, edits .. padded(offset))
+elseif what == 'delete' then
+  delete(message)
+elseif on then
+  redis.call('ZADD', KEYS[4], 0, reaction)
+else
+  redis.call('ZREM', KEYS[4], reaction)
+end
+keep_alive()
+return {offset, epoch, now, 1}

@@ -1,0 +1,56 @@
+-- A room's history, how it is trimmed and what changed its messages; a fragment, with which such scripts begin.
+--
+-- KEYS  1 meta   hash: epoch, offset of the room's last message, erased (1: bodies wait for compact.lua)
+--       2 log    stream: one entry a message, id <offset>-0, fields b (publication as JSON), t (Unix ms) and, for an
+--                event about an earlier message, o (that one's offset)
+--       3 gone   sorted set: a tombstone, as JSON, for each entry taken out of the log; its score is the offset
+--       4 notes  sorted set, all scores 0: what changed a message, "<its offset, 16 digits>\0e<offset of an edit>" and
+--                "<its offset>\0r<kind>\0<user>" for each reaction
+-- Returns nothing: it gives `now`, `padded`, `first_kept`, `trim`, `kinds_of` and `count_of` to what follows.
+
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+-- Offsets as text that sorts like numbers.
+local function padded(offset) return string.format('%016d', offset) end
+
+-- The first offset to be kept, of a room whose last is `top`. Its messages are `keep` offsets, deleted ones included, so
+-- that an erased body is no reason to keep an older one. Of those past their age up to `most` are looked for.
+local function first_kept(top, keep, keep_ms, most)
+  local first = top - keep + 1
+  if keep_ms > 0 then
+    for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', most)) do
+      if tonumber(entry[2][4]) >= now - keep_ms then break end
+      first = math.max(first, tonumber(string.match(entry[1], '^%d+')) + 1)
+    end
+  end
+  return first
+end
+
+local function trim(first)
+  if first <= 1 then return 0 end
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', '(' .. first)
+  redis.call('ZREMRANGEBYLEX', KEYS[4], '-', '(' .. padded(first))
+  return redis.call('XTRIM', KEYS[2], 'MINID', '=', first .. '-0')
+end
+
+-- The kinds of reactions that a message has, in the order of their bytes.
+local function kinds_of(offset)
+  local kinds, reactions = {}, padded(offset) .. '\0r'
+  local from = '[' .. reactions
+  while true do
+    -- What is stored is UTF-8, in which there is no byte 255.
+    local found = redis.call('ZRANGEBYLEX', KEYS[4], from, '(' .. reactions .. '\255', 'LIMIT', 0, 1)[1]
+    if not found then return kinds end
+    local kind = string.match(found, '^[^%z]*', #reactions + 1)
+    kinds[#kinds + 1] = kind
+    from = '(' .. reactions .. kind .. '\1'
+  end
+end
+
+-- How many have reacted with a kind.
+local function count_of(offset, kind)
+  local prefix = padded(offset) .. '\0r' .. kind .. '\0'
+  return redis.call('ZLEXCOUNT', KEYS[4], '[' .. prefix, '(' .. prefix .. '\255')
+end
+

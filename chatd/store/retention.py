@@ -1,0 +1,58 @@
+"""Keeping rooms as short as their rules say, and finding them: for the sweep, for export and for forgetting.
+
+Rooms stand in no list, so whoever wants them all walks over the store's keys, in steps so small that nobody notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple
+
+from redis.exceptions import RedisError
+
+from .connect import Servers
+from .keys import Keys
+from .messages import LOG, Keep
+from .scripts import Batch, Script, translated
+
+SWEEP: Final = Script("sweep", after=LOG)
+
+# Entries of one room looked at for their age in one step: a millisecond of the store's time.
+STEP: Final = 1000
+# A log of as many messages is rewritten in 20 ms, in which the store does nothing else. Bodies erased in a longer one
+# stay in the store's memory until the messages around them have gone.
+REWRITTEN: Final = 10_000
+
+
+class Swept(NamedTuple):
+    """What a sweep of a room did: how many messages went, and whether erased bodies were."""
+
+    trimmed: int
+    rewritten: bool
+
+
+class Retention:
+    """See the head of this file."""
+
+    def __init__(self, batch: Batch, keys: Keys, servers: Servers) -> None:
+        self._batch = batch
+        self._keys = keys
+        self._servers = servers
+
+    async def rooms(self) -> AsyncIterator[list[str]]:
+        """Every room of which something is kept, in handfuls; one that changes meanwhile may come twice."""
+        try:
+            async for found in self._servers.scan(self._keys.any_log):
+                yield [room for key in found if (room := self._keys.room_of(key.decode())) is not None]
+        except RedisError as error:
+            raise translated(error) from error
+
+    async def sweep(self, room: str, keep: Keep) -> Swept:
+        """Trim a room to what is to be kept, and rewrite its log where bodies were erased (sweep.lua)."""
+        trimmed = 0
+        while True:
+            args = (keep.messages, keep.ms, STEP, REWRITTEN)
+            step, rewritten = await self._batch.script(SWEEP, self._keys.history(room), args)
+            trimmed += step
+            if step < STEP:
+                return Swept(trimmed, bool(rewritten))
