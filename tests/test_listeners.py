@@ -21,7 +21,7 @@ from websockets.asyncio.client import unix_connect
 
 from chatd.settings import Admin, Server, Settings, host_and_port
 from chatd.web.server import Listener
-from chatd.web.sockets import bind, tidy
+from chatd.web.sockets import UNSENT_BYTES, bind, tidy
 from tests.conftest import Daemon, running
 from tests.test_cluster import until
 from tests.test_doors import PATIENCE_S, Raw
@@ -141,8 +141,8 @@ def test_who_goes_leaves_the_file_of_who_came_after(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("way", ["bound by us", "handed over by systemd"])
-def test_a_message_is_not_held_back_to_fill_a_packet(loop: Callable[[], asyncio.AbstractEventLoop], way: str) -> None:
-    """TCP_NODELAY, which asyncio sets only on sockets whose protocol it is told."""
+def test_a_connection_has_the_socket_options_it_needs(loop: Callable[[], asyncio.AbstractEventLoop], way: str) -> None:
+    """A message is not held back to fill a packet, and the kernel does not take megabytes for who does not read."""
 
     async def story() -> None:
         sock = bind("127.0.0.1", 0, 0)
@@ -158,6 +158,7 @@ def test_a_message_is_not_held_back_to_fill_a_packet(loop: Callable[[], asyncio.
         (door,) = connections
         accepted = door.transport.get_extra_info("socket")  # type: ignore[union-attr]
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_BYTES
         writer.close()
         await writer.wait_closed()
         await listener.stop()

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from chatd.settings import Settings, host_and_port
 from chatd.transport import CLOSING_S, Closing, Door, Doorway, Handshake
 
-from .sockets import BACKLOG, address_of, bind, tidy
+from .sockets import BACKLOG, address_of, bind, bound_unsent, tidy
 from .tls import renew
 
 log = structlog.get_logger("chatd")
@@ -53,6 +53,7 @@ class _Uvicorn(uvicorn.Server):
     async def listen(self, sock: socket.socket) -> None:
         """Accept on `sock`, which it takes over."""
         secure = self._tls is not None
+        bound_unsent(sock)
         server = await asyncio.get_running_loop().create_server(
             self._door,
             sock=sock,

@@ -18,6 +18,9 @@ from chatd.settings import unix_path
 
 # Connections that the kernel holds for us while we are busy: a whole node's clients may come back at once.
 BACKLOG = 4096
+# Bytes that the kernel takes for a client before it has sent them. Left alone it takes 4 MB for one that does not read
+# (tcp_wmem), which limits.outbox knows nothing of; what is under way to a client that reads does not count.
+UNSENT_BYTES = 65_536
 
 
 def bind(host: str, port: int, mode: int) -> socket.socket:
@@ -43,6 +46,12 @@ def bind(host: str, port: int, mode: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def bound_unsent(sock: socket.socket) -> None:
+    """Have the connections of a listening socket wait in our own memory, which is bounded; they inherit this."""
+    if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def address_of(sock: socket.socket) -> str:
