@@ -1,0 +1,70 @@
+"""Busy room: fan-out with 16 messages under way at once, from one publisher and from 16, and in 50 rooms.
+
+Messages that are ready together should travel in one frame and one write. It is held against the floor that sends one
+message at a time; the floor that joins what one turn brought stands beside it, as the least there is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks import server
+from benchmarks.figures.cost import per_delivery, settle
+from benchmarks.load import loading
+from benchmarks.sitting import Reach, Row, Sitting
+
+FIGURE = "busy room"
+UNIT = "µs a delivery"
+REACH_OF_FLOOR = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Who reads what, and how much is under way at once.
+
+    Attributes:
+        readers, rooms, each: so many readers, each in `each` of `rooms` rooms.
+        streams, depth: so many publishers' messages in one room each, each with up to `depth` of them under way.
+    """
+
+    name: str
+    readers: int
+    streams: int
+    depth: int
+    window: int = 16
+    rooms: int = 1
+    each: int = 1
+
+
+CASES = (
+    Case("16 under way, one publisher", 1_000, 1, 16),
+    Case("16 under way, 16 publishers", 1_000, 16, 1),
+    Case("50 rooms of 20, 16 publishers in each", 1_000, 800, 1, window=800, rooms=50),
+    Case("100 readers, each in 50 rooms, 16 under way", 100, 50, 1, rooms=50, each=50),
+)
+
+
+def measure(sitting: Sitting) -> None:
+    with server.floor(sitting) as one, loading(sitting.load_core) as load:
+        settle(load, 1_000, one.setup)
+        floor = per_delivery(sitting, load, one.cpu_s, window=1)
+    sitting.note(Row(FIGURE, "one at a time, 1,000 readers", "floor", UNIT, floor))
+    with server.floor(sitting, joins=True) as one, loading(sitting.load_core) as load:
+        settle(load, 1_000, one.setup, streams=16, depth=1)
+        joined = per_delivery(sitting, load, one.cpu_s, window=16)
+    beside = f"{median(joined) / median(floor):.2f} × floor"
+    sitting.note(Row(FIGURE, "16 under way, 16 publishers", "floor that joins", UNIT, joined, beside))
+    for case in CASES:
+        _measure(sitting, case, median(floor))
+
+
+def _measure(sitting: Sitting, case: Case, floor: float) -> None:
+    shape = {"rooms": case.rooms, "each": case.each, "streams": case.streams, "depth": case.depth}
+    with server.chatd(sitting) as (chatd, directory), loading(sitting.load_core) as load:
+        settle(load, case.readers, chatd.setup(directory, case.readers), **shape)
+        chatd.node.until_quiet()
+        values = per_delivery(sitting, load, chatd.node.cpu_s, window=case.window)
+    ratio = median(values) / floor
+    reach = Reach(f"≤ {REACH_OF_FLOOR} × floor", ratio <= REACH_OF_FLOOR)
+    sitting.note(Row(FIGURE, case.name, "chatd", UNIT, values, f"{ratio:.2f} × floor", reach))

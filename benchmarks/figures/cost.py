@@ -1,0 +1,39 @@
+"""CPU per delivery: what several figures measure, of chatd, of the floor and of peers alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.load import Load
+from benchmarks.server import Server
+from benchmarks.sitting import Sitting
+
+# What a server has to do for the first time (an import, a cache, a JIT) is done before it counts.
+WARM_UP_S = 0.3
+
+
+def settle(load: Load, readers: int, setup: dict[str, object], **more: object) -> None:
+    """Connect `readers` clients and wait until all are in."""
+    load.ask("setup", count=readers, **(setup | more))
+    load.open(at_once=256)
+
+
+def per_delivery(
+    sitting: Sitting, load: Load, cpu_s: Callable[[], float], *, window: int, runs: int | None = None
+) -> list[float]:
+    """Microseconds of CPU for each delivery, one number a run; the streams are as they were set up."""
+    load.run(seconds=WARM_UP_S, window=window)
+    return [_one(sitting, load, cpu_s, window) for _ in range(runs or sitting.scale.runs)]
+
+
+def _one(sitting: Sitting, load: Load, cpu_s: Callable[[], float], window: int) -> float:
+    answer, before, after = load.run(cpu_s, seconds=sitting.scale.seconds, window=window)
+    return float(after - before) / answer.delivered * 1e6
+
+
+def bytes_per_connection(server: Server, load: Load, readers: int, setup: dict[str, object]) -> float:
+    """Connect `readers` clients; returns what each added to the server's resident memory."""
+    before = server.rss_bytes()
+    settle(load, readers, setup)
+    server.until_quiet()
+    return (server.rss_bytes() - before) / readers

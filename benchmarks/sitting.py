@@ -1,0 +1,151 @@
+"""One run of the suite: how much of it, on which cores, and what was found."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from . import machine
+
+RESULTS = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured.
+
+    Attributes:
+        runs: of each case; the median counts.
+        seconds: of a run.
+        crowd: connections where many are wanted; `readers`: of the fan-out's rooms.
+        heartbeat_s: of idle connections; `heartbeats`: short ones, over which their memory is watched.
+        stored: messages in the store for the figure of growth.
+    """
+
+    runs: int = 5
+    seconds: float = 1.0
+    readers: tuple[int, ...] = (1_000, 10_000)
+    crowd: int = 10_000
+    heartbeat_s: int = 25
+    heartbeats: int = 20
+    storm: int = 4_000
+    stored: int = 1_000_000
+    rooms: int = 10_000
+
+
+FULL = Scale()
+QUICK = Scale(
+    runs=2,
+    seconds=0.4,
+    readers=(1_000,),
+    crowd=2_000,
+    heartbeat_s=6,
+    heartbeats=5,
+    storm=1_000,
+    stored=50_000,
+    rooms=1_000,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a figure should be, in words, and whether it is."""
+
+    text: str
+    met: bool
+
+
+@dataclass(slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        figure, case, who: what was measured, how, and of whom.
+        unit: of `values`, one a run.
+        beside: the same as a ratio to the floor or to what else it is held against.
+        reason: why the reach is not met, where it is not.
+    """
+
+    figure: str
+    case: str
+    who: str
+    unit: str
+    values: list[float]
+    beside: str = ""
+    reach: Reach | None = None
+    reason: str = ""
+
+    @property
+    def median(self) -> float:
+        return median(self.values)
+
+
+@dataclass(slots=True)
+class Series:
+    """A line of a plot: (x, y) by name."""
+
+    title: str
+    x: str
+    y: str
+    lines: dict[str, list[tuple[float, float]]]
+
+
+@dataclass(slots=True)
+class Sitting:
+    """What all figures share.
+
+    Attributes:
+        server_core, load_core: where what is measured runs, and where everything else does.
+        missing: peers that could not be had, with the reason.
+        versions: of the peers that could.
+    """
+
+    scale: Scale
+    peers: tuple[str, ...] | None = None
+    rows: list[Row] = field(default_factory=list)
+    plots: list[Series] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def server_core(self) -> int:
+        return machine.cores()[0]
+
+    @property
+    def load_core(self) -> int:
+        return machine.cores()[-1]
+
+    def note(self, row: Row) -> Row:
+        self.rows.append(row)
+        verdict = "" if row.reach is None else f"  {'met' if row.reach.met else 'NOT met'}: {row.reach.text}"
+        self.say(f"{row.figure}, {row.case}, {row.who}: {row.median:.4g} {row.unit} {row.beside}{verdict}")
+        return row
+
+    def say(self, text: str) -> None:
+        print(f"[{time.monotonic() - self.begun:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    def run(self, name: str, figure: Callable[[Sitting], None]) -> None:
+        begun = time.monotonic()
+        try:
+            figure(self)
+        except Exception as error:
+            # One figure that fails is shown as failed; the others are still worth having.
+            self.note(Row(name, "failed", "-", "", [0.0], reach=Reach("runs", False), reason=f"{error}"[:300]))
+        self.seconds[name] = time.monotonic() - begun
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "machine": machine.facts(),
+            "scale": asdict(self.scale),
+            "rows": [asdict(row) | {"median": row.median} for row in self.rows],
+            "peers": self.versions,
+            "missing": self.missing,
+            "seconds": self.seconds,
+        }

@@ -1,0 +1,75 @@
+"""The benchmarks still run: the smallest sitting, from a real chatd and the C programs to the table and its plots."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks import report, server
+from benchmarks.figures import busy, fan_out, publish, slow
+from benchmarks.figures.cost import settle
+from benchmarks.load import Faulty, loading
+from benchmarks.machine import cores
+from benchmarks.sitting import QUICK, Series, Sitting
+
+TINY = replace(QUICK, runs=1, seconds=0.05, readers=(20,), crowd=20)
+
+
+@pytest.fixture(autouse=True)
+def _a_compiler() -> None:
+    if shutil.which("cc") is None:
+        assert not os.environ.get("CI"), "the benchmarks' test needs a C compiler as `cc`"
+        pytest.skip("there is no C compiler as `cc`")
+
+
+def test_a_figure_runs_from_the_server_to_the_table(tmp_path: Path) -> None:
+    sitting = Sitting(TINY, peers=())
+    sitting.run("fan-out", fan_out.measure)
+    sitting.plots.append(Series("By load", "%", "ms", {"p50": [(10, 1.0), (50, 2.0)]}))
+    report.write(sitting, tmp_path)
+    costs = {row.who: row.median for row in sitting.rows if row.figure == "fan-out"}
+    assert costs.keys() == {"floor", "chatd"}, [row.reason for row in sitting.rows]
+    table = (tmp_path / "RESULTS.md").read_text()
+    assert "| 20 readers | chatd |" in table
+    assert "× floor" in table
+    assert json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert ElementTree.parse(tmp_path / "by-load.svg").getroot().tag.endswith("svg")
+
+
+def test_a_figure_that_fails_is_shown_as_failed_and_the_others_go_on(tmp_path: Path) -> None:
+    def fails(sitting: Sitting) -> None:
+        raise Faulty("three are missing")
+
+    sitting = Sitting(TINY, peers=())
+    sitting.run("storm", fails)
+    report.write(sitting, tmp_path)
+    assert "| failed | - |  |  | runs | **no**: three are missing |" in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_every_delivery_is_counted_in_rooms_that_overlap_and_from_many_publishers() -> None:
+    sitting = Sitting(TINY, peers=())
+    with server.chatd(sitting) as (chatd, directory), loading(cores()[-1]) as load:
+        settle(load, 12, chatd.setup(directory, 12), rooms=6, each=3, streams=12)
+        answer, _, _ = load.run(seconds=0.05, window=12)
+        assert answer.delivered == answer.expected == answer.messages * 6
+        node, store = publish.costs(sitting, chatd, directory, rooms=4)
+    assert len(node) == len(store) == 1
+
+
+def test_every_case_of_the_busy_room_has_a_member_for_each_of_its_publishers() -> None:
+    for case in busy.CASES:
+        assert case.streams <= case.readers * case.each
+        assert case.window <= case.streams * case.depth
+
+
+def test_readers_that_stop_are_cut_off_with_3008_and_recover_without_a_gap() -> None:
+    sitting = Sitting(TINY, peers=())
+    slow.measure(sitting)
+    told = [row for row in sitting.rows if "3008" in row.case]
+    assert [row.median for row in told] == [TINY.crowd / 10]
