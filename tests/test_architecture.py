@@ -25,7 +25,7 @@ OUTSIDE = {
     "frames": {"websockets"},  # masking in C, a function of bytes
     "wire": {"orjson", "msgspec"},
     "auth": {"jwt", "cryptography", "msgspec", "orjson"},
-    "store": {"redis", "orjson", "structlog"},
+    "store": {"redis", "hiredis", "orjson", "structlog"},
     "session": {"structlog"},
     "hub": {"structlog"},
     "chat": {"structlog"},

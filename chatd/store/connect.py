@@ -1,24 +1,26 @@
 """From a URL to redis-py's client of the right kind, and to the server that holds a key.
 
-Standalone, Sentinel and Cluster differ here and nowhere else: the rest of the store asks for a pipeline, or for a
-connection to whichever server holds a channel.
+Standalone, Sentinel and Cluster differ here and nowhere else: the rest of the store has commands exchanged for replies,
+or asks for a connection to whichever server holds a channel.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+import math
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 from urllib.parse import urlsplit
 
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException
+from redis.exceptions import RedisClusterException, ResponseError
 
 from .errors import StoreMisconfigured, StoreUnavailable
 
@@ -28,12 +30,7 @@ SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+clust
 SCANNED = 1000
 
 
-class Pipeline(Protocol):
-    """What we need of redis-py's pipelines, which share no type."""
-
-    def execute_command(self, *args: Any) -> Any: ...
-
-    def execute(self, raise_on_error: bool = ...) -> Awaitable[list[Any]]: ...
+Command: TypeAlias = tuple[str | bytes | int | float, ...]
 
 
 class Servers(Protocol):
@@ -43,7 +40,13 @@ class Servers(Protocol):
 
     async def close(self) -> None: ...
 
-    def pipeline(self) -> Pipeline: ...
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send these together; their replies in order, as the server gave them. A refusal is a reply, too.
+
+        Raises:
+            any exception of redis-py's, or TimeoutError: there are no replies; what was sent may have been done.
+        """
+        ...
 
     def server_of(self, channel: str) -> str:
         """The name of the server that holds `channel`; one line of the feed goes to each such name.
@@ -71,8 +74,9 @@ class Servers(Protocol):
 class Standalone:
     """One server, or the current master of a Sentinel group."""
 
-    def __init__(self, client: Redis, watchers: Sequence[Redis] = ()) -> None:
+    def __init__(self, client: Redis, timeout: float, watchers: Sequence[Redis] = ()) -> None:
         self.client = client
+        self._timeout = timeout
         self._watchers = watchers
         # redis-py says nothing of this object's types.
         self._pool: Any = client.connection_pool
@@ -86,8 +90,19 @@ class Standalone:
         for watcher in self._watchers:
             await watcher.aclose()
 
-    def pipeline(self) -> Pipeline:
-        return cast("Pipeline", self.client.pipeline(transaction=False))
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        # redis-py's own pipeline packs in Python and sets a timer for each reply: as dear as all the rest.
+        packed = b"".join(pack_command(command) for command in commands)  # type: ignore[arg-type]
+        connection: AbstractConnection = await self._pool.get_connection()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await connection.send_packed_command(packed)
+                return [await _reply(connection) for _ in commands]
+        except BaseException:  # replies may still be on their way, which nobody must take for his
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await self._pool.release(connection)
 
     def server_of(self, channel: str) -> str:
         return ""
@@ -119,8 +134,11 @@ class Cluster:
     async def close(self) -> None:
         await self.client.aclose()
 
-    def pipeline(self) -> Pipeline:
-        return cast("Pipeline", self.client.pipeline())
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        pipeline = self.client.pipeline()
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await pipeline.execute(raise_on_error=False)
 
     def server_of(self, channel: str) -> str:
         try:
@@ -166,6 +184,13 @@ async def _scanned(client: Any, pattern: str, **where: Any) -> AsyncIterator[lis
         yield found
         if not cursor:
             return
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response(timeout=math.inf)  # all of them together have a time
+    except ResponseError as refusal:
+        return refusal
 
 
 @contextmanager
@@ -218,7 +243,7 @@ def _servers(url: str, timeout: float) -> Servers:
     if url.startswith(SCHEMES):
         if url.startswith("unix://"):
             del common["socket_keepalive"]
-        return Standalone(Redis.from_url(url, **common))
+        return Standalone(Redis.from_url(url, **common), common["socket_timeout"])
     raise StoreMisconfigured(
         f"redis.url must begin with one of {', '.join(SCHEMES)}; it begins with {urlsplit(url).scheme or 'no scheme'!r}"
     )
@@ -234,4 +259,4 @@ def _sentinel(url: str, common: dict[str, Any]) -> Standalone:
     untyped: Any = Sentinel
     sentinel = untyped(addresses, sentinel_kwargs={"socket_timeout": common["socket_timeout"]}, **common)
     master = sentinel.master_for(service, username=user or None, password=password or None)
-    return Standalone(master, sentinel.sentinels)
+    return Standalone(master, common["socket_timeout"], sentinel.sentinels)

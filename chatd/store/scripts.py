@@ -146,11 +146,8 @@ class Batch:
             _settle(call.reply, reply)
 
     async def _exchange(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
-        pipeline = self._servers.pipeline()
-        for command in commands:
-            pipeline.execute_command(*command)
         started = perf_counter()
-        replies = await pipeline.execute(raise_on_error=False)
+        replies = await self._servers.exchange(commands)
         self.round_trip_s = perf_counter() - started
         self.reconnects += self._failed
         self._failed = False
