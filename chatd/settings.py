@@ -39,6 +39,9 @@ KEY_SOURCES = ("secret", "secret_file", "public_key_file", "jwks_file", "jwks_ur
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
 
+# NGINX, the Elastic Load Balancers and many home routers wait so long; mobile networks about as long.
+PATIENCE_OF_NATS_S = 60.0
+
 # Attackers choose room names, so what is remembered of them is bounded: at 255 bytes a name about 2 MiB.
 REMEMBERED_ROOMS = 4096
 
@@ -1341,7 +1344,7 @@ def is_loopback(host: str) -> bool:
 
 def warnings(settings: Settings) -> list[str]:
     """What works, but is unwise: one sentence each. Looks at the modes of the files that hold secrets."""
-    return [*_exposed_secrets(settings), *_exposed_traffic(settings), *_unbounded(settings.limits)]
+    return [*_exposed_secrets(settings), *_exposed_traffic(settings), *_unbounded(settings.limits), *_cut_off(settings)]
 
 
 def _exposed_secrets(settings: Settings) -> Iterator[str]:
@@ -1352,6 +1355,11 @@ def _exposed_secrets(settings: Settings) -> Iterator[str]:
         path = key.secret_file or (key.where.rpartition(":")[0] if key.secret else "")
         if path and _others_may_read(path):
             yield f"{path} holds the secret of a key and everybody may read it; `chmod 640 {path}`"
+
+    # "file:line", and no variable or flag, which have no file to be read.
+    path = settings.sources.get("redis.url", "").rpartition(":")[0]
+    if path and "@" in settings.redis.url and _others_may_read(path):
+        yield f"{path} holds the password in redis.url and everybody may read it; `chmod 640 {path}`"
 
 
 def _others_may_read(path: str) -> bool:
@@ -1364,6 +1372,8 @@ def _others_may_read(path: str) -> bool:
 def _exposed_traffic(settings: Settings) -> Iterator[str]:
     if "*" in settings.server.origins:
         yield 'server.origins has "*": any web page may connect from the browser of whoever looks at it; list your own'
+    if any(network.endswith("/0") for network in settings.server.trusted_proxies):
+        yield "server.trusted_proxies has everybody: whoever connects may write any address there; list your proxies"
     for key in settings.auth.keys:
         if key.jwks_url.startswith("http://"):
             yield f"the jwks_url of key {_show_text(key.kid)} is not https: who sits in between can make valid tokens"
@@ -1383,6 +1393,14 @@ def _unbounded(limits: Limits) -> Iterator[str]:
     for name in ("frame", "outbox"):
         if getattr(limits, name) == 0:
             yield f"limits.{name} is 0, which is no limit: one client alone can use up the memory of this machine"
+
+
+def _cut_off(settings: Settings) -> Iterator[str]:
+    if settings.heartbeat.interval > PATIENCE_OF_NATS_S / 2:
+        yield (
+            f"two of heartbeat.interval, {_show_seconds(settings.heartbeat.interval)}, do not fit into the "
+            f'{PATIENCE_OF_NATS_S:g} s after which many proxies and NATs cut a silent connection; set "25s"'
+        )
 
 
 def changed_needing_restart(old: Settings, new: Settings) -> list[str]:

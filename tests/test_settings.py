@@ -348,11 +348,23 @@ def test_a_secret_that_everybody_may_read_is_warned_of(write: Write, tmp_path: P
         ('[redis]\nurl = "redis://10.0.0.1:6379"', "without TLS"),
         ('[redis]\nurl = "redis+sentinel://[::1]:1,10.0.0.1:2/main"', "without TLS"),
         ("[limits]\noutbox = 0", "limits.outbox is 0"),
+        ('[server]\ntrusted_proxies = ["0.0.0.0/0"]', "has everybody"),
+        ('[heartbeat]\ninterval = "40s"', "do not fit into the 60 s"),
     ],
 )
 def test_what_works_but_is_unwise_is_warned_of(write: Write, toml: str, word: str):
     [said] = warnings(load(write(toml), {}))
     assert word in said
+
+
+def test_a_password_of_the_store_that_everybody_may_read_is_warned_of(write: Write, tmp_path: Path):
+    path = write(f'[redis]\nurl = "rediss://:{SECRET}@10.0.0.1"\n')
+    assert warnings(load(path, {})) == []
+    path.chmod(0o644)
+    [said] = warnings(load(path, {}))
+    assert f"chmod 640 {path}" in said
+    assert SECRET not in said
+    assert warnings(load(path, {"CHATD_REDIS__URL": "rediss://:p@10.0.0.1"})) == [], "the file's is not in force"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -33,13 +34,24 @@ def check(context: click.Context, as_json: bool) -> None:
     settings = loaded(context)
     verifier(settings)
     tls.context(settings.tls)
-    unwise = warnings(settings)
+    unwise = [*warnings(settings), *ending(settings)]
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "ok": True, "warnings": unwise})
     else:
         click.echo("ok")
         for sentence in unwise:
             note(f"warning: {sentence}")
+
+
+def ending(settings: Settings) -> Iterator[str]:
+    """Whether the certificate has ended, or soon will."""
+    from chatd.cli.checks import certificate
+    from chatd.web.tls import expires_at
+
+    if settings.tls.certificate:
+        judged = certificate(expires_at(settings.tls.certificate), datetime.now(UTC))
+        if judged.remedy:
+            yield f"{judged.finding}; {judged.remedy}"
 
 
 @config.command(help="Show every setting as it holds, secrets as ***.")

@@ -1,6 +1,6 @@
 """`chatd doctor`: looks at everything that chatd stands on, and says of each whether it holds and how to mend it.
 
-Every judgement is a plain function of what was found; finding it is the second half of the file.
+What is found is judged in checks.
 """
 
 from __future__ import annotations
@@ -10,48 +10,47 @@ import errno
 import json
 import resource
 import socket
+import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from enum import StrEnum
-from http.client import HTTPConnection, HTTPException
-from typing import NamedTuple
+from datetime import UTC, datetime
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
 
 import click
 
-from chatd.control import SCHEMA_VERSION, Answers, Status
+from chatd.control import SCHEMA_VERSION, Status
 from chatd.node import verifier
 from chatd.settings import Settings, SettingsError, host_and_port, unix_path, warnings
 from chatd.store.errors import StoreError
 from chatd.store.redis import Store
+from chatd.web import tls
 from chatd.web.sockets import bind, tidy
 
+from .checks import (
+    OWN_FILES,
+    Check,
+    State,
+    certificate,
+    clocks,
+    eviction,
+    installation,
+    nodes,
+    open_files,
+    persistence,
+    proxy,
+    refused,
+    who_listens,
+)
 from .cluster import office, opened, run
 from .common import FAILED, Failure, loaded
 from .output import Column, Row, json_option, on_terminal, plural, print_json, print_rows
 
-# Sockets and files of chatd's own: the listener, the store's connections, logs, the event loop.
-OWN_FILES = 64
-# Tokens are judged by a node's clock and messages dated by the store's: a second is what a person may notice in a
-# message's time, and half a minute what makes fresh tokens "not valid yet".
-SKEW_NOTICED_S = 1.0
-SKEW_HARMFUL_S = 30.0
+# Where the examples of this repository go on Debian.
+PROXY_FILES = tuple(map(Path, ("/etc/nginx/conf.d/chatd.conf", "/etc/nginx/sites-enabled/chatd.conf")))
 # Whoever answers /readyz on this machine does so at once or is stuck.
 PATIENCE_S = 2.0
-
-
-class State(StrEnum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-class Check(NamedTuple):
-    """One thing looked at, in one sentence; `remedy` is empty where there is nothing to mend."""
-
-    name: str
-    state: State
-    finding: str
-    remedy: str = ""
 
 
 COLUMNS = (
@@ -63,10 +62,17 @@ COLUMNS = (
 
 
 @click.command(help="Look for what is wrong with the configuration, this machine, the store and the nodes.")
+@click.option(
+    "--proxy",
+    "proxy_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The configuration of NGINX or HAProxy in front of chatd; else those that are where Debian has them.",
+)
 @json_option
 @click.pass_context
-def doctor(context: click.Context, as_json: bool) -> None:
-    checks = run(examined(context))
+def doctor(context: click.Context, proxy_file: Path | None, as_json: bool) -> None:
+    checks = run(examined(context, proxy_file))
     healthy = all(check.state is not State.FAIL for check in checks)
     if as_json:
         rows = [check._asdict() for check in checks]
@@ -87,88 +93,21 @@ def beneath(checks: list[Check]) -> Iterator[Row]:
             yield {"finding": f"-> {check.remedy}"}
 
 
-# --- judging ----------------------------------------------------------------------------------------------------------
-
-
-def open_files(allowed: int, connections: int) -> Check:
-    """`allowed` is `ulimit -n`; a connection is an open file. `connections` as the setting: 0 for no limit."""
-    wanted = connections + OWN_FILES
-    finding = f"{allowed} open files allowed here, limits.connections wants {wanted}"
-    if connections == 0 or allowed >= wanted:
-        return Check("open files", State.OK, finding)
-    remedy = f"`ulimit -n {wanted}` before `chatd serve`, LimitNOFILE={wanted} in the unit, or a lower limit"
-    return Check("open files", State.WARN, finding, remedy)
-
-
-def who_listens(name: str, address: str, readiness: Mapping[str, object] | None) -> Check:
-    """`readiness` is what the one who holds the port says at /readyz; None: something that is no chatd."""
-    if readiness is None:
-        remedy = "end that program, or listen elsewhere"
-        return Check(name, State.FAIL, f"{address} is held by another program", remedy)
-    if not readiness["ready"]:
-        return Check(name, State.WARN, f"chatd at {address} is not ready: {readiness['reason']}", "look at its log")
-    return Check(name, State.OK, f"chatd answers at {address} and is ready")
-
-
-def persistence(facts: Mapping[str, str]) -> Check:
-    """Whether what the store acknowledged outlives it; `facts` as in its INFO."""
-    if facts.get("aof_enabled") == "1":
-        if facts.get("aof_last_write_status", "ok") != "ok":
-            return Check("persistence", State.FAIL, "the store cannot write its append-only file", "look at its disk")
-        return Check("persistence", State.OK, "the store writes an append-only file")
-    if facts.get("rdb_last_bgsave_status", "ok") != "ok":
-        return Check("persistence", State.FAIL, "the store's last snapshot failed", "look at its disk and its log")
-    finding = "the store keeps snapshots at most: if it dies, acknowledged messages are lost"
-    return Check("persistence", State.WARN, finding, "`appendonly yes` in the store's configuration")
-
-
-def eviction(facts: Mapping[str, str]) -> Check:
-    """Whether a store that is full throws away what chatd needs, or refuses, which chatd says to its clients."""
-    policy = facts.get("maxmemory_policy", "noeviction")
-    if facts.get("maxmemory", "0") == "0" or policy == "noeviction":
-        return Check("eviction", State.OK, "the store throws nothing away when memory is short")
-    finding = f"the store throws keys away when memory is short (maxmemory-policy {policy})"
-    return Check("eviction", State.FAIL, finding, "`maxmemory-policy noeviction` in the store's configuration")
-
-
-def clocks(skew_s: float) -> Check:
-    """`skew_s` is how far the store's clock is ahead of ours."""
-    finding = f"the store's clock and ours are {abs(skew_s):.2f} s apart"
-    if abs(skew_s) < SKEW_NOTICED_S:
-        return Check("clocks", State.OK, finding)
-    state = State.WARN if abs(skew_s) < SKEW_HARMFUL_S else State.FAIL
-    return Check("clocks", state, finding, "run NTP on both (`timedatectl set-ntp true`)")
-
-
-def nodes(answers: Answers) -> Iterator[Check]:
-    """Which nodes answer, and whether each hears the store."""
-    if not answers.by_node and not answers.missing:
-        yield Check("nodes", State.WARN, "no chatd is alive on this store", "`chatd serve`")
-    for node in answers.missing:
-        remedy = "look at its log; the cluster clears up after it when its lease ends"
-        yield Check(f"node {node}", State.FAIL, "does not answer", remedy)
-    for node, answer in sorted(answers.by_node.items()):
-        feed = answer["node"]["store"]["feed"]
-        if feed == "live":
-            yield Check(f"node {node}", State.OK, "answers, and its feed from the store is live")
-        else:
-            yield Check(f"node {node}", State.WARN, f"answers, and says: {feed}", "look at its log")
-
-
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 
-async def examined(context: click.Context) -> list[Check]:
+async def examined(context: click.Context, proxy_file: Path | None) -> list[Check]:
     """All checks; without a configuration that can be read there is nothing else to look at."""
     try:
         settings = loaded(context)
         tokens = verifier(settings)
+        tls.context(settings.tls)
     except (SettingsError, ValueError) as error:
         return [Check("configuration", State.FAIL, str(error), "mend it; `chatd config check` says when it is right")]
     unwise = [Check("configuration", State.WARN, sentence) for sentence in warnings(settings)]
     right = Check("configuration", State.OK, f"is right; {settings.auth.effective_mode} mode")
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = settings.limits.connections + OWN_FILES if soft == resource.RLIM_INFINITY else soft
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = settings.limits.connections + OWN_FILES if hard == resource.RLIM_INFINITY else hard
     return [
         right,
         *unwise,
@@ -177,27 +116,43 @@ async def examined(context: click.Context) -> list[Check]:
             for sentence in await tokens.read_key_sets()
         ],
         open_files(allowed, settings.limits.connections),
+        installation(sys.prefix, Path("/run/systemd/system").is_dir()),
+        *surroundings(settings, proxy_file),
         *await asyncio.to_thread(listeners, settings),
         *[check async for check in store_checks(settings)],
     ]
 
 
+def surroundings(settings: Settings, proxy_file: Path | None) -> Iterator[Check]:
+    """The certificate, and the proxies whose configuration was named or is where one expects it."""
+    if settings.tls.certificate:
+        yield certificate(tls.expires_at(settings.tls.certificate), datetime.now(UTC))
+    for file in PROXY_FILES if proxy_file is None else (proxy_file,):
+        try:
+            yield proxy(str(file), file.read_text(errors="replace"), settings.heartbeat.interval)
+        except OSError as error:
+            if proxy_file is not None:
+                remedy = "check the path and who may read it"
+                yield Check("proxy", State.WARN, f"cannot read {file}: {error.strerror}", remedy)
+
+
 def listeners(settings: Settings) -> list[Check]:
     """Whether `chatd serve` could listen where it is to, or one does already. Blocks, for PATIENCE_S each at most."""
     server, admin = settings.server, settings.admin
-    checks = [port("port", server.host, server.port, "server.host and server.port")]
+    secure = bool(settings.tls.certificate)
+    checks = [port("port", server.host, server.port, "server.host and server.port", secure=secure)]
     if admin.listen:
         checks.append(port("admin port", *host_and_port(admin.listen), "admin.listen"))
     return checks
 
 
-def port(name: str, host: str, number: int, setting: str) -> Check:
+def port(name: str, host: str, number: int, setting: str, *, secure: bool = False) -> Check:
     address = host if unix_path(host) else f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
     try:
         bind(host, number, 0o600).close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return who_listens(name, address, readiness(host, number))
+            return who_listens(name, address, readiness(host, number, secure=secure))
         remedy = f"set {setting} to what this machine has and you may use"
         return Check(name, State.FAIL, f"cannot listen on {address}: {error.strerror}", remedy)
     tidy(address)
@@ -205,10 +160,16 @@ def port(name: str, host: str, number: int, setting: str) -> Check:
     return Check(name, State.OK, f"{address} is free" if free else "a free one is taken at the start")
 
 
-def readiness(host: str, number: int) -> Mapping[str, object] | None:
+def readiness(host: str, number: int, *, secure: bool) -> Mapping[str, object] | None:
     """What a chatd there says at /readyz; None: whoever is there is no chatd."""
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    connection = HTTPConnection(anywhere.get(host, host), number, timeout=PATIENCE_S)
+    here = anywhere.get(host, host)
+    connection = HTTPConnection(here, number, timeout=PATIENCE_S)
+    if secure:
+        anybody = ssl.create_default_context()
+        # The certificate is for another name than the one we ask by, and nothing is told to whoever answers.
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+        connection = HTTPSConnection(here, number, timeout=PATIENCE_S, context=anybody)
     try:
         if path := unix_path(host):
             connection.sock = socket.socket(socket.AF_UNIX)
@@ -231,7 +192,7 @@ async def store_checks(settings: Settings) -> AsyncIterator[Check]:
     except Failure as failure:  # the embedded store runs with the daemon, and none runs
         yield Check("store", State.WARN, str(failure))
     except StoreError as error:
-        yield Check("store", State.FAIL, str(error), "start it, or set redis.url to where it is")
+        yield refused(error)
 
 
 async def asked_the_store(store: Store, settings: Settings) -> list[Check]:

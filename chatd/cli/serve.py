@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import structlog
 
 from chatd.cli import notify
+from chatd.cli.checks import certificate, open_files
 from chatd.cli.common import OK, fail, loaded, settings_file
 from chatd.node import Node, verifier
 from chatd.settings import (
@@ -49,9 +53,9 @@ def serve(context: click.Context, host: str | None, port: int | None) -> None:
     flags: dict[str, object] = {"server.host": host, "server.port": port}
     settings = loaded(context, flags)
     configure_log(settings.log.level, settings.log.format)
-    for sentence in warnings(settings):
-        log.warning(sentence)
     usable(settings)
+    for sentence in (*warnings(settings), *around(settings)):
+        log.warning(sentence)
     sock, admin = listening_socket(settings), admin_socket(settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(run(settings, sock, admin, settings_file(context), flags))
@@ -62,6 +66,18 @@ def usable(settings: Settings) -> None:
     """A key or a certificate that cannot be used is a configuration error now, not when somebody connects."""
     verifier(settings)
     tls.context(settings.tls)
+
+
+def around(settings: Settings) -> Iterator[str]:
+    """What is unwise about the machine: too few open files, a certificate that ends."""
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS: the hard limit is none at all, and the soft one may not be
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = [open_files(allowed, settings.limits.connections)]
+    if settings.tls.certificate:
+        found.append(certificate(tls.expires_at(settings.tls.certificate), datetime.now(UTC)))
+    yield from (f"{check.finding}; {check.remedy}" for check in found if check.remedy)
 
 
 def listening_socket(settings: Settings) -> socket.socket:

@@ -7,7 +7,7 @@ stays in. Which files is the settings' business, when they are read again the no
 from __future__ import annotations
 
 import ssl
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -53,10 +53,6 @@ def expires_at(certificate: str) -> datetime:
         OSError, ValueError: it cannot be read.
     """
     return x509.load_pem_x509_certificates(Path(certificate).read_bytes())[0].not_valid_after_utc
-
-
-def expired(certificate: str) -> bool:
-    return expires_at(certificate) <= datetime.now(UTC)
 
 
 def _load(made: ssl.SSLContext, tls: Tls) -> None:
