@@ -753,9 +753,16 @@ class RoomRules:
         reload=True,
     )
     retention: Seconds = option(2_592_000.0, "How long a message is kept at most.", least=1, reload=True)
+    edit_window: Seconds = option(
+        900.0,
+        "How long after it was said its author may edit or delete a message; 0: not at all. Moderators may delete any "
+        "message at any time, and edit nobody's.",
+        reload=True,
+    )
     payload: str = option(
         "any",
-        '"any": any JSON. "chat": an object with a string "text". In both, "cid" and "sig" are honoured where present.',
+        '"any": any JSON. "chat": an object with a string "text". In both, "cid", "sig", "reply_to" and "mentions" are '
+        "honoured where present.",
         choices=("any", "chat"),
         reload=True,
     )

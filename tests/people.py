@@ -141,6 +141,19 @@ class Person:
         heard: dict[str, Any] = await self._until(found)
         return heard
 
+    async def publication(self, room: str) -> dict[str, Any]:
+        """The next publication in a room, whatever its type."""
+
+        def found() -> dict[str, Any] | None:
+            for push in self.pushes:
+                if "pub" in push and push["channel"] == room:
+                    self.pushes.remove(push)
+                    return dict(push["pub"])
+            return None
+
+        heard: dict[str, Any] = await self._until(found)
+        return heard
+
     async def sees(self, what: str, room: str | None = None) -> dict[str, Any]:
         """The next push of another kind: "join", "leave", "unsubscribe"."""
 
@@ -176,3 +189,13 @@ async def person(node: Daemon, user: str, **claims: Any) -> AsyncIterator[Person
         finally:
             await socket.close()
             await listening
+
+
+def plain(node: Daemon, user: str, room: str) -> connect:
+    """`user` at the plain door, in `room`; `async with plain(…) as socket` speaks and hears lines."""
+    return connect(f"{node.ws}/chat/{user}?room={room}", additional_headers={"Authorization": f"Bearer {token(user)}"})
+
+
+def may(role: str, *patterns: str) -> list[dict[str, str]]:
+    """The `rooms` claim that makes somebody this in these rooms."""
+    return [{"pattern": pattern, "role": role} for pattern in patterns]

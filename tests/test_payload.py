@@ -186,3 +186,25 @@ def test_whatever_comes_is_taken_or_refused(data):
 )
 def test_in_open_mode_a_user_is_who_it_says(data, user):
     assert claimed_user(data) == user
+
+
+# --- replies and mentions ---------------------------------------------------------------------------------------------
+
+
+def test_what_it_answers_and_whom_it_mentions_is_read():
+    said = taken(b'{"text":"hi","reply_to":7,"mentions":["ben","cem","ben"]}', chat=True)
+    assert (said.reply_to, said.mentions) == (7, ("ben", "cem"))
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"reply_to":"7"}', b'{"reply_to":true}', b'{"mentions":"ben"}', b'{"mentions":[7]}']
+)
+def test_other_things_under_these_names_are_the_applications_own_but_in_a_room_for_chat(data):
+    said = taken(data)
+    assert (said.reply_to, said.mentions) == (None, ())
+    assert refused(b'{"text":"hi",' + data[1:], "and this is none", chat=True) == BAD_REQUEST
+
+
+def test_a_message_mentions_only_so_many():
+    assert len(taken(json.dumps({"mentions": [str(n) for n in range(50)]}).encode()).mentions) == 50
+    assert refused(json.dumps({"mentions": [str(n) for n in range(51)]}).encode(), "at most 50 users") == BAD_REQUEST

@@ -12,6 +12,7 @@ from chatd.model import Json, Kind, Position, Role, Speaker
 from chatd.store.changes import Change, Notes, What
 from chatd.store.messages import KINDS, Keep
 from chatd.store.redis import Store
+from chatd.store.tail import Tail
 from tests.stores import FOR_EVER, heard, in_milliseconds
 
 HOUR_MS = 3_600_000
@@ -304,11 +305,15 @@ class TestChanges:
             await store.messages.publish(room, b'{"data":1', FOR_EVER)
         assert {room async for found in store.retention.rooms() for room in found} == rooms
 
-    async def test_readers_who_fill_a_gap_hear_of_a_deleted_message_by_its_tombstone(self, store: Store) -> None:
-        async with heard(store, "lobby") as events:
-            said = await say(store, "secret")
-            await change(store, What.DELETE, said)
-        first = events[0][1]
+    # --- those who were away ------------------------------------------------------------------------------------------
+
+    async def test_a_node_fills_a_gap_with_tombstones(self, store: Store) -> None:
+        for n in (1, 3):
+            await change(store, What.DELETE, await say(store, str(n)))
+        tail = Tail()
+        _, top = await store.messages.page("lobby", None, 0)
+        tail.place(Position(top.epoch, 0))
         page, top = await store.messages.page("lobby", 0, 10)
-        assert [offset for offset, _ in page] == [1, 2, 3]
-        assert top == Position(first["epoch"], 3)
+        events, lost = tail.fill(Position(top.epoch, 0), page, top)
+        assert lost is None
+        assert [event.position for event in events] == [Position(top.epoch, n) for n in (1, 2, 3, 4)]

@@ -86,6 +86,25 @@ def test_what_the_server_says_bears_no_users_name():
     assert line(Event(Kind.PUBLICATION, b'{"data":{"text":"back at noon"},"time":2}')) == "* back at noon"
 
 
+@pytest.mark.parametrize(
+    ("type", "data", "shown"),
+    [
+        ("message", '{"text":"hi"}', "ana: hi"),
+        ("message", '{"x":1}', 'ana: {"x":1}'),
+        ("edit", '{"text":"hi there"}', "ana: hi there (edited)"),
+        ("delete", '{"reason":"spam"}', ""),
+        ("deleted", "{}", ""),
+        ("react", '{"kind":"👍","on":true}', ""),
+        ("mention", "{}", ""),
+        ("one of tomorrow's", '{"text":"hi"}', "ana: hi"),
+        ("one of tomorrow's", '{"x":1}', ""),
+    ],
+)
+def test_of_what_becomes_of_messages_only_edits_are_told(type, data, shown):
+    body = f'{{"data":{data},"info":{{"user":"ana","client":"c1"}},"tags":{{"type":"{type}","of":"1"}},"time":2}}'
+    assert line(Event(Kind.PUBLICATION, body.encode())) == shown
+
+
 def test_a_typed_line_arrives_as_it_was_typed():
     (request,) = PLAIN.decode("naïve “quotes”, \\ and 🎉".encode())
     assert isinstance(request.command, Publish)

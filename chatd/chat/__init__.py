@@ -8,6 +8,9 @@ rows      a row for each command, a row for each method: what it costs, and who 
 entry     who somebody is, and what the cluster is told of it
 reading   being in a room
 messages  what is said in it
+changes   what becomes of that: edits, deletions, reactions
+folded    how it stands now
+mentions  who is told that he was spoken of
 tokens    what ends, and is renewed
 context   what all of these work with
 """

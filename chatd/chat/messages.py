@@ -12,6 +12,7 @@ from chatd.session import Session
 from chatd.wire import payload, rpc
 from chatd.wire.publication import head
 
+from . import mentions
 from .context import Context
 
 
@@ -41,8 +42,12 @@ async def say(chat: Context, session: Session, room: str, data: Json) -> Publish
     said = payload.check(data, limit=chat.limits.body, depth=chat.limits.depth, chat=kept.payload == "chat")
     repeat = (session.user, said.cid) if said.cid is not None else None
     publication = head(said.data, chat.info(session), {"type": "message"})
-    published, fresh = await chat.store.messages.publish(room, publication, chat.keep(room), repeat, by=speaker)
+    published, fresh = await chat.store.messages.publish(
+        room, publication, chat.keep(room), repeat, by=speaker, reply_to=said.reply_to
+    )
     chat.messages_in += fresh
+    if fresh and said.mentions and published.position is not None:
+        chat.spawn(mentions.notify(chat, session, room, published.position.offset, said.mentions))
     return published
 
 

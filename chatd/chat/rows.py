@@ -27,7 +27,7 @@ from chatd.model import (
 from chatd.session import Session
 from chatd.wire import rpc
 
-from . import entry, messages, reading, tokens
+from . import changes, entry, folded, messages, reading, tokens
 from .context import Context
 
 
@@ -90,6 +90,10 @@ ROWS: Final[dict[type, Row]] = {
 
 METHOD_ROWS: Final[Mapping[str, Row]] = {
     "message.send": method(messages.send, speaks=True),
+    "message.edit": method(changes.edit, speaks=True),
+    "message.delete": method(changes.delete, speaks=True),
+    "message.react": method(changes.react, speaks=True),
+    "message.history": method(folded.history, joins=True),
 }
 
 

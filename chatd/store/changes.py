@@ -15,7 +15,7 @@ from typing import NamedTuple
 from chatd.model import Json, Published, Speaker
 
 from .keys import Keys
-from .messages import APPEND, KINDS, LOG, Keep, appending_args, appending_keys, published
+from .messages import APPEND, KINDS, LOG, Keep, appending_args, appending_keys, published, see_offset
 from .scripts import Batch, Script
 
 CHANGE, NOTES = Script("change", after=APPEND), Script("notes", after=LOG)
@@ -74,6 +74,7 @@ class Changes:
             Reject 103, 402, 404, 405, 410, 411, 412, 415, 416: this message may not be changed so, by this user, now.
             StoreUnavailable: whether it was done is not known; it may safely be asked again.
         """
+        see_offset(change.of)
         args = (
             *appending_args(room, head, keep, by),
             change.what,

@@ -23,6 +23,18 @@ local limit = tonumber(ARGV[2])
 if limit == 0 then return reply end
 
 local after, reverse = tonumber(ARGV[1]), ARGV[3] == '1'
+local oldest = keep_ms > 0 and now - keep_ms or 0
+
+-- Whoever reads on from `after` begins behind what is past its age, however much of that waits for the sweep.
+local function behind_the_aged(most)
+  local seen = redis.call('XRANGE', KEYS[2], '(' .. after .. '-0', '+', 'COUNT', most)
+  for _, entry in ipairs(seen) do
+    if tonumber(entry[2][4]) >= oldest then return true end
+    after = tonumber(string.match(entry[1], '^%d+'))
+  end
+  return #seen < most
+end
+
 local entries, tombstones
 if reverse then
   local from = after < 0 and '+' or ('(' .. after .. '-0')
@@ -30,8 +42,11 @@ if reverse then
   from = after < 0 and '+inf' or ('(' .. after)
   tombstones = redis.call('ZREVRANGEBYSCORE', KEYS[3], from, '-inf', 'WITHSCORES', 'LIMIT', 0, limit)
 else
-  local from = after < 0 and '-' or ('(' .. after .. '-0')
-  entries = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', limit)
+  after = math.max(after, 0)
+  if keep_ms > 0 and not behind_the_aged(1) then
+    repeat until behind_the_aged(100)
+  end
+  entries = redis.call('XRANGE', KEYS[2], '(' .. after .. '-0', '+', 'COUNT', limit)
   tombstones = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. after, '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
 end
 
@@ -51,7 +66,6 @@ local function next_one()
   end
 end
 
-local oldest = keep_ms > 0 and now - keep_ms or 0
 local before
 for _ = 1, limit do
   local offset, body, ms = next_one()

@@ -25,6 +25,9 @@ REPEAT_MS: Final = 10 * 60 * 1000
 # A signature is good for 300 s before and after its time; for longer than both together it must not come again.
 NONCE_MS: Final = 11 * 60 * 1000
 
+# No message has this offset, nor any above it; scripts count in doubles.
+BEYOND: Final = 1 << 53
+
 # Kinds of reactions that one message can have.
 KINDS: Final = 20
 
@@ -101,6 +104,8 @@ class Messages:
             Reject 103, 402, 404, 405, 409, 410, 412, 416: the room does not take it from this speaker now.
             StoreUnavailable: whether it was appended is not known; with `repeat` it may safely be sent again.
         """
+        if reply_to is not None:
+            see_offset(reply_to)
         author, cid = repeat or ("", "")
         user = by.user if by is not None else ""
         keys = [
@@ -146,6 +151,16 @@ class Messages:
             return None
         first = int(oldest[0][0].partition(b"-")[0]) if oldest else None
         return Kept(Position(epoch.decode(), int(top)), first, messages)
+
+
+def see_offset(offset: int) -> None:
+    """Refuse what cannot be the offset of a message.
+
+    Raises:
+        Reject 404.
+    """
+    if not 0 < offset < BEYOND:
+        raise REFUSALS[b"missing"](0)
 
 
 def appending_keys(keys: Keys, room: str, by: Speaker | None) -> list[str]:

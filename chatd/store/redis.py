@@ -133,6 +133,19 @@ class Store:
         values = await self.batch.command("HVALS", self.keys.present(room))
         return len(values), len({value.split(b"\0", 2)[1] for value in values})
 
+    async def present_among(self, room: str, users: Sequence[str]) -> set[str]:
+        """Those of `users` who are present in `room`: asked by their connections, for rooms may be large."""
+        present: list[set[str]] = await asyncio.gather(*(self._present(room, user) for user in users))
+        return set().union(*present)
+
+    async def _present(self, room: str, user: str) -> set[str]:
+        first = orjson.dumps(user) + b"\0"
+        key = self.keys.registry(registry_shard(user))
+        entries = await self.batch.command("ZRANGEBYLEX", key, b"[" + first, b"(" + first + b"\xff")
+        clients = [_registration(entry).client for entry in entries]
+        found = await self.batch.command("HMGET", self.keys.present(room), *clients) if clients else []
+        return {user} if any(value is not None for value in found) else set()
+
     async def enter_rooms(self, lease: str, rooms: Sequence[str]) -> None:
         """Note that this node has somebody in `rooms`, before anybody is entered there: the reaper looks here."""
         if rooms:

@@ -6,6 +6,8 @@ appends a message can look at them. See publish.lua for their fields.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from chatd.model import Role, Standing
 
 from .keys import Keys
@@ -26,3 +28,10 @@ class Rooms:
         keys = [self._keys.room(room), self._keys.members(room)]
         exists, public, locked, slow_ms, role, since = await self._batch.script(STANDING, keys, (user,))
         return Standing(bool(exists), bool(public), bool(locked), slow_ms, Role(role), since)
+
+    async def members_among(self, room: str, users: Sequence[str]) -> set[str]:
+        """Those of `users` who belong to `room`."""
+        if not users:
+            return set()
+        found = await self._batch.command("HMGET", self._keys.members(room), *users)
+        return {user for user, membership in zip(users, found, strict=True) if membership is not None}

@@ -18,6 +18,8 @@ from chatd.model import Json
 
 # A UUID with a prefix fits well; the store keeps every cid for minutes.
 CID_CHARS: Final = 64
+# Each is a notice of its own.
+MENTIONS: Final = 50
 # "kid:ts:nonce:hex" with a SHA-512 is about 200.
 SIG_CHARS: Final = 512
 
@@ -30,12 +32,16 @@ class Payload(NamedTuple):
         cid: the author's own number for it, by which a repeated send is recognised; None: it has none.
         text: the "text" of an object where that is a string; else None.
         sig: the signature as sent; None: it has none.
+        reply_to: offset of the message that it answers; None: of none.
+        mentions: the users it speaks of, each once.
     """
 
     data: Json
     cid: str | None
     text: str | None
     sig: str | None
+    reply_to: int | None = None
+    mentions: tuple[str, ...] = ()
 
 
 def check(data: bytes, *, limit: int, depth: int, chat: bool) -> Payload:
@@ -48,10 +54,12 @@ def check(data: bytes, *, limit: int, depth: int, chat: bool) -> Payload:
         data: anything.
         limit: most bytes; 0: no limit.
         depth: most objects and arrays within each other; 0: no limit but the parser's, 1024.
-        chat: it must be an object with a string "text".
+        chat: it must be an object with a string "text", and where it has "reply_to" or "mentions", they must be a whole
+            number and users; elsewhere something else under these names is the application's own.
     Raises:
         Reject 413: it is longer than `limit`.
-        Reject 107: it is not JSON, nested deeper than `depth`, or has a text, cid or sig of the wrong shape.
+        Reject 107: it is not JSON, nested deeper than `depth`, or has a text, cid, sig, reply_to or mentions
+            of the wrong shape.
     """
     if 0 < limit < len(data):
         raise TOO_LARGE.because(f"data has at most {limit} bytes, {len(data)} came; send less")
@@ -63,7 +71,8 @@ def check(data: bytes, *, limit: int, depth: int, chat: bool) -> Payload:
     if chat and not isinstance(text, str):
         raise BAD_REQUEST.because('this room takes objects with a string "text", and this is none')
     cid, sig = _word(members, "cid", CID_CHARS), _word(members, "sig", SIG_CHARS)
-    return Payload(_one_line(data), cid, text if isinstance(text, str) else None, sig)
+    reply_to, mentions = _reply_to(members, strict=chat), _mentions(members, strict=chat)
+    return Payload(_one_line(data), cid, text if isinstance(text, str) else None, sig, reply_to, mentions)
 
 
 def claimed_user(data: Json | None) -> str | None:
@@ -92,6 +101,26 @@ def _word(members: dict[str, Any], name: str, limit: int) -> str | None:
     if not isinstance(word, str) or not 1 <= len(word) <= limit:
         raise BAD_REQUEST.because(f'"{name}" is a string of 1 to {limit} characters, and this is none')
     return word
+
+
+def _reply_to(members: dict[str, Any], *, strict: bool) -> int | None:
+    offset = members.get("reply_to")
+    if type(offset) is int:
+        return offset
+    if strict and offset is not None:
+        raise BAD_REQUEST.because('"reply_to" is the offset of a message, and this is none')
+    return None
+
+
+def _mentions(members: dict[str, Any], *, strict: bool) -> tuple[str, ...]:
+    users = members.get("mentions")
+    if isinstance(users, list) and all(isinstance(user, str) for user in users):
+        if len(users) > MENTIONS:
+            raise BAD_REQUEST.because(f'"mentions" has at most {MENTIONS} users, {len(users)} came; name fewer')
+        return tuple(dict.fromkeys(users))
+    if strict and users is not None:
+        raise BAD_REQUEST.because('"mentions" is a list of users, and this is none')
+    return ()
 
 
 # What is not a bracket that counts: strings, and all between strings and brackets.

@@ -3,6 +3,9 @@
 A client says what it has to say; there are no commands and no replies but a line that begins with `! ` when something
 was refused. Its room is the one it came for, which the session knows.
 
+An edit is told as what the text is now, `user: text (edited)`. Of deletions, reactions and other events without a text
+nothing is told here: a line can be neither taken back nor counted.
+
 A text may have several lines and is passed on so, one message a frame. A reader who prints them below each other cannot
 tell a second line from a second message; who needs to uses the SDK door.
 """
@@ -58,7 +61,7 @@ class Plain:
         return _notice(why.text)
 
     def event(self, room: str, event: Event) -> bytes:
-        """Return a publication as its line; b"" for joins, leaves, and what is not a publication at all."""
+        """Return a message or an edit as its line; b"" for all else: other events, joins, leaves, no publications."""
         said = _said(event.body) if event.kind is Kind.PUBLICATION else None
         return said.line if said is not None else b""
 
@@ -76,6 +79,8 @@ class Plain:
 
 
 class _Said(NamedTuple):
+    """A publication's author, by connection, and how it reads: b"" for what is not told here."""
+
     client: str | None
     line: bytes
 
@@ -85,11 +90,11 @@ def _said(body: Json) -> _Said | None:
     """Who said a publication, and how it reads; None if this is no publication, which the store may hold by mistake."""
     try:
         publication = orjson.loads(body)
-        info, text = publication.get("info"), _text(publication["data"])
+        info, text = publication.get("info"), _text(publication["data"], publication.get("tags", {}).get("type"))
         client, user = (None, None) if info is None else (str(info["client"]), str(info["user"]))
     except (ValueError, AttributeError, KeyError, TypeError):
         return None
-    return _Said(client, f"{_name(user)} {text}".encode())
+    return _Said(client, b"" if text is None else f"{_name(user)} {text}".encode())
 
 
 def _name(user: str | None) -> str:
@@ -97,10 +102,17 @@ def _name(user: str | None) -> str:
     return "*" if user is None else f"{user.translate(_IN_LINE)}:"
 
 
-def _text(data: Any) -> str:
-    """The text of a chat message, else all of the data as JSON."""
+def _text(data: Any, type: str | None) -> str | None:
+    """The text of a chat message, else all of the data as JSON; None: this is an event that says nothing here.
+
+    Other events than edits are told if they bring a text, whatever they are.
+    """
     text = data.get("text") if isinstance(data, dict) else None
-    return (text if isinstance(text, str) else orjson.dumps(data).decode()).translate(_IN_TEXT)
+    if not isinstance(text, str):
+        if type not in (None, "message"):
+            return None
+        text = orjson.dumps(data).decode()
+    return text.translate(_IN_TEXT) + (" (edited)" if type == "edit" else "")
 
 
 def _notice(sentence: str) -> bytes:

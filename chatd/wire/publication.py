@@ -7,6 +7,7 @@ the offset and the time, which only it knows (publish.lua), so a publication is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -21,6 +22,44 @@ def client_info(info: ClientInfo) -> Json:
     if info.chan_info is not None:
         parts += [b',"chan_info":', info.chan_info]
     return b"".join([*parts, b"}"])
+
+
+class Publication(NamedTuple):
+    """A publication of the store, taken apart.
+
+    Attributes:
+        time: Unix ms.
+        user: who said it; None: the server, or somebody forgotten.
+        type: of its tags; "message" where they name none.
+        of: offsets of the earlier messages that it is about; empty for a message.
+        data: as parsed.
+    """
+
+    offset: int
+    time: int
+    user: str | None
+    type: str
+    of: tuple[int, ...]
+    data: Any
+
+    @property
+    def is_message(self) -> bool:
+        """Whether it was said by somebody, and is no event about what was."""
+        return not self.of and self.type in ("message", "deleted")
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        """The members of its data; none where that is no object."""
+        return self.data if isinstance(self.data, dict) else {}
+
+
+def parse(body: Json) -> Publication:
+    """What `head` began and append.lua ended; a publication without history has offset 0."""
+    parts = orjson.loads(body)
+    tags, info = parts.get("tags", {}), parts.get("info")
+    of = tuple(int(offset) for offset in tags.get("of", "").split(",") if offset)
+    user = None if info is None else info["user"]
+    return Publication(parts.get("offset", 0), parts["time"], user, tags.get("type", "message"), of, parts["data"])
 
 
 def head(data: Json, info: Json | None, tags: Mapping[str, str]) -> bytes:

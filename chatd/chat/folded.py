@@ -1,0 +1,94 @@
+"""A room's messages as they stand now: the last revision of each, its reactions counted, the deleted as they were.
+
+Events are in history for those who follow it; here they are passed over, for what they did is in the store's notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from chatd import errors
+from chatd.methods import MessageHistory
+from chatd.session import Session
+from chatd.store.changes import Notes
+from chatd.store.messages import BEYOND
+from chatd.wire.publication import Publication, parse
+
+from .context import Context
+
+# One answer looks at no more than so many pages of so many messages and events; `next` says where to look on.
+PAGES: Final = 10
+PAGE: Final = 300
+
+Object = dict[str, Any]
+
+
+class Stretch(NamedTuple):
+    """What lies between two offsets. Going back, `start` is the end; `stop` is only looked at going forward."""
+
+    start: int | None
+    stop: int | None
+    back: bool
+
+
+class Found(NamedTuple):
+    """Messages in the order in which they were met, and from where to look on; None: there is no more."""
+
+    epoch: str
+    messages: list[Publication]
+    next: int | None
+
+
+async def history(chat: Context, session: Session, args: MessageHistory) -> Mapping[str, object]:
+    if not all(offset is None or 0 <= offset < BEYOND for offset in (args.before, args.after)):
+        raise errors.BAD_REQUEST.because("before and after are offsets: 1, 2, 3 and so on")
+    kept = await chat.readable(session, args.room)
+    if kept.history == 0:
+        raise errors.NOT_AVAILABLE.because("this room keeps no history")
+    most = chat.limits.history_page
+    limit = args.limit if 0 < args.limit < most else most
+    back = args.after is None
+    found = await find(chat, args.room, Stretch(args.before if back else args.after, args.before, back), limit)
+    messages = found.messages[::-1] if back else found.messages
+    notes = await chat.store.changes.notes(args.room, [message.offset for message in messages])
+    folded = [fold(*pair) for pair in zip(messages, notes, strict=True)]
+    return {"epoch": found.epoch, "messages": folded, "next": found.next}
+
+
+async def find(chat: Context, room: str, stretch: Stretch, limit: int) -> Found:
+    """The first `limit` messages of a stretch, without the events between them."""
+    found: list[Publication] = []
+    at, epoch = stretch.start, ""
+    for _ in range(PAGES):
+        page = await chat.store.messages.history(room, chat.keep(room).ms, after=at, limit=PAGE, reverse=stretch.back)
+        epoch = page.top.epoch
+        for each in map(parse, page.publications):
+            if not stretch.back and stretch.stop is not None and each.offset >= stretch.stop:
+                return Found(epoch, found, None)
+            if each.is_message and len(found) == limit:
+                return Found(epoch, found, at)
+            if each.is_message:
+                found.append(each)
+            at = each.offset
+        if len(page.publications) < PAGE:
+            return Found(epoch, found, None)
+    return Found(epoch, found, at)
+
+
+def fold(message: Publication, notes: Notes) -> Object:
+    """A message as it stands now; of a deleted one nothing but that it was there, and whose it was."""
+    deleted = message.type == "deleted"
+    edit = None if notes.edit is None else parse(notes.edit)
+    data = {**message.members, **edit.members} if edit is not None else None if deleted else message.data
+    return {
+        "offset": message.offset,
+        "user": message.user,
+        "time": message.time,
+        "text": data.get("text") if isinstance(data, dict) else None,
+        "data": data,
+        "edited": edit is not None,
+        "deleted": deleted,
+        "reply_to": message.members.get("reply_to"),
+        "reactions": notes.reactions,
+    }

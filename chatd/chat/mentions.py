@@ -1,0 +1,49 @@
+"""Telling users that somebody spoke of them: those who belong to the room or are in it, on their own channels.
+
+A notice says who spoke, and where, but not what: who may not read the room any more learns nothing from it. It comes
+after the message and is not repeated, so it can be lost with its node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from chatd import rules
+from chatd.measures import What
+from chatd.model import Identity, Json
+from chatd.names import dm_members
+from chatd.session import Session
+from chatd.wire.publication import head
+
+from .context import Context
+
+NOTHING: Final[Json] = b"{}"
+
+
+async def notify(chat: Context, session: Session, room: str, offset: int, mentioned: Iterable[str]) -> None:
+    """Tell those of `mentioned` who may read `room` of the message at `offset`; its author is not told."""
+    others = [user for user in mentioned if user and user != session.user and not _banned(chat, user, room)]
+    notice = head(NOTHING, chat.info(session), {"type": "mention", "room": room, "of": str(offset)})
+    inside = await among(chat, room, others)
+    await asyncio.gather(*(_tell(chat, user, notice) for user in inside))
+
+
+async def among(chat: Context, room: str, users: list[str]) -> list[str]:
+    """Those of `users` who belong to `room` or are in it now."""
+    if (pair := dm_members(room)) is not None:
+        return [user for user in users if user in pair]
+    belonging, present = await asyncio.gather(
+        chat.store.rooms.members_among(room, users), chat.store.present_among(room, users)
+    )
+    return [user for user in users if user in belonging or user in present]
+
+
+async def _tell(chat: Context, user: str, notice: bytes) -> None:
+    personal = rules.personal_room(user)
+    await chat.store.messages.publish(personal, notice, chat.keep(personal))
+
+
+def _banned(chat: Context, user: str, room: str) -> bool:
+    return chat.measures.covering(What.BAN, Identity(user), "", room, chat.now()) is not None
