@@ -62,8 +62,12 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class Impose:
-    """A measure comes into force: a row of measures.Measure, see there. Whoever may not stay because of it goes."""
+    """A measure comes into force: a row of measures.Measure, see there. Whoever may not stay because of it goes.
 
+    `version`, here and below: the store's number of this change.
+    """
+
+    version: int
     what: str
     on: str
     target: str
@@ -72,12 +76,14 @@ class Impose:
     reason: str = ""
     by: str = ""
     at: float = 0.0
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Lift:
     """A measure is in force no longer."""
 
+    version: int
     what: str
     on: str
     target: str
@@ -88,6 +94,7 @@ class Lift:
 class Lock:
     """The lockdown has this level from now on, see measures.Lockdown."""
 
+    version: int
     level: int
 
 
@@ -189,6 +196,7 @@ def status(answers: Answers, registered: Iterable[tuple[str, str]]) -> Object:
             "connections": sum(node["connections"] for node in [*nodes, *silent]),
             "users": len({user for user, _ in entries}),
             "rooms": len(rooms),
+            "lockdown": max((answer.get("lockdown", 0) for answer in answers.by_node.values()), default=0),
         },
         "nodes": sorted([*nodes, *silent], key=lambda node: str(node["id"])),
     }

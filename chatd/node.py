@@ -10,6 +10,7 @@ import asyncio
 import gc
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from time import time
 from typing import Any, Final, Protocol
@@ -303,11 +304,21 @@ class Node:
 
     async def _load_what_is_in_force(self) -> None:
         """What operators have done; a node hears of it as it happens, and reads it here if it was away."""
-        in_force = await self.store.measures.in_force()
-        self.chat.measures.load(in_force.rows, in_force.lockdown)
+        await self._load_measures()
         rows = [Revocation(*row) for row in await self.store.revocations(time())]
         if closed := self.responder.void(rows):
             log.warning("connections closed for revocations heard of late", closed=closed)
+
+    async def _load_measures(self) -> None:
+        """Bans, mutes and the lockdown; read only if we missed a change, or if some have ended and are to be swept."""
+        measures, met = self.chat.measures, self.chat.met
+        if met:
+            self.chat.met = Counter()
+            await self.store.measures.count({id: times for id, times in met.items() if measures.get(id) is not None})
+        ended = measures.forget_ended(time())
+        behind = bool(ended) or await self.store.measures.version() != measures.version
+        if behind and (closed := await self.responder.read_measures()):
+            log.warning("connections closed for bans heard of late", closed=closed)
 
     async def _probe(self) -> None:
         while True:

@@ -61,19 +61,25 @@ class Office:
 
     # --- measures -----------------------------------------------------------------------------------------------------
 
-    async def impose(self, measure: Measure) -> Answers:
-        """Ban or mute; each answer counts those who had to go."""
-        await self.store.measures.impose(measure)
-        return await self.ask(Impose(*measure))
+    async def impose(self, measure: Measure, lasts: float = 0.0) -> tuple[Measure, Answers]:
+        """Ban or mute, for `lasts` seconds (0: for ever); each answer counts those who had to go.
+
+        Returns:
+            The measure as it is in force: who, when and until when are written here.
+        """
+        at = round(await self.store.clock(), 3)
+        measure = measure._replace(by=self.by, at=at, until=at + lasts if lasts else 0.0)
+        version = await self.store.measures.impose(measure)
+        return measure, await self.ask(Impose(version, *measure))
 
     async def lift(self, measure: Measure) -> tuple[bool, Answers]:
         """End a ban or mute; False: there was none."""
-        lifted = await self.store.measures.lift(measure.id)
-        return lifted, await self.ask(Lift(measure.what, measure.on, measure.target, measure.room))
+        version, lifted = await self.store.measures.lift(measure.id)
+        return lifted, await self.ask(Lift(version, measure.what, measure.on, measure.target, measure.room))
 
     async def lock_down(self, level: Lockdown) -> Answers:
-        await self.store.measures.set_lockdown(level)
-        return await self.ask(Lock(level))
+        version = await self.store.measures.set_lockdown(level)
+        return await self.ask(Lock(version, level))
 
     # --- rooms --------------------------------------------------------------------------------------------------------
 
@@ -86,7 +92,6 @@ def _closed(answers: Answers) -> int:
     return sum(answer["closed"] for answer in answers.by_node.values())
 
 
-def as_measure(measure: Measure, hits: int) -> Object:
+def as_measure(measure: Measure, hits: int = 0) -> Object:
     """A measure as commands and the API show it; `until` is null where it never ends."""
-    parts = measure._asdict()
-    return {**parts, "until": measure.until or None, "hits": hits}
+    return {**measure._asdict(), "until": measure.until or None, "hits": hits}

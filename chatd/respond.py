@@ -72,14 +72,8 @@ class Responder:
                 return self.kick(question)
             case Revoke():
                 return self.revoke(question)
-            case Impose():
-                return self.impose(Measure(What(question.what), On(question.on), *astuple(question)[2:]))
-            case Lift():
-                self.chat.measures.lift(Measure(What(question.what), On(question.on), *astuple(question)[2:]).id)
-                return {}
-            case Lock():
-                self.chat.measures.lockdown = Lockdown(question.level)
-                return {}
+            case Impose() | Lift() | Lock():
+                return {"closed": await self.take_in(question)}
             case Recheck():
                 return {"closed": await self.recheck(question.room)}
             case Drain():
@@ -106,6 +100,7 @@ class Responder:
         rtt = store.batch.round_trip_s
         return {
             "rooms": rooms,
+            "lockdown": int(self.chat.measures.lockdown),
             "node": {
                 "id": self.node.id,
                 "name": self.chat.settings.cluster.name or gethostname(),
@@ -182,18 +177,42 @@ class Responder:
         tokens = sorted({self._void(session) for session in hit}) if kick.revoke else []
         return {"closed": len(hit), "tokens": [list(row) for row in tokens]}
 
-    def impose(self, measure: Measure) -> Object:
-        """Take a measure in, and send away whoever may not stay because of it."""
-        self.chat.measures.impose(measure)
+    async def take_in(self, change: Impose | Lift | Lock) -> int:
+        """Take in a change of what is in force; how many had to go for it."""
+        measures = self.chat.measures
+        match change:
+            case Impose():
+                measure = _measure(change)
+                if measures.impose(measure, change.version):
+                    return self._send_away(measure)
+            case Lift():
+                if measures.lift(_measure(change).id, change.version):
+                    return 0
+            case Lock():
+                if measures.lock_down(Lockdown(change.level), change.version):
+                    return 0
+        return await self.read_measures()
+
+    async def read_measures(self) -> int:
+        """Take in all that the store has in force; how many had to go for what is new of it."""
+        measures = self.chat.measures
+        asked_at = measures.version
+        rows, _, lockdown, version = await self.store.measures.in_force()
+        fresh = measures.load(rows, lockdown, version, asked_at=asked_at)
+        return sum(self._send_away(measure) for measure in fresh)
+
+    def _send_away(self, measure: Measure) -> int:
+        """End what somebody has because a ban on him was not in force before."""
         if measure.what is What.MUTE:
-            return {"closed": 0}
-        return {"closed": sum(1 for session in self.hub.sessions() if self._sent_away(session, measure))}
+            return 0
+        self.chat.rights_changed += 1
+        return sum(1 for session in self.hub.sessions() if self._sent_away(session, measure))
 
     def _sent_away(self, session: Session, measure: Measure) -> bool:
-        identity, now = session.identity, self.chat.now()
-        if session.state is not State.READY or identity is None:
+        # Also those who are only just coming in: their ban was asked for before it was in force.
+        if not session.open or session.identity is None:
             return False
-        if self.chat.measures.covering(What.BAN, identity, session.ip, measure.room, now) is not measure:
+        if self.chat.covering(What.BAN, session, measure.room) is not measure:
             return False
         if not measure.room:
             session.close(errors.BANNED.because(measure.reason or errors.BANNED.reason))
@@ -209,8 +228,11 @@ class Responder:
 
     async def recheck(self, room: str) -> int:
         """Put out of `room` whoever may not read it any more; how many these were."""
+        self.chat.rights_changed += 1
         here = list(self.hub.rooms[room].sessions()) if room in self.hub.rooms else []
-        roles = await asyncio.gather(*(self.chat.role(self.chat.who(session), room) for session in here))
+        roles = await asyncio.gather(
+            *(self.chat.role(self.chat.who(each), room, invited=each.rooms[room].invited) for each in here)
+        )
         outside = [session for session, role in zip(here, roles, strict=True) if role is Role.NOBODY]
         return sum(self._put_out(session, room, "") for session in outside)
 
@@ -238,3 +260,8 @@ class Responder:
                 session.close(errors.REVOKED)
                 closed += 1
         return closed
+
+
+def _measure(change: Impose | Lift) -> Measure:
+    _, what, on, *rest = astuple(change)
+    return Measure(What(what), On(on), *rest)

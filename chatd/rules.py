@@ -129,7 +129,7 @@ def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
 def network_of(address: str) -> str:
     """What counts as one place: the address itself, or the /64 of an IPv6 address (a customer's whole allotment)."""
     try:
-        parsed = _parsed(address)
+        parsed = parsed_address(address)
     except ValueError:
         return address
     return str(parsed) if isinstance(parsed, IPv4Address) else str(ip_network((parsed, 64), strict=False))
@@ -138,13 +138,17 @@ def network_of(address: str) -> str:
 def within(address: str, networks: Iterable[Network]) -> bool:
     """Whether `address` lies in one of `networks`; something that is no address (a unix socket's peer) does not."""
     try:
-        parsed = _parsed(address)
+        parsed = parsed_address(address)
     except ValueError:
         return False
     return any(parsed in network for network in networks)
 
 
-def _parsed(address: str) -> IPv4Address | IPv6Address:
-    """An address; one of IPv4 that came in over IPv6 (RFC 4291, 2.5.5.2) is an address of IPv4."""
+def parsed_address(address: str) -> IPv4Address | IPv6Address:
+    """An address; one of IPv4 that came in over IPv6 (RFC 4291, 2.5.5.2) is an address of IPv4.
+
+    Raises:
+        ValueError: it is no address.
+    """
     parsed = ip_address(address)
     return getattr(parsed, "ipv4_mapped", None) or parsed

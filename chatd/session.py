@@ -53,15 +53,24 @@ class Subscription:
     Attributes:
         join_leave: it hears who joins and leaves.
         server_side: the server subscribed it; the client cannot leave.
+        invited: it came with a subscription token, whatever else it may be in the room.
         expires_at: Unix seconds at which the subscription token ends; None: never.
         held: what was said while its history was being read; None at all other times.
     """
 
-    __slots__ = ("expires_at", "held", "join_leave", "server_side")
+    __slots__ = ("expires_at", "held", "invited", "join_leave", "server_side")
 
-    def __init__(self, *, join_leave: bool = False, server_side: bool = False, expires_at: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        join_leave: bool = False,
+        server_side: bool = False,
+        invited: bool = False,
+        expires_at: float | None = None,
+    ) -> None:
         self.join_leave = join_leave
         self.server_side = server_side
+        self.invited = invited
         self.expires_at = expires_at
         self.held: list[Event] | None = None
 

@@ -12,6 +12,7 @@ import pytest
 
 from chatd import control
 from chatd.control import Answers, Kick, Status
+from chatd.measures import Lockdown, Measure, On, What
 from chatd.model import Kind, Position
 from chatd.store.messages import Keep
 from chatd.store.redis import Registration, Store
@@ -325,6 +326,36 @@ class TestStore:
         assert await store.claim() == "dead.1"
         await in_milliseconds(10)
         assert await store.claim() == "dead.1"
+
+    # --- measures -----------------------------------------------------------------------------------------------------
+
+    async def test_measures_are_kept_as_they_were_put_in_force_and_their_changes_numbered(self, store: Store) -> None:
+        ban = Measure(What.BAN, On.ADDRESS, "10.0.0.0/8", "with {braces}", 9e9, "spam", "op@host", 1.5, 3)
+        assert await store.measures.version() == 0
+        assert await store.measures.impose(ban) == 1
+        assert await store.measures.set_lockdown(Lockdown.NOBODY_NEW) == 2
+        assert await store.measures.in_force() == ((ban,), (0,), Lockdown.NOBODY_NEW, 2)
+        assert await store.measures.lift(ban.id) == (3, True)
+        assert await store.measures.lift(ban.id) == (4, False)
+        assert await store.measures.in_force() == ((), (), Lockdown.NOBODY_NEW, 4)
+        assert await store.measures.version() == 4
+
+    async def test_hits_are_counted_from_when_a_measure_came_into_force(self, store: Store) -> None:
+        mute = Measure(What.MUTE, On.USER, "ana")
+        await store.measures.impose(mute)
+        await store.measures.count({mute.id: 2})
+        await store.measures.count({mute.id: 3})
+        assert (await store.measures.in_force()).hits == (5,)
+        await store.measures.impose(mute._replace(reason="again"))
+        assert (await store.measures.in_force()).hits == (0,)
+
+    async def test_measures_that_have_ended_are_forgotten_with_their_hits(self, store: Store) -> None:
+        ended, held = (Measure(What.BAN, On.USER, user, until=end) for user, end in [("ana", 1.0), ("ben", 0.0)])
+        for each in (ended, held):
+            await store.measures.impose(each)
+        await store.measures.count({ended.id: 1})
+        assert (await store.measures.in_force()).rows == (held,)
+        assert await store.batch.command("HLEN", store.keys.hits) == 0
 
     # --- revocations and audit ----------------------------------------------------------------------------------------
 

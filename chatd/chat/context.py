@@ -67,7 +67,8 @@ class Context:
         clock: loop time in seconds; `now`: Unix time in seconds.
 
     Attributes:
-        measures: what operators have put in force.
+        measures: what operators have put in force; `met`: how often each, by id, has refused somebody, for the store.
+        rights_changed: counts the times that somebody here may have lost a right to a room.
         messages_in: messages accepted here.
         commands: what clients asked for, by the name of the command's class.
         on_end: told of each session whose socket is gone.
@@ -100,6 +101,8 @@ class Context:
         self.clock = clock
         self.now = now
         self.measures = Measures()
+        self.met: Counter[str] = Counter()
+        self.rights_changed = 0
         self.messages_in = 0
         self.commands: Counter[str] = Counter()
         self.on_end: Callable[[Session], None] = lambda session: None
@@ -140,11 +143,19 @@ class Context:
         Raises:
             Disconnect 4502, 4000.
         """
-        if (ban := self.measures.covering(What.BAN, identity, ip, "", self.now())) is not None:
-            self._met(ban)
-            raise errors.BANNED.because(ban.reason or errors.BANNED.reason)
+        self.refuse_outcast(identity, ip)
         if self.measures.lockdown >= Lockdown.NOBODY_NEW:
             raise errors.CLOSED_FOR_NOW.anew()
+
+    def refuse_outcast(self, identity: Identity, ip: str) -> None:
+        """Keep out whoever is banned everywhere.
+
+        Raises:
+            Disconnect 4502.
+        """
+        if (ban := self.measures.covering(What.BAN, identity, ip, "", self.now())) is not None:
+            self.met[ban.id] += 1
+            raise errors.BANNED.because(ban.reason or errors.BANNED.reason)
 
     def refuse_banned(self, session: Session, room: str) -> None:
         """Keep whoever is banned from `room` out of it.
@@ -152,10 +163,7 @@ class Context:
         Raises:
             Reject 403.
         """
-        ban = self.measures.covering(What.BAN, self.who(session), session.ip, room, self.now())
-        if ban is not None:
-            self._met(ban)
-            raise _measured(errors.BANNED_HERE, ban, self.now())
+        self._refuse(What.BAN, errors.BANNED_HERE, session, room)
 
     def refuse_muted(self, session: Session, room: str) -> None:
         """Keep whoever is muted in `room` silent.
@@ -164,13 +172,21 @@ class Context:
             Reject 403, 401.
         """
         self.refuse_banned(session, room)
-        mute = self.measures.covering(What.MUTE, self.who(session), session.ip, room, self.now())
-        if mute is not None:
-            self._met(mute)
-            raise _measured(errors.MUTED, mute, self.now())
+        self._refuse(What.MUTE, errors.MUTED, session, room)
 
-    def _met(self, measure: Measure) -> None:
-        self.spawn(self.store.measures.hit(measure.id))
+    def _refuse(self, what: What, refusal: Reject, session: Session, room: str) -> None:
+        measure = self.covering(what, session, room)
+        if measure is not None:
+            self.met[measure.id] += 1
+            raise _measured(refusal, measure, self.now())
+
+    def covering(self, what: What, session: Session, room: str) -> Measure | None:
+        """The measure that is in force on `session` in `room`, or everywhere; None: there is none."""
+        if not self.measures:
+            return None
+        identity = self.who(session)
+        role = rules.granted(identity.grants, room, matches)
+        return self.measures.covering(what, identity, session.ip, room, self.now(), role=role)
 
     def presence_kept(self, room: str) -> bool:
         return not room.startswith("#") and self.rules(room).presence
@@ -208,14 +224,22 @@ class Context:
         """What holds in `room`, for somebody who may read it.
 
         Raises:
-            Disconnect 3501: no room is named. Reject 107, 103.
+            Disconnect 3501: no room is named. Reject 107, 103, 403.
         """
         if not room:
             raise errors.BAD_COMMAND.because("a channel is needed")
         room_name(room, self.limits.room_name)
-        role = await self.role(self.who(session), room, invited=room in session.rooms)
-        rules.require(rules.Act.READ, role)
+        await self.may_read(session, room, invited=room in session.rooms)
         return self.rules(room)
+
+    async def may_read(self, session: Session, room: str, *, invited: bool) -> None:
+        """Keep out of `room` whoever may not read it.
+
+        Raises:
+            Reject 103, 403.
+        """
+        self.refuse_banned(session, room)
+        rules.require(rules.Act.READ, await self.role(self.who(session), room, invited=invited))
 
     def forget_quiet_speakers(self) -> None:
         """Let go of users' allowances that are full again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chatd import errors, rules
+from chatd import errors
 from chatd.hub import JOINING
 from chatd.model import (
     Delivery,
@@ -12,6 +12,7 @@ from chatd.model import (
     PresenceResult,
     PresenceStats,
     PresenceStatsResult,
+    Role,
     Subscribe,
     Subscribed,
     Unsubscribe,
@@ -39,10 +40,34 @@ async def subscribe(chat: Context, session: Session, command: Subscribe) -> Subs
     if command.filtered:
         raise errors.BAD_REQUEST.because("tag filters are not offered")
     expires_at = await _invitation(chat, session, command)
-    role = await chat.role(chat.who(session), room, invited=bool(command.token))
-    rules.require(rules.Act.READ, role)
-    chat.refuse_banned(session, room)
-    return await enter(chat, session, command, Subscription(join_leave=command.join_leave, expires_at=expires_at))
+    subscription = Subscription(join_leave=command.join_leave, invited=bool(command.token), expires_at=expires_at)
+    changes = chat.rights_changed
+    await chat.may_read(session, room, invited=subscription.invited)
+    subscribed = await enter(chat, session, command, subscription)
+    if chat.rights_changed != changes:
+        await _still_readable(chat, session, room)
+    return subscribed
+
+
+async def _still_readable(chat: Context, session: Session, room: str) -> None:
+    """Whoever lost the right to a room while he was entering it was not in it yet, and so was not put out of it.
+
+    Raises:
+        Reject 103, 403.
+    """
+    try:
+        await chat.may_read(session, room, invited=session.rooms[room].invited if room in session.rooms else False)
+    except BaseException:
+        _out(chat, session, room)
+        raise
+
+
+async def leave_unreadable(chat: Context, session: Session) -> None:
+    """Its rights have changed: put it out of every room that it may not read any more."""
+    for room, subscription in list(session.rooms.items()):
+        role = await chat.role(chat.who(session), room, invited=subscription.invited)
+        if role is Role.NOBODY and room in session.rooms:
+            await put_out(chat, session, room, *errors.UNSUBSCRIBED_BY_SERVER)
 
 
 async def _invitation(chat: Context, session: Session, command: Subscribe) -> float | None:

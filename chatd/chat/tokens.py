@@ -10,7 +10,7 @@ from chatd.model import Refresh, Refreshed, SubRefresh, SubRefreshed
 from chatd.session import Session
 
 from .context import Context
-from .reading import put_out
+from .reading import leave_unreadable, put_out
 
 # A token's holder has this long after its end to bring a new one (the protocol's own grace, wire section 5).
 GRACE_S: Final = 25.0
@@ -28,7 +28,10 @@ async def refresh(chat: Context, session: Session, command: Refresh) -> Refreshe
         raise errors.INVALID_TOKEN.because("the new token is another user's")
     if chat.revocations.covers(fresh, chat.now()):
         raise errors.REVOKED.anew()
+    chat.refuse_outcast(fresh, session.ip)
     session.identity = fresh
+    if fresh.grants != identity.grants:
+        await leave_unreadable(chat, session)
     return Refreshed(session.id, __version__, chat.ttl(fresh.expires_at))
 
 

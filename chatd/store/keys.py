@@ -123,8 +123,8 @@ class Keys:
         return f"{self.prefix}:{{nodes}}:hits"
 
     @property
-    def lockdown(self) -> str:
-        return f"{self.prefix}:{{nodes}}:lockdown"
+    def measured(self) -> str:
+        return f"{self.prefix}:{{nodes}}:measured"
 
     @property
     def control(self) -> str:

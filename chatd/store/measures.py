@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import asyncio
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -11,7 +13,10 @@ from chatd.measures import Lockdown, Measure, On, What
 from .keys import Keys
 from .scripts import Batch, Script
 
-MEASURES = Script("measures")
+MEASURES, DECREE = map(Script, ["measures", "decree"])
+
+# The lockdown's field among the measures, whose ids all have a NUL in them.
+LOCKDOWN: Final = "lockdown"
 
 
 class InForce(NamedTuple):
@@ -20,37 +25,52 @@ class InForce(NamedTuple):
     rows: tuple[Measure, ...]
     hits: tuple[int, ...]
     lockdown: Lockdown
+    version: int
 
 
 class Measures:
-    """The list of measures."""
+    """The list of measures. Each change has a number: 1, 2, 3 …, in the order in which they came into force."""
 
     def __init__(self, batch: Batch, keys: Keys) -> None:
         self._batch = batch
         self._keys = keys
 
-    async def impose(self, measure: Measure) -> None:
-        await self._batch.command("HSET", self._keys.measures, measure.id, orjson.dumps(measure))
+    async def impose(self, measure: Measure) -> int:
+        """The number of this change."""
+        version, _ = await self._decree(measure.id, orjson.dumps(tuple(measure)))
+        return version
 
-    async def lift(self, id: str) -> bool:
-        """Whether there was one."""
-        lifted = await self._batch.command("HDEL", self._keys.measures, id)
-        await self._batch.command("HDEL", self._keys.hits, id)
-        return bool(lifted)
+    async def lift(self, id: str) -> tuple[int, bool]:
+        """The number of this change, and whether there was one."""
+        return await self._decree(id, b"")
 
-    async def set_lockdown(self, level: Lockdown) -> None:
-        await self._batch.command("SET", self._keys.lockdown, int(level))
+    async def set_lockdown(self, level: Lockdown) -> int:
+        """The number of this change."""
+        version, _ = await self._decree(LOCKDOWN, str(int(level)).encode())
+        return version
 
-    async def hit(self, id: str) -> None:
-        """Somebody was refused for it."""
-        await self._batch.command("HINCRBY", self._keys.hits, id, 1)
+    async def _decree(self, field: str, value: bytes) -> tuple[int, bool]:
+        version, before = await self._batch.script(DECREE, self._all_keys(), (field, value))
+        return version, bool(before)
+
+    async def count(self, hits: Mapping[str, int]) -> None:
+        """Add to how often each measure, by id, has refused somebody."""
+        await asyncio.gather(
+            *(self._batch.command("HINCRBY", self._keys.hits, id, times) for id, times in hits.items())
+        )
+
+    async def version(self) -> int:
+        """The number of the latest change; 0: there was none."""
+        return int(await self._batch.command("GET", self._keys.measured) or 0)
 
     async def in_force(self) -> InForce:
         """All of it, without what has ended (measures.lua)."""
-        keys = [self._keys.measures, self._keys.hits, self._keys.lockdown]
-        level, *rest = await self._batch.script(MEASURES, keys)
+        version, level, *rest = await self._batch.script(MEASURES, self._all_keys(), (LOCKDOWN,))
         rows = tuple(_measure(row) for row in rest[::2])
-        return InForce(rows, tuple(rest[1::2]), Lockdown(level))
+        return InForce(rows, tuple(rest[1::2]), Lockdown(level), version)
+
+    def _all_keys(self) -> list[str]:
+        return [self._keys.measures, self._keys.hits, self._keys.measured]
 
 
 def _measure(row: bytes) -> Measure:

@@ -153,7 +153,8 @@ class Doors:
         trusted = self._settings.server.trusted_proxies
         peer = websocket.client.host if websocket.client is not None else None
         address = client_address(peer, websocket.headers.getlist("x-forwarded-for"), rules.networks(trusted))
-        if self._chat.measures.covering_address(What.BAN, address, "", time()) is not None:
+        if (ban := self._chat.measures.covering_address(What.BAN, address, "", time())) is not None:
+            self._chat.met[ban.id] += 1
             raise Refusal(HTTPStatus.FORBIDDEN, "this address is banned")
         if self._chat.measures.lockdown >= Lockdown.NOBODY_NEW:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, errors.CLOSED_FOR_NOW.reason)
