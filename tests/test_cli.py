@@ -459,7 +459,7 @@ def goodbye(client: ClientConnection) -> tuple[int, str]:
 def test_an_operator_sees_who_is_there_and_throws_somebody_out(daemon: StartDaemon, tmp_path: Path):
     with daemon(tmp_path, "--port", "0") as d, enter(d, "ana") as ana, enter(d, "bob", "tea"):
         status = d.ask("status")
-        assert status["cluster"] == {"nodes": 1, "connections": 2, "users": 2, "rooms": 2}
+        assert status["cluster"] == {"nodes": 1, "connections": 2, "users": 2, "rooms": 2, "lockdown": 0}
         [node] = status["nodes"]
         assert (node["state"], node["rooms"], node["store"]["feed"]) == ("ready", 2, "live")
         assert d.cli("status").splitlines()[1].split("\t")[0] == node["id"]

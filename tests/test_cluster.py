@@ -92,7 +92,7 @@ async def test_a_killed_node_leaves_no_ghosts_and_each_leave_is_told_once(pair: 
             await next_push(watcher, "leave", "ana")
         stats = await watcher.ask({"presence_stats": {"channel": "lobby"}})
         assert stats["presence_stats"] == {"num_clients": 1, "num_users": 1}
-        assert second.ask("status")["cluster"] == {"nodes": 1, "connections": 1, "users": 1, "rooms": 1}
+        assert second.ask("status")["cluster"] == {"nodes": 1, "connections": 1, "users": 1, "rooms": 1, "lockdown": 0}
 
 
 async def test_a_frozen_node_finds_out_and_its_clients_are_present_again(pair: tuple[Daemon, Daemon]) -> None:
@@ -287,7 +287,7 @@ async def talk_and_kick(first: Daemon, second: Daemon) -> None:
             await ana.ask({"publish": {"channel": room, "data": {"text": room}}})
             assert await said_to(bob, 1) == [room]
         answer = await asyncio.to_thread(first.ask, "status")
-        assert answer["cluster"] == {"nodes": 2, "connections": 2, "users": 2, "rooms": 3}
+        assert answer["cluster"] == {"nodes": 2, "connections": 2, "users": 2, "rooms": 3, "lockdown": 0}
         assert (await asyncio.to_thread(first.ask, "kick", "bob"))["closed"] == 1
         assert await bob.goodbye() == (4500, "kicked by an operator")
 

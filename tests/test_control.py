@@ -82,7 +82,7 @@ def about(node: str, connections: int, *rooms: str) -> dict[str, Any]:
 def test_status_counts_each_room_and_each_user_of_the_cluster_once() -> None:
     answers = Answers({"b": about("b", 2, "lobby", "den"), "a": about("a", 1, "lobby")})
     status = control.status(answers, [("ana", "a"), ("ana", "b"), ("ben", "b")])
-    assert status["cluster"] == {"nodes": 2, "connections": 3, "users": 2, "rooms": 2}
+    assert status["cluster"] == {"nodes": 2, "connections": 3, "users": 2, "rooms": 2, "lockdown": 0}
     assert [node["id"] for node in status["nodes"]] == ["a", "b"]
     assert status["schema_version"] == 1
 
@@ -90,12 +90,18 @@ def test_status_counts_each_room_and_each_user_of_the_cluster_once() -> None:
 def test_status_names_a_silent_node_and_counts_its_connections_from_the_registry() -> None:
     answers = Answers({"a": about("a", 1, "lobby")}, missing=("z",))
     status = control.status(answers, [("ana", "a"), ("ben", "z"), ("cem", "z")])
-    assert status["cluster"] == {"nodes": 2, "connections": 3, "users": 3, "rooms": 1}
+    assert status["cluster"] == {"nodes": 2, "connections": 3, "users": 3, "rooms": 1, "lockdown": 0}
     assert status["nodes"][1] == {"id": "z", "state": "silent", "connections": 2}
 
 
 def test_status_of_nobody_is_all_zeros() -> None:
-    assert control.status(Answers({}), [])["cluster"] == {"nodes": 0, "connections": 0, "users": 0, "rooms": 0}
+    assert control.status(Answers({}), [])["cluster"] == {
+        "nodes": 0,
+        "connections": 0,
+        "users": 0,
+        "rooms": 0,
+        "lockdown": 0,
+    }
 
 
 def test_putting_status_together_leaves_the_answers_as_they_were() -> None:

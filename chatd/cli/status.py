@@ -69,9 +69,10 @@ def in_person(reply: Object, width: int) -> str:
     """The cluster in a line, then the nodes, without the columns that say nothing today."""
     cluster = reply["cluster"]
     counts = (plural(cluster[noun + "s"], noun) for noun in ("node", "connection", "user", "room"))
+    locked = [f"lockdown {cluster['lockdown']}"] if cluster["lockdown"] else []
     rows = [flat(node) for node in reply["nodes"]]
     telling = [column for column in COLUMNS if any(row.get(column.key) not in (None, "", {}) for row in rows)]
-    return printable(", ".join(counts)) + "\n\n" + tables(telling, rows, width)
+    return printable(", ".join([*counts, *locked])) + "\n\n" + tables(telling, rows, width)
 
 
 def flat(node: Row) -> Row:
