@@ -110,10 +110,14 @@ class TestStore:
         await in_milliseconds(30)
         await store.messages.publish("lobby", head("4"), Keep(1000, 60_000))
         assert texts((await store.messages.history("lobby", 20, after=0, limit=10)).publications) == ["4"]
-        await store.messages.publish("lobby", head("5"), Keep(1000, 20))
-        assert texts((await store.messages.history("lobby", 0, after=0, limit=10)).publications) == ["3", "4", "5"]
-        await store.messages.publish("lobby", head("6"), Keep(1000, 20))
-        assert "3" not in texts((await store.messages.history("lobby", 0, after=0, limit=10)).publications)
+        await store.retention.sweep("lobby", Keep(1000, 20))
+        assert texts((await store.messages.history("lobby", 0, after=0, limit=10)).publications) == ["4"]
+
+    async def test_a_message_lives_its_time_whenever_the_one_before_it_was_said(self, store: Store) -> None:
+        for keep_ms in (60_000, 60_000, 90_000, 0, 60_000):
+            await store.messages.publish("lobby", head("hi"), Keep(1000, keep_ms))
+            left = await store.batch.command("PTTL", store.keys.log("lobby"))
+            assert left == -1 if keep_ms == 0 else left >= keep_ms
 
     async def test_the_count_goes_on_when_all_messages_have_aged_away(self, store: Store) -> None:
         first, _ = await store.messages.publish("lobby", head("1"), Keep(1000, 1))

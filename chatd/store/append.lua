@@ -14,8 +14,7 @@
 --       7 public   1: where nobody created the room, anybody may speak
 --       8 blocker  field of the room's hash that, where it is there, silences the author; '' for none
 --       9 least    number of the role that a lockdown wants of the author; 0: there is none
--- Returns nothing: it gives `author_role`, `silent_ms`, `find`, `erase`,
--- `keep_alive` and `append` to what follows.
+-- Returns nothing: it gives `author_role`, `silent_ms`, `find`, `erase`, `tend` and `append` to what follows.
 
 local MODERATOR, SERVER = 3, 9
 local keep, keep_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -78,15 +77,29 @@ local function erase(offset, kind, of, info)
   return 1
 end
 
--- Let the history age away as a whole.
+-- Let the history age away as a whole; a quarter later than it must, so that not every message has to see to it.
 local function keep_alive()
+  local ms = math.floor(keep_ms * 1.25)
   if keep_ms > 0 then
-    for i = 2, 4 do redis.call('PEXPIRE', KEYS[i], keep_ms) end
+    for i = 2, 4 do redis.call('PEXPIRE', KEYS[i], ms) end
     -- The count outlives the messages, so that a late reader learns that he missed some rather than meeting old numbers.
-    redis.call('PEXPIRE', KEYS[1], keep_ms + 604800000)
+    redis.call('PEXPIRE', KEYS[1], ms + 604800000)
   else
     for i = 1, 4 do redis.call('PERSIST', KEYS[i]) end
   end
+  redis.call('HSET', KEYS[1], 'lasts', keep_ms > 0 and string.format('%d', now + ms) or 'ever')
+end
+
+-- Whether what is said now will have its time, `lasts` being what keep_alive wrote.
+local function is_kept_alive(lasts)
+  if keep_ms == 0 then return lasts == 'ever' end
+  return (tonumber(lasts) or 0) >= now + keep_ms
+end
+
+-- See to the age of messages and to what belonged to those that went; `top` is the last offset.
+local function tend(top)
+  trim(first_kept(top, keep, keep_ms, 100))
+  keep_alive()
 end
 
 -- Append the publication to history, if the room has one, and tell every node; returns offset and epoch, 0 and '' if not.
@@ -94,7 +107,8 @@ local function append(of)
   local stamp = string.format('%d', now)
   local offset, epoch, body = 0, '', ARGV[1] .. ',"time":' .. stamp .. '}'
   if keep > 0 then
-    epoch = redis.call('HGET', KEYS[1], 'epoch')
+    local meta = redis.call('HMGET', KEYS[1], 'epoch', 'lasts', 'changed')
+    epoch = meta[1]
     if not epoch then
       epoch = ARGV[4]
       redis.call('HSET', KEYS[1], 'epoch', epoch)  -- first, for a script that has written may go on without memory
@@ -106,10 +120,11 @@ local function append(of)
     if offset == 1 then body = body .. ',"epoch":"' .. epoch .. '"' end
     body = body .. '}'
     local about = of and {'o', of} or {}
-    redis.call('XADD', KEYS[2], offset .. '-0', 'b', body, 't', stamp, unpack(about))
-    -- Two looked at for each one added: the log can only shrink towards its age.
-    trim(first_kept(offset, keep, keep_ms, 2))
-    keep_alive()
+    local first = math.max(1, offset - keep + 1)
+    redis.call('XADD', KEYS[2], 'MINID', '=', first .. '-0', offset .. '-0', 'b', body, 't', stamp, unpack(about))
+    if meta[3] then trim(first) end
+    -- The rest is seen to now and then, and by the sweep.
+    if not is_kept_alive(meta[2]) then tend(offset) end
   end
   redis.call('SPUBLISH', KEYS[5], 'p ' .. offset .. ' ' .. epoch .. '\n' .. body)
   return offset, epoch

@@ -59,5 +59,6 @@ elseif on then
 else
   redis.call('ZREM', KEYS[4], reaction)
 end
-keep_alive()
+redis.call('HSET', KEYS[1], 'changed', 1)
+tend(offset)
 return {offset, epoch, now, 1}

@@ -1,6 +1,7 @@
 -- A room's history, how it is trimmed and what changed its messages; a fragment, with which such scripts begin.
 --
--- KEYS  1 meta   hash: epoch, offset of the room's last message, erased (1: bodies wait for compact.lua)
+-- KEYS  1 meta   hash: epoch, offset of the room's last message, erased (1: bodies wait for sweep.lua), changed
+--                (1: something is in gone or notes), lasts (Unix ms until which all four live; 'ever')
 --       2 log    stream: one entry a message, id <offset>-0, fields b (publication as JSON), t (Unix ms) and, for an
 --                event about an earlier message, o (that one's offset)
 --       3 gone   sorted set: a tombstone, as JSON, for each entry taken out of the log; its score is the offset
