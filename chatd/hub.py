@@ -10,7 +10,6 @@ Here we know sessions and bytes. What a message means is chat's; how bytes leave
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from typing import Final, NamedTuple
@@ -30,6 +29,10 @@ SHARDS: Final = 64
 TURN_S: Final = 0.005
 # A reader's offset while its history is being read: above any real one, so that everything is held for it.
 JOINING: Final = 1 << 62
+
+# Who hears what is said, and who hears of joins and leaves.
+READERS: Final = 0
+WATCHERS: Final = 1
 
 Slice = dict[Session, int]
 """Sessions of one shard in one room by one codec, each with the offset it had when it joined."""
@@ -70,7 +73,10 @@ class Room:
 
 
 class Part(NamedTuple):
-    """One slice of a round: `frame` is for every session of `members` that was there before offset `first`."""
+    """One slice of a round: `frame` is for every session of `members` that was there before offset `first`.
+
+    `audience` is READERS or WATCHERS, by what the events are.
+    """
 
     members: Slice
     room: str
@@ -78,16 +84,21 @@ class Part(NamedTuple):
     events: list[Event]
     first: int
     authors: frozenset[str]
+    audience: int
 
 
 class Cast:
-    """One round of fan-out: what a room had to say when its turn came, made into one frame for each codec."""
+    """One round of fan-out: what a room had to say when its turn came, made into one frame for each codec.
 
-    __slots__ = ("_parts", "arrived_at", "started_at")
+    `copies` counts events times readers, by audience.
+    """
+
+    __slots__ = ("_parts", "arrived_at", "copies", "started_at")
 
     def __init__(self, room: Room, events: list[Event], now: float) -> None:
         self.arrived_at = room.pending_since
         self.started_at = now
+        self.copies = [0, 0]
         self._parts = _parts(room, events)
 
     def next(self) -> Part | None:
@@ -97,7 +108,7 @@ class Cast:
 def _parts(room: Room, events: list[Event]) -> Iterator[Part]:
     said = [event for event in events if event.kind is Kind.PUBLICATION]
     seen = [event for event in events if event.kind is not Kind.PUBLICATION]
-    for kind, audience in ((said, room.slices), (seen, room.watchers)):
+    for number, kind, audience in ((READERS, said, room.slices), (WATCHERS, seen, room.watchers)):
         first = min((event.position.offset for event in kind if event.position is not None), default=JOINING - 1)
         for codec, shards in list(audience.items()):
             frame = codec.frame([codec.event(room.name, event) for event in kind])
@@ -105,12 +116,12 @@ def _parts(room: Room, events: list[Event]) -> Iterator[Part]:
                 continue
             authors = frozenset(filter(None, (codec.author(event) for event in kind)))
             for members in list(shards.values()):
-                yield Part(members, room.name, frame, kind, first, authors)
+                yield Part(members, room.name, frame, kind, first, authors, number)
 
 
 def write(part: Part) -> list[tuple[Session, Disconnect]]:
     """Write one frame to a slice; returns those that must be closed. It awaits nobody."""
-    members, _, frame, _, first, authors = part
+    members, _, frame, _, first, authors, _ = part
     leaving = []
     apart = 0
     for session, since in members.items():
@@ -152,7 +163,7 @@ class Hub:
     Attributes:
         unknown: sessions that have not said who they are, oldest first, with the loop second at which they must have.
         delivered: readers that fan-out has written to, once for each round.
-        sent: events times readers, by "publication" and "presence".
+        sent: events times readers, by READERS (of publications) and WATCHERS (of joins and leaves); whole rounds.
         on_round: told the seconds that a round took, and those since the first of its events had come.
     """
 
@@ -163,7 +174,7 @@ class Hub:
         self.unknown: dict[Session, float] = {}
         self.size = 0
         self.delivered = 0
-        self.sent: Counter[str] = Counter()
+        self.sent = [0, 0]
         self.on_round: Callable[[float, float], None] = lambda seconds, since_arrival: None
         self._clock = clock
         self._casts: dict[Room, Cast | None] = {}
@@ -307,12 +318,13 @@ class Hub:
         part = cast.next()
         if part is not None:
             self.delivered += len(part.members)
-            kind = "publication" if part.events[0].kind is Kind.PUBLICATION else "presence"
-            self.sent[kind] += len(part.members) * len(part.events)
+            cast.copies[part.audience] += len(part.members) * len(part.events)
             for session, goodbye in write(part):
                 session.close(goodbye)
         else:
             now = self._clock()
+            for audience, copies in enumerate(cast.copies):
+                self.sent[audience] += copies
             self.on_round(now - cast.started_at, now - cast.arrived_at)
             if room.pending:
                 self._casts[room] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -141,8 +142,6 @@ def test_a_node_that_speaks_tls_is_recognised(tmp_path: Path) -> None:
 async def test_a_store_that_is_too_old_is_told_with_its_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import asyncio
-
     monkeypatch.setattr(store, "OLDEST", (99, 0, 0))
     async with redis_server(tmp_path) as server:
         judged = (await asyncio.to_thread(found, CHATD_REDIS__URL=server.url))["store"]

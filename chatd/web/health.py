@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from chatd import __version__, rules
 from chatd.errors import SLOW
+from chatd.hub import READERS, WATCHERS
 from chatd.node import Node
 from chatd.session import Session
 from chatd.telemetry import GOODBYES, histogram_samples, metric_lines, resident_bytes
@@ -83,7 +84,12 @@ def _connections(node: Node) -> Iterator[Family]:
 
 def _messages(node: Node) -> Iterator[Family]:
     meters, hub, chat, traffic = node.meters, node.hub, node.chat, Session.traffic
-    out = {**hub.sent, "reply": traffic.replies, "error": traffic.rejected.total()}
+    out = {
+        "publication": hub.sent[READERS],
+        "presence": hub.sent[WATCHERS],
+        "reply": traffic.replies,
+        "error": traffic.rejected.total(),
+    }
     yield "chatd_commands", "counter", "What clients asked for.", _by("command", lowered(chat.commands))
     yield "chatd_rejected", "counter", "Commands refused, by error code.", _by("code", traffic.rejected)
     yield "chatd_messages_in", "counter", "Messages accepted into rooms.", _one(chat.messages_in)
