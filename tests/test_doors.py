@@ -150,6 +150,27 @@ async def test_connect_and_subscribe_in_one_frame_are_answered_in_order(chatd: D
     await socket.close()
 
 
+async def test_messages_sent_at_once_are_stored_and_answered_in_the_order_in_which_they_were_sent(
+    chatd: Daemon,
+) -> None:
+    """They travel to the store together; one that is refused, and what is no message, keep their places among them."""
+
+    def message(n: int) -> dict[str, Any]:
+        return {"id": 100 + n, "publish": {"channel": "order", "data": {"text": str(n)} if n != 7 else "x" * 9000}}
+
+    async with Raw(chatd) as client:
+        presence = {"id": 112, "presence_stats": {"channel": "order"}}
+        await client.send(*map(message, range(12)), presence, *map(message, range(13, 18)))
+        replies: list[dict[str, Any]] = []
+        while len(replies) < 18:
+            replies += await client.receive()
+        assert [reply["id"] - 100 for reply in replies] == list(range(18))
+        assert [reply["id"] - 100 for reply in replies if "error" in reply] == [7]
+        history = await client.ask({"history": {"channel": "order", "limit": 100}})
+        said = [int(publication["data"]["text"]) for publication in history["history"]["publications"]]
+        assert said == [n for n in range(18) if n not in (7, 12)]
+
+
 @pytest.mark.parametrize(
     ("command", "code"),
     [

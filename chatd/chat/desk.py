@@ -1,20 +1,21 @@
 """Requests come in, and are worked off: in order, at their client's pace, each answered or refused.
 
-Requests of one session are done one after the other; different sessions do not wait for each other. What each does is
-in the table of rows.
+Requests of one session are done one after the other, messages of one session all that wait at once; different sessions
+do not wait for each other. What each does is in the table of rows.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from typing import Final, NoReturn
 
 import structlog
 
 from chatd import errors, rules
 from chatd.errors import Disconnect, Reject
-from chatd.model import Command, Connect, Pong, Request, Subscribe
+from chatd.model import Command, Connect, Pong, Request, Result, Subscribe
 from chatd.session import Pending, Session, State
 from chatd.store.errors import StoreError, StoreUnavailable
 
@@ -136,31 +137,66 @@ def _enqueue(chat: Context, session: Session, entry: Pending) -> None:
 
 
 async def _work_off(chat: Context, session: Session) -> None:
-    """Do what waits in `session`, one after the other; the only task that ever works for it."""
+    """Do what waits in `session`, in order; the only task that ever works for it."""
     assert session.waiting is not None, "spawned with something to do"
     try:
         while session.waiting:
-            entry = session.waiting.popleft()
-            if len(session.waiting) == WAITING // 2:
-                session.link.resume_reading()
+            entry = _next(session)
             if session.state is not State.CLOSED and (wait := entry.due - chat.clock()) > 0:
                 await asyncio.sleep(wait)
-            await _do(chat, session, entry)
+            if together := _that_may_go_along(chat, session, entry):
+                await _do_together(chat, session, [entry, *together])
+            else:
+                await _do(chat, session, entry, _carry_out(chat, session, entry))
     finally:
         session.waiting = None
         if not session.open:
             await depart(chat, session)
 
 
-async def _do(chat: Context, session: Session, entry: Pending) -> None:
+def _next(session: Session) -> Pending:
+    assert session.waiting, "asked for only while something waits"
+    entry = session.waiting.popleft()
+    if len(session.waiting) == WAITING // 2:
+        session.link.resume_reading()
+    return entry
+
+
+def _that_may_go_along(chat: Context, session: Session, first: Pending) -> list[Pending]:
+    """Take what waits next and may be done along with `first`: messages, whose turn it is by now."""
+    entries: list[Pending] = []
+    while row_of(first.request.command).in_turn and session.waiting:
+        entry = session.waiting[0]
+        if not row_of(entry.request.command).in_turn or entry.due > chat.clock():
+            break
+        entries.append(_next(session))
+    return entries
+
+
+async def _do_together(chat: Context, session: Session, entries: list[Pending]) -> None:
+    """Have each begun before the first is answered, so that they travel to the store together; answered in order."""
+    # gather begins its tasks in the order given, and each asks the store before it first waits: see Row.in_turn.
+    under_way = [asyncio.ensure_future(_carry_out(chat, session, entry)) for entry in entries]
+    await asyncio.gather(*under_way, return_exceptions=True)
+    for entry, outcome in zip(entries, under_way, strict=True):
+        await _do(chat, session, entry, outcome)
+
+
+async def _carry_out(chat: Context, session: Session, entry: Pending) -> Result | None:
+    row = row_of(entry.request.command)
+    if not session.open and not (session.state is State.LEFT and row.speaks and session.identity is not None):
+        return None
+    if entry.refusal is not None:
+        raise entry.refusal
+    return await row.do(chat, session, entry.request.command)
+
+
+async def _do(chat: Context, session: Session, entry: Pending, outcome: Awaitable[Result | None]) -> None:
+    """Answer a request with what becomes of it."""
     id, command = entry.request
     row = row_of(command)
-    if not session.open and not (session.state is State.LEFT and row.speaks and session.identity is not None):
-        return
     try:
-        if entry.refusal is not None:
-            raise entry.refusal
-        result = await row.do(chat, session, command)
+        result = await outcome
         # No await between a command's end and its reply: what is said in a room it joined comes after.
         if result is not None:
             session.reply(id, result)

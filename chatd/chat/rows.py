@@ -39,12 +39,15 @@ class Row:
         do: carries it out and returns the result, or None where there is no reply.
         then: what follows once the reply is on its way.
         speaks: it counts as a message; `joins`: it counts as a join.
+        in_turn: `do` asks the store before it waits for anything, and nothing that follows looks at what it did: others
+            of the kind may be begun before this is done, and their effects are in the order in which they were begun.
     """
 
     do: Callable[[Context, Session, Any], Awaitable[Result | None]]
     then: Callable[[Context, Session, Any], Awaitable[None]] | None = None
     speaks: bool = False
     joins: bool = False
+    in_turn: bool = False
 
 
 Method: TypeAlias = Callable[[Context, Session, Any], Awaitable[Mapping[str, object]]]
@@ -55,13 +58,13 @@ async def no_method(chat: Context, session: Session, command: Rpc) -> Result:
     raise errors.NOT_AVAILABLE.because(f"there is no method {command.method[:64]!r}")
 
 
-def method(do: Method, *, speaks: bool = False, joins: bool = False) -> Row:
+def method(do: Method, *, speaks: bool = False, joins: bool = False, in_turn: bool = False) -> Row:
     """The row of a method; costs as in Row. One that is none of both is free but for its bytes."""
 
     async def call(chat: Context, session: Session, command: Rpc) -> Result:
         return RpcResult(rpc.encode(await do(chat, session, rpc.decode(command.method, command.data))))
 
-    return Row(call, speaks=speaks, joins=joins)
+    return Row(call, speaks=speaks, joins=joins, in_turn=in_turn)
 
 
 async def ping(chat: Context, session: Session, command: Ping) -> None:
@@ -78,7 +81,7 @@ ROWS: Final[dict[type, Row]] = {
     Subscribe: Row(reading.subscribe, then=reading.announce, joins=True),
     SubRefresh: Row(tokens.sub_refresh),
     Unsubscribe: Row(reading.unsubscribe),
-    Publish: Row(messages.publish, speaks=True),
+    Publish: Row(messages.publish, speaks=True, in_turn=True),
     Presence: Row(reading.presence, joins=True),
     PresenceStats: Row(reading.presence_stats, joins=True),
     History: Row(messages.history, joins=True),
@@ -89,7 +92,7 @@ ROWS: Final[dict[type, Row]] = {
 
 
 METHOD_ROWS: Final[Mapping[str, Row]] = {
-    "message.send": method(messages.send, speaks=True),
+    "message.send": method(messages.send, speaks=True, in_turn=True),
     "message.edit": method(changes.edit, speaks=True),
     "message.delete": method(changes.delete, speaks=True),
     "message.react": method(changes.react, speaks=True),
