@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 Json: TypeAlias = bytes
 """UTF-8 JSON text without a raw newline, exactly as its author sent it."""
@@ -23,6 +23,9 @@ class Position(NamedTuple):
 
     epoch: str
     offset: int
+
+
+NOWHERE: Final = Position("", 0)
 
 
 class Door(StrEnum):
@@ -89,12 +92,14 @@ class Standing:
     """What the store holds of a room and of one user in it.
 
     Attributes:
-        exists: somebody created the room; else it is one by pattern only, and the rest is at its default.
+        exists: somebody created the room; else it is one by pattern only, and has no members.
         public: any verified user may come in; means nothing unless it exists.
         locked: only moderators and owners may speak.
         slow_ms: how long each user must be silent after speaking; 0: not at all.
         role: by membership; NOBODY: no member.
         since: offset at which the user became a member; 0 for those there from the beginning.
+        blocked: in a direct room, the other one takes no messages from the user.
+        top: how far the room has come; no epoch where nothing ever was said or read.
     """
 
     exists: bool = False
@@ -103,6 +108,8 @@ class Standing:
     slow_ms: int = 0
     role: Role = Role.NOBODY
     since: int = 0
+    blocked: bool = False
+    top: Position = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +126,44 @@ class Speaker:
     role: Role = Role.NOBODY
     public: bool = True
     least: Role = Role.NOBODY
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who wants to change a room or its members; `granted` is what tokens give him there. The server has none."""
+
+    user: str
+    granted: Role = Role.NOBODY
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is written down about a room.
+
+    Attributes:
+        topic: "" for none.
+        keys: the application's own, at most RECORD_KEYS of them.
+        created: Unix ms; by: who created it. 0 and "" for a room by pattern only.
+        members: how many belong to it.
+    """
+
+    public: bool
+    locked: bool
+    slow_ms: int
+    topic: str
+    keys: Mapping[str, str]
+    created: int
+    by: str
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One who belongs to a room. `joined` is Unix ms."""
+
+    user: str
+    role: Role
+    joined: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -731,6 +731,8 @@ class Limits:
         reload=True,
     )
     room_name: Bytes = option(255, "Length of a room's name, in bytes of UTF-8.", reload=True)
+    members: int = option(10_000, "Members of one created room.", reload=True)
+    rooms_per_user: int = option(1_000, "Created rooms that one user is a member of.", reload=True)
     display_name: int = option(32, "Length of a display name, in characters; longer ones are cut.", reload=True)
 
 
@@ -773,6 +775,14 @@ class RoomRules:
         reload=True,
     )
     presence: bool = option(True, "Members may ask who is in the room.", reload=True)
+    create: str = option(
+        "nobody",
+        "Which clients may create such rooms, and so become their owners: \"nobody\", so that only operators and the "
+        "application's back end can; \"anybody\" who has logged in; or whom a token's `rooms` claim makes at least "
+        "\"member\", \"moderator\" or \"owner\" there.",
+        choices=("nobody", "anybody", "member", "moderator", "owner"),
+        reload=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 --
 -- KEYS  1 meta, 2 log, 3 gone, 4 notes   as in log.lua
 --       5 feed     sharded channel of the room
---       6 room     hash, absent unless somebody created the room: public, locked (0 or 1), slow (ms), and more
---       7 members  hash: user -> "<role> <offset at which they joined> <Unix ms>"
+--       6 room     hash: locked (0 or 1), slow (ms), topic, k:<key> of the application's own; and where somebody created
+--                  the room, public (0 or 1), by, created and alive (Unix ms)
+--       7 members  hash: user -> "<role> <offset at which they joined> <Unix ms> <epoch of that offset>"
 --       8 quiet    string, there while a slow room wants this author to be silent
 -- ARGV  1 head     the publication as JSON, without its closing brace, offset and time
 --       2 keep     messages to keep; 0: the room has no history
@@ -126,6 +127,7 @@ local function append(of)
     -- The rest is seen to now and then, and by the sweep.
     if not is_kept_alive(meta[2]) then tend(offset) end
   end
+  if redis.call('HEXISTS', KEYS[6], 'public') == 1 then redis.call('HSET', KEYS[6], 'alive', stamp) end
   redis.call('SPUBLISH', KEYS[5], 'p ' .. offset .. ' ' .. epoch .. '\n' .. body)
   return offset, epoch
 end

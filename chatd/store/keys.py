@@ -13,14 +13,14 @@ from zlib import crc32
 REGISTRY_SHARDS: Final = 64
 
 
-def registry_shard(user: str) -> int:
-    """Which shard of the registry holds `user`'s connections; the same on every node, for ever."""
-    return crc32(user.encode()) % REGISTRY_SHARDS
+def registry_shard(name: str) -> int:
+    """Which shard holds a user's connections, or lists a created room; the same on every node, for ever."""
+    return crc32(name.encode()) % REGISTRY_SHARDS
 
 
-def tag(room: str) -> str:
-    """`room` as a hash tag: braces would end the tag early and scatter the room's keys over slots."""
-    return room.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+def tag(name: str) -> str:
+    """The name of a room or a user as a hash tag: braces would end the tag early and scatter its keys over slots."""
+    return name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
 
 
 def untagged(tagged: str) -> str:
@@ -83,6 +83,18 @@ class Keys:
 
     def members(self, room: str) -> str:
         return f"{self.prefix}:{{{tag(room)}}}:members"
+
+    def all_of(self, room: str) -> list[str]:
+        """What there is of a room: its record, its members, who is present, and all that goes with the room."""
+        return [self.room(room), self.members(room), self.present(room), *self.history(room)]
+
+    def rooms_of(self, user: str) -> str:
+        """The set of rooms that `user` is a member of."""
+        return f"{self.prefix}:{{u:{tag(user)}}}:rooms"
+
+    def created(self, shard: int) -> str:
+        """A shard of the index of created rooms."""
+        return f"{self.prefix}:{{created:{shard}}}"
 
     def registry(self, shard: int) -> str:
         return f"{self.prefix}:{{registry:{shard}}}"

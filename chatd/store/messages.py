@@ -15,9 +15,9 @@ from typing import Any, Final
 from chatd import errors
 from chatd.errors import Reject
 from chatd.model import HistoryResult, Json, Position, Published, Speaker
-from chatd.names import dm_members
 
 from .keys import Keys
+from .rooms import blocker
 from .scripts import Argument, Batch, Script
 
 # A repeated client id returns the first answer for this long; the promise is five minutes.
@@ -173,7 +173,7 @@ def appending_args(room: str, head: bytes, keep: Keep, by: Speaker | None) -> li
     """What append.lua wants to know; None: the server itself writes."""
     rights: list[Argument] = ["", 0, 1, "", 0]
     if by is not None:
-        rights = [by.user, int(by.role), int(by.public), _blocker(room, by.user), int(by.least)]
+        rights = [by.user, int(by.role), int(by.public), blocker(room, by.user), int(by.least)]
     return [head, keep.messages, keep.ms, new_epoch(), *rights]
 
 
@@ -187,11 +187,6 @@ def published(reply: Any) -> tuple[Published, bool]:
     if offset < 0:
         raise REFUSALS[epoch](ms)
     return Published(Position(epoch.decode(), offset) if offset else None, ms), bool(fresh[0])
-
-
-def _blocker(room: str, user: str) -> str:
-    """In a direct room, the field by which the other one has shut `user` out."""
-    return "" if dm_members(room) is None else f"shut:{user}"
 
 
 def new_epoch() -> str:

@@ -29,7 +29,7 @@ from .keys import REGISTRY_SHARDS, Keys, registry_shard
 from .measures import Measures
 from .messages import Messages
 from .retention import Retention
-from .rooms import Rooms
+from .rooms import Rooms, pairs
 from .scripts import Batch, Script, translated
 
 log = structlog.get_logger("chatd.store")
@@ -125,7 +125,7 @@ class Store:
 
     async def presence(self, room: str) -> dict[str, Json]:
         """Connection id to client info, of everybody present."""
-        present = _pairs(await self.batch.command("HGETALL", self.keys.present(room)))
+        present = pairs(await self.batch.command("HGETALL", self.keys.present(room)))
         return {client.decode(): value.split(b"\0", 2)[2] for client, value in present}
 
     async def presence_stats(self, room: str) -> tuple[int, int]:
@@ -209,7 +209,7 @@ class Store:
 
     async def nodes(self) -> dict[str, dict[str, Any]]:
         """Lease to what its node says of itself, of every node alive (nodes.lua)."""
-        found = _pairs(await self.batch.script(NODES, [self.keys.leases, self.keys.nodes]))
+        found = pairs(await self.batch.script(NODES, [self.keys.leases, self.keys.nodes]))
         return {lease.decode(): orjson.loads(info) for lease, info in found}
 
     # --- revocations and audit ----------------------------------------------------------------------------------------
@@ -319,13 +319,6 @@ def version(reply: Any) -> tuple[int, ...]:
 def _registration(member: bytes) -> Registration:
     user, client, lease, details = member.split(b"\0", 3)
     return Registration(orjson.loads(user), client.decode(), lease.decode(), **orjson.loads(details))
-
-
-def _pairs(reply: Any) -> list[tuple[bytes, bytes]]:
-    """A flat reply, or redis-py's mapping of it, as pairs."""
-    if isinstance(reply, Mapping):
-        return list(reply.items())
-    return list(zip(reply[::2], reply[1::2], strict=True))
 
 
 async def _ours(opening: Awaitable[None]) -> None:

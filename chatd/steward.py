@@ -1,0 +1,267 @@
+"""What is done to rooms and to who belongs to them, whoever does it: a client by method, the API, or the command line.
+
+Each act is carried out in the store, which has the last word on who may, and is then told: to the room's readers, in
+their order with what is said there; to the user concerned; and to the nodes, so that whoever may not be there any more
+is out when the act returns. Reading about rooms needs none of this and is asked of the store itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from . import errors, rules
+from .control import Answers, Kick, Recheck
+from .errors import Reject
+from .model import Actor, Role
+from .names import clean_name, is_reserved, room_name
+from .office import Office
+from .rules import LEAST, Act
+from .settings import KINDS, RoomRules, Settings
+from .store.messages import Keep
+from .store.rooms import RECORD_KEYS
+from .wire import rpc
+from .wire.publication import head
+
+TOPIC_CHARS: Final = 256
+# The application's own keys are for a colour or a number in another system, not for documents.
+KEY_CHARS: Final = 64
+VALUE_CHARS: Final = 256
+# A slow mode longer than a day is a lock.
+SLOWEST_S: Final = 86_400.0
+NOBODY_ASKED: Final = Answers({})
+
+
+def keep(kept: RoomRules) -> Keep:
+    """How the store is to keep a room of these rules."""
+    return Keep(kept.history, int(kept.retention * 1000))
+
+
+class Steward:
+    """Acts on rooms.
+
+    Args:
+        office: in whose name, and how the nodes are reached.
+    """
+
+    def __init__(self, office: Office, settings: Settings) -> None:
+        self._office = office
+        self._settings = settings
+        self._messages = office.store.messages
+        self._rooms = office.store.rooms
+
+    # --- a room -------------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        room: str,
+        *,
+        public: bool,
+        owner: str = "",
+        topic: str = "",
+        keys: Mapping[str, str | None] | None = None,
+        members: Sequence[str] = (),
+        unused: bool = False,
+    ) -> None:
+        """Give `room` a record, an owner (if not "") and members.
+
+        Args:
+            unused: not where something was said or somebody is present, as that would be taking over others' room.
+        Raises:
+            Reject 406: there is one. Reject 107, 415.
+        """
+        self._named(room)
+        own = {key: value for key, value in _checked_keys(keys or {}).items() if value}
+        if len(own) > RECORD_KEYS:
+            raise errors.FULL.because(f"a room has at most {RECORD_KEYS} keys, {len(own)} came")
+        topic, limits = _topic(topic), self._settings.limits
+        fresh = bool(owner) and await self._rooms.belong(owner, room, limits.rooms_per_user)
+        try:
+            await self._rooms.create(
+                room, by=self._office.by, owner=owner, public=public, topic=topic, keys=own, unused=unused
+            )
+        except Reject:
+            if fresh:
+                await self._rooms.belong_no_more(owner, room)
+            raise
+        await self._office.write_down("room.create", room=room, public=public, owner=owner)
+        for member in members:
+            await self.invite(room, member, by=None)
+        if not public:
+            await self._office.ask(Recheck(room))
+
+    async def set(
+        self,
+        room: str,
+        *,
+        by: Actor | None,
+        topic: str | None = None,
+        locked: bool | None = None,
+        slow: float | str | None = None,
+        keys: Mapping[str, str | None] | None = None,
+        public: bool | None = None,
+    ) -> Answers:
+        """Change what is not None, and say so in the room; `slow` in seconds or with a unit, keys with None go.
+
+        Raises:
+            Reject 404, 103, 107, 415.
+        """
+        self._named(room)
+        wanted: dict[str, Any] = {
+            "topic": None if topic is None else _topic(topic),
+            "locked": locked,
+            "slow": None if slow is None else _seconds(slow),
+            "keys": None if keys is None else _checked_keys(keys),
+            "public": public,
+        }
+        wanted = {name: value for name, value in wanted.items() if value is not None}
+        act = Act.MODERATE if public is None else Act.GOVERN
+        changed = await self._rooms.alter(room, _fields(wanted), by=by, least=LEAST[act], created=public is not None)
+        news = {name: value for name, value in wanted.items() if _is_among(name, changed)}
+        if not news:
+            return NOBODY_ASKED
+        await self._office.write_down("room.set", room=room, **news)
+        await self._tell(room, "room", news)
+        return await self._office.ask(Recheck(room)) if news.get("public") is False else NOBODY_ASKED
+
+    async def delete(self, room: str, *, by: Actor | None) -> Answers:
+        """Take a created room away with all that was said in it; its readers are put out.
+
+        Raises:
+            Reject 404, 103.
+        """
+        members = await self._rooms.dissolve(room, by=by)
+        await self._office.write_down("room.delete", room=room, members=members)
+        return await self._office.ask(Kick(room=room, reason="the room was deleted"))
+
+    # --- who belongs to it --------------------------------------------------------------------------------------------
+
+    async def invite(self, room: str, user: str, *, by: Actor | None) -> None:
+        """Make `user` a member and tell him; who is a member already stays what he is.
+
+        Raises:
+            Reject 404, 103, 415.
+        """
+        before, _ = await self._place(room, user, Role.MEMBER, by, LEAST[Act.INVITE], keep=True)
+        if before is Role.NOBODY:
+            await self._office.write_down("room.invite", room=room, user=user)
+            await self._tell(rules.personal_room(user), "invite", {"room": room})
+
+    async def set_role(self, room: str, user: str, role: Role, *, by: Actor | None) -> Answers:
+        """Make `user` what `role` says, tell him, and see that he is out if he may not be there any more.
+
+        Args:
+            role: NOBODY ends the membership.
+        Raises:
+            Reject 404, 103, 415.
+        """
+        least = LEAST[Act.MODERATE if role is Role.NOBODY else Act.GOVERN]
+        before, after = await self._place(room, user, role, by, least)
+        if before is after:
+            return NOBODY_ASKED
+        await self._office.write_down("room.role", room=room, user=user, role=after.word, before=before.word)
+        await self._tell(rules.personal_room(user), "role", {"room": room, "role": after.word})
+        return await self._office.ask(Recheck(room, user)) if after < before else NOBODY_ASKED
+
+    async def join(self, room: str, by: Actor) -> None:
+        """Somebody becomes a member by himself.
+
+        Raises:
+            Reject 404, 103, 415.
+        """
+        await self._place(room, by.user, Role.MEMBER, by, Role.OWNER, keep=True)
+
+    async def leave(self, room: str, by: Actor) -> None:
+        """Somebody is a member no longer, by his own will.
+
+        Raises:
+            Reject 404. Reject 103: he is the last owner.
+        """
+        before, _ = await self._place(room, by.user, Role.NOBODY, by, Role.OWNER)
+        if before is not Role.NOBODY:
+            await self._office.ask(Recheck(room, by.user))
+
+    async def _place(
+        self, room: str, user: str, role: Role, by: Actor | None, least: Role, *, keep: bool = False
+    ) -> tuple[Role, Role]:
+        self._named(room)
+        if not user:
+            raise errors.BAD_REQUEST.because("expected a user, none came")
+        limits = self._settings.limits
+        fresh = role is not Role.NOBODY and await self._rooms.belong(user, room, limits.rooms_per_user)
+        try:
+            placed = await self._rooms.place(room, user, role, by=by, least=least, keep=keep, most=limits.members)
+        except Reject:
+            if fresh:
+                await self._rooms.belong_no_more(user, room)
+            raise
+        if role is Role.NOBODY:
+            await self._rooms.belong_no_more(user, room)
+        return placed
+
+    # --- the telling --------------------------------------------------------------------------------------------------
+
+    async def _tell(self, room: str, kind: str, news: Mapping[str, Any]) -> None:
+        """The server itself says something, and in whose name."""
+        said = head(rpc.encode({**news, "by": self._office.by}), None, {"type": kind})
+        await self._messages.publish(room, said, keep(self._settings.room(room)))
+
+    def _named(self, room: str) -> None:
+        """
+        Raises:
+            Reject 107: this cannot be a room that somebody creates.
+        """
+        room_name(room, self._settings.limits.room_name)
+        if is_reserved(room):
+            raise errors.BAD_REQUEST.because("personal channels and direct rooms belong to their users as they are")
+
+
+def _topic(text: str) -> str:
+    return clean_name(text, TOPIC_CHARS)
+
+
+def _seconds(slow: float | str) -> float:
+    """
+    Raises:
+        Reject 107.
+    """
+    kind = KINDS["Seconds"]
+    try:
+        seconds = float(str(kind.read(slow)))
+    except ValueError:
+        raise errors.BAD_REQUEST.because(f'"slow" is {kind.expected}, or a number of seconds; {slow!r} came') from None
+    if not 0 <= seconds <= SLOWEST_S:
+        raise errors.BAD_REQUEST.because(f'"slow" is at most {SLOWEST_S:g} s, {seconds:g} came; a lock does more')
+    return seconds
+
+
+def _checked_keys(keys: Mapping[str, str | None]) -> Mapping[str, str | None]:
+    """
+    Raises:
+        Reject 107.
+    """
+    for key, value in keys.items():
+        if not 1 <= len(key) <= KEY_CHARS or len(value or "") > VALUE_CHARS:
+            raise errors.BAD_REQUEST.because(
+                f"a room's keys have 1 to {KEY_CHARS} characters and their values at most {VALUE_CHARS}; "
+                f"{len(key)} and {len(value or '')} came"
+            )
+    return keys
+
+
+def _fields(wanted: Mapping[str, Any]) -> dict[str, str]:
+    """As the record in the store has it, see publish.lua."""
+    fields = {f"k:{key}": value or "" for key, value in wanted.get("keys", {}).items()}
+    if "topic" in wanted:
+        fields["topic"] = wanted["topic"]
+    if "slow" in wanted:
+        fields["slow"] = str(int(wanted["slow"] * 1000) or "")
+    if "locked" in wanted:
+        fields["locked"] = "1" if wanted["locked"] else ""
+    if "public" in wanted:
+        fields["public"] = str(int(wanted["public"]))
+    return fields
+
+
+def _is_among(name: str, changed: frozenset[str]) -> bool:
+    return any(field.startswith("k:") for field in changed) if name == "keys" else name in changed
