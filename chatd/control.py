@@ -100,9 +100,10 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Recheck:
-    """Rights in `room` have changed: whoever may not read it any more is put out of it."""
+    """Rights in `room` have changed, of `user` or (with "") of all: whoever may not read it any more is put out."""
 
     room: str
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,10 +91,133 @@ class MessageHistory:
     limit: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class CreateRoom:
+    """Give `room` a record, of which you are the owner; answers {}.
+
+    Attributes:
+        public: any verified user may come in; false: only members.
+        members: users who are made members at once, and told so.
+        topic: one line about it.
+        keys: at most 16 small texts of the application's own.
+    """
+
+    room: str
+    public: bool
+    members: tuple[str, ...] = ()
+    topic: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RoomInfo:
+    """What holds in `room`, and what you are there.
+
+    Answers {room, created, by, public, locked, slow, topic, keys, members, role, offset, epoch}: created in Unix ms, or
+    null where nobody created it and the configuration alone says what holds; slow in seconds; members is their number.
+    """
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListRooms:
+    """Created rooms that you may read, by name, from behind `after`.
+
+    Answers {rooms: [{room, public, topic, members, role}], next}: a page may be short; go on with `next` until "".
+
+    Attributes:
+        mine: only those that you are a member of.
+    """
+
+    after: str = ""
+    limit: int = 50
+    mine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListMembers:
+    """Who belongs to `room`, by name, from behind `after`; for its members, and for all where it is public.
+
+    Answers {members: [{user, role, joined}], next}: joined in Unix ms; go on with `next` until "".
+    """
+
+    room: str
+    after: str = ""
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class InviteToRoom:
+    """Make `user` a member of `room`; he is told on his personal channel. Answers {}."""
+
+    room: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRoom:
+    """Become a member of `room`, which is public or opened by your token; answers {}. Subscribing is another matter."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveRoom:
+    """Be a member of `room` no longer; answers {}. The last owner cannot leave."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetRole:
+    """Give `user` a role in `room`: "owner", "moderator", "member", "guest", or "nobody" to remove him; answers {}."""
+
+    room: str
+    user: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetRoom:
+    """Change what is named of `room`, which is announced there; answers {}.
+
+    Attributes:
+        locked: only moderators and owners speak.
+        slow: how long each must be silent after speaking, in seconds or as "10s"; 0: not at all.
+        keys: of the application's own; null takes one out.
+        public: any verified user may come in. Only owners may change it.
+    """
+
+    room: str
+    topic: str | None = None
+    locked: bool | None = None
+    slow: float | str | None = None
+    keys: Mapping[str, str | None] | None = None
+    public: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRoom:
+    """Take `room` away with all that was said in it; answers {}. Only owners may."""
+
+    room: str
+
+
 METHODS: Mapping[str, type] = {
     "message.send": SendMessage,
     "message.edit": EditMessage,
     "message.delete": DeleteMessage,
     "message.react": React,
     "message.history": MessageHistory,
+    "room.create": CreateRoom,
+    "room.info": RoomInfo,
+    "room.list": ListRooms,
+    "room.members": ListMembers,
+    "room.invite": InviteToRoom,
+    "room.join": JoinRoom,
+    "room.leave": LeaveRoom,
+    "room.role": SetRole,
+    "room.set": SetRoom,
+    "room.delete": DeleteRoom,
 }

@@ -83,9 +83,9 @@ class Office:
 
     # --- rooms --------------------------------------------------------------------------------------------------------
 
-    async def recheck(self, room: str) -> Answers:
-        """Rights in `room` have changed: have every node put out whoever may not be there any more."""
-        return await self.ask(Recheck(room))
+    async def recheck(self, room: str, user: str = "") -> Answers:
+        """Rights in `room` have changed, `user`'s or all: have every node put out whoever may not be there any more."""
+        return await self.ask(Recheck(room, user))
 
 
 def _closed(answers: Answers) -> int:

@@ -75,7 +75,7 @@ class Responder:
             case Impose() | Lift() | Lock():
                 return {"closed": await self.take_in(question)}
             case Recheck():
-                return {"closed": await self.recheck(question.room)}
+                return {"closed": await self.recheck(question)}
             case Drain():
                 if question.node == self.node.id:
                     self.node.drain(question.over)
@@ -226,10 +226,12 @@ class Responder:
         self.chat.spawn(self.chat.put_out(session, room, code, reason or sentence))
         return True
 
-    async def recheck(self, room: str) -> int:
-        """Put out of `room` whoever may not read it any more; how many these were."""
+    async def recheck(self, recheck: Recheck) -> int:
+        """Put out of a room whoever may not read it any more; how many these were."""
         self.chat.rights_changed += 1
-        here = list(self.hub.rooms[room].sessions()) if room in self.hub.rooms else []
+        room = recheck.room
+        readers = self.hub.rooms[room].sessions() if room in self.hub.rooms else ()
+        here = [session for session in readers if recheck.user in ("", session.user)]
         roles = await asyncio.gather(
             *(self.chat.role(self.chat.who(each), room, invited=each.rooms[room].invited) for each in here)
         )

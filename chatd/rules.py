@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 from .errors import PERMISSION_DENIED
-from .model import Grant, Identity, Role
+from .model import ROLES, Grant, Identity, Role
 from .names import dm_members
 
 Network = IPv4Network | IPv6Network
@@ -98,6 +98,21 @@ def may_speak(room: str, role: Role) -> None:
 def granted(grants: Iterable[Grant], room: str, matches: Callable[[str, str], bool]) -> Role:
     """The most that tokens give in `room`."""
     return max((grant.role for grant in grants if matches(grant.pattern, room)), default=Role.NOBODY)
+
+
+def may_create(least: str, granted: Role) -> None:
+    """Refuse whoever may not create rooms of a pattern.
+
+    Args:
+        least: the setting rooms.*.create.
+        granted: what tokens give in such a room.
+    Raises:
+        Reject 103.
+    """
+    if least == "nobody":
+        raise PERMISSION_DENIED.because("such rooms are not created by clients; the application's back end can do it")
+    if least != "anybody" and granted < ROLES[least]:
+        raise PERMISSION_DENIED.because(f"to create such a room takes a token that makes you {least} there")
 
 
 def pace(due: float, now: float, cost: float, rate: float, burst: float) -> tuple[float, float]:

@@ -777,9 +777,9 @@ class RoomRules:
     presence: bool = option(True, "Members may ask who is in the room.", reload=True)
     create: str = option(
         "nobody",
-        "Which clients may create such rooms, and so become their owners: \"nobody\", so that only operators and the "
+        'Which clients may create such rooms, and so become their owners: "nobody", so that only operators and the '
         "application's back end can; \"anybody\" who has logged in; or whom a token's `rooms` claim makes at least "
-        "\"member\", \"moderator\" or \"owner\" there.",
+        '"member", "moderator" or "owner" there.',
         choices=("nobody", "anybody", "member", "moderator", "owner"),
         reload=True,
     )

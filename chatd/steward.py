@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from . import errors, rules
-from .control import Answers, Kick, Recheck
+from .control import Answers, Kick
 from .errors import Reject
 from .model import Actor, Role
 from .names import clean_name, is_reserved, room_name
@@ -88,7 +88,7 @@ class Steward:
         for member in members:
             await self.invite(room, member, by=None)
         if not public:
-            await self._office.ask(Recheck(room))
+            await self._office.recheck(room)
 
     async def set(
         self,
@@ -122,7 +122,7 @@ class Steward:
             return NOBODY_ASKED
         await self._office.write_down("room.set", room=room, **news)
         await self._tell(room, "room", news)
-        return await self._office.ask(Recheck(room)) if news.get("public") is False else NOBODY_ASKED
+        return await self._office.recheck(room) if news.get("public") is False else NOBODY_ASKED
 
     async def delete(self, room: str, *, by: Actor | None) -> Answers:
         """Take a created room away with all that was said in it; its readers are put out.
@@ -161,7 +161,7 @@ class Steward:
             return NOBODY_ASKED
         await self._office.write_down("room.role", room=room, user=user, role=after.word, before=before.word)
         await self._tell(rules.personal_room(user), "role", {"room": room, "role": after.word})
-        return await self._office.ask(Recheck(room, user)) if after < before else NOBODY_ASKED
+        return await self._office.recheck(room, user) if after < before else NOBODY_ASKED
 
     async def join(self, room: str, by: Actor) -> None:
         """Somebody becomes a member by himself.
@@ -179,7 +179,7 @@ class Steward:
         """
         before, _ = await self._place(room, by.user, Role.NOBODY, by, Role.OWNER)
         if before is not Role.NOBODY:
-            await self._office.ask(Recheck(room, by.user))
+            await self._office.recheck(room, by.user)
 
     async def _place(
         self, room: str, user: str, role: Role, by: Actor | None, least: Role, *, keep: bool = False

@@ -11,15 +11,17 @@ from typing import Any
 
 import structlog
 
-from chatd import errors, rules
+from chatd import errors, rules, steward
 from chatd.auth import Revocations, Verifier
 from chatd.errors import Disconnect, Reject
 from chatd.hub import Hub
 from chatd.measures import Lockdown, Measure, Measures, What
-from chatd.model import ClientInfo, Identity, Json, Role, Speaker, Standing
+from chatd.model import Actor, ClientInfo, Identity, Json, Role, Speaker, Standing
 from chatd.names import is_reserved, room_name
+from chatd.office import Office
 from chatd.session import Session
 from chatd.settings import Limits, RoomRules, Settings, matches
+from chatd.steward import Steward
 from chatd.store.errors import StoreError
 from chatd.store.messages import Keep
 from chatd.store.redis import Registration, Store
@@ -119,8 +121,7 @@ class Context:
         return self.settings.room(room)
 
     def keep(self, room: str) -> Keep:
-        kept = self.rules(room)
-        return Keep(kept.history, int(kept.retention * 1000))
+        return steward.keep(self.rules(room))
 
     def who(self, session: Session) -> Identity:
         assert session.identity is not None, "commands other than connect come from known sessions only"
@@ -203,8 +204,30 @@ class Context:
             invited: it showed a subscription token for the room, or is in it already.
         """
         standing = Standing() if is_reserved(room) else await self.store.rooms.standing(room, identity.user)
+        return self._role(identity, room, standing, invited=invited)
+
+    async def place(self, session: Session, room: str) -> tuple[Standing, Role]:
+        """What the store holds of this client's user in `room`, and what that and all else make of him there."""
+        identity = self.who(session)
+        standing = await self.store.rooms.standing(room, identity.user)
+        return standing, self._role(identity, room, standing, invited=room in session.rooms)
+
+    def _role(self, identity: Identity, room: str, standing: Standing, *, invited: bool) -> Role:
         public = standing.public if standing.exists else self.rules(room).public
         return rules.role_in(identity, room, public=public, invited=invited, member=standing.role, matches=matches)
+
+    def actor(self, session: Session, room: str) -> Actor:
+        """Who wants to change `room`; the store, which knows its members, has the last word."""
+        identity = self.who(session)
+        return Actor(identity.user, rules.granted(identity.grants, room, matches))
+
+    def office(self, session: Session) -> Office:
+        """Where this client's user acts on the cluster, once it is known that he may."""
+        return Office(self.store, patience=self.settings.cluster.answer, by=session.user)
+
+    def steward(self, session: Session) -> Steward:
+        """Where this client's user acts on rooms."""
+        return Steward(self.office(session), self.settings)
 
     def speaker(self, session: Session, room: str) -> Speaker:
         """Who wants to speak in `room`; the store, which knows its members, has the last word.

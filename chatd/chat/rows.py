@@ -27,7 +27,7 @@ from chatd.model import (
 from chatd.session import Session
 from chatd.wire import rpc
 
-from . import changes, entry, folded, messages, reading, tokens
+from . import changes, entry, folded, messages, reading, rooms, tokens
 from .context import Context
 
 
@@ -97,6 +97,16 @@ METHOD_ROWS: Final[Mapping[str, Row]] = {
     "message.delete": method(changes.delete, speaks=True),
     "message.react": method(changes.react, speaks=True),
     "message.history": method(folded.history, joins=True),
+    "room.create": method(rooms.create, speaks=True),
+    "room.info": method(rooms.info, joins=True),
+    "room.list": method(rooms.listed, joins=True),
+    "room.members": method(rooms.members, joins=True),
+    "room.invite": method(rooms.invite, speaks=True),
+    "room.join": method(rooms.join, speaks=True),
+    "room.leave": method(rooms.leave, speaks=True),
+    "room.role": method(rooms.set_role, speaks=True),
+    "room.set": method(rooms.change, speaks=True),
+    "room.delete": method(rooms.delete, speaks=True),
 }
 
 

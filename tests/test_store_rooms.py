@@ -1,0 +1,126 @@
+"""What every store promises of rooms and of who is in them, on servers of every kind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from chatd.errors import EXISTS, FULL, NO_SUCH, PERMISSION_DENIED, Reject
+from chatd.model import Actor, Role
+from chatd.store.redis import Store
+from tests.stores import FOR_EVER, head, in_milliseconds
+from tests.test_store import ROOMS
+
+OWNER = Role.OWNER
+
+
+async def created(store: Store, room: str = "den", *, owner: str = "ana", public: bool = False) -> None:
+    await store.rooms.belong(owner, room, 0)
+    await store.rooms.create(room, by=owner, owner=owner, public=public, topic="", keys={}, unused=True)
+
+
+async def placed(store: Store, user: str, role: Role, *, by: str = "", least: Role = OWNER) -> tuple[Role, Role]:
+    return await store.rooms.place("den", user, role, by=Actor(by) if by else None, least=least)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+async def test_a_room_of_any_name_is_created_changed_and_taken_away(store: Store, room: str) -> None:
+    await created(store, room)
+    await store.rooms.belong("ben", room, 1)
+    await store.rooms.place(room, "ben", Role.MEMBER, by=None, least=OWNER)
+    await store.rooms.alter(room, {"topic": "t", "k:a": "1"}, by=Actor("ana"), least=OWNER, created=True)
+    record = await store.rooms.record(room)
+    assert (record.topic, record.keys, record.members, record.by) == ("t", {"a": "1"}, 2, "ana")
+    assert await store.rooms.created("", 10) == [room]
+    assert await store.rooms.rooms_of("ben") == [room]
+    assert await store.rooms.dissolve(room, by=Actor("ana")) == 2
+    assert await store.rooms.created("", 10) == await store.rooms.rooms_of("ben") == []
+    assert not (await store.rooms.standing(room, "ana")).exists
+
+
+async def test_a_room_is_created_once_and_not_over_a_history(store: Store) -> None:
+    await created(store)
+    with pytest.raises(Reject) as refusal:
+        await created(store, owner="eve")
+    assert refusal.value == EXISTS
+    await store.messages.publish("square", head("hi"), FOR_EVER)
+    with pytest.raises(Reject):
+        await created(store, "square")
+    assert await store.rooms.created("", 10) == ["den"]
+    assert (await store.rooms.standing("den", "ana")).role is OWNER
+
+
+async def test_of_two_owners_who_leave_at_once_one_stays(store: Store) -> None:
+    await created(store)
+    await placed(store, "ben", OWNER)
+    left = await asyncio.gather(
+        *(placed(store, user, Role.NOBODY, by=user) for user in ("ana", "ben")), return_exceptions=True
+    )
+    assert sorted(type(each).__name__ for each in left) == ["Reject", "tuple"]
+    assert len(await store.rooms.members("den")) == 1
+
+
+async def test_a_moderator_acts_on_lesser_ones_only_and_lifts_nobody_above_himself(store: Store) -> None:
+    await created(store)
+    for user, role in (("mod", Role.MODERATOR), ("other", Role.MODERATOR), ("ben", Role.MEMBER)):
+        await placed(store, user, role)
+    for user in ("ana", "other"):
+        with pytest.raises(Reject) as refusal:
+            await placed(store, user, Role.NOBODY, by="mod", least=Role.MODERATOR)
+        assert refusal.value == PERMISSION_DENIED
+    with pytest.raises(Reject):
+        await placed(store, "ben", OWNER, by="mod", least=Role.MODERATOR)
+    assert await placed(store, "ben", Role.NOBODY, by="mod", least=Role.MODERATOR) == (Role.MEMBER, Role.NOBODY)
+
+
+async def test_a_member_is_there_since_the_offset_at_which_they_came_in_this_epoch(store: Store) -> None:
+    await created(store)
+    for _ in range(3):
+        await store.messages.publish("den", head("hi"), FOR_EVER)
+    await placed(store, "ben", Role.MEMBER)
+    await placed(store, "ben", Role.MODERATOR)
+    assert [(await store.rooms.standing("den", user)).since for user in ("ana", "ben")] == [0, 3]
+    await store.batch.command("DEL", store.keys.meta("den"))
+    assert (await store.rooms.standing("den", "ben")).since == 0
+
+
+async def test_what_is_full_takes_no_more(store: Store) -> None:
+    await created(store)
+    for act in (
+        store.rooms.place("den", "ben", Role.MEMBER, by=None, least=OWNER, most=1),
+        store.rooms.alter("den", {f"k:{n}": "x" for n in range(17)}, by=None, least=OWNER, created=True),
+        store.rooms.belong("ana", "other", 1),
+    ):
+        with pytest.raises(Reject) as refusal:
+            await act
+        assert refusal.value == FULL
+    with pytest.raises(Reject) as refusal:
+        await store.rooms.place("nowhere", "ben", Role.MEMBER, by=None, least=OWNER)
+    assert refusal.value == NO_SUCH
+
+
+async def test_only_what_changed_is_named_and_a_room_by_pattern_can_be_locked(store: Store) -> None:
+    lock = {"locked": "1"}
+    assert await store.rooms.alter("lobby", lock, by=None, least=OWNER, created=False) == {"locked"}
+    assert await store.rooms.alter("lobby", lock, by=None, least=OWNER, created=False) == set()
+    standing = await store.rooms.standing("lobby", "ana")
+    assert (standing.exists, standing.locked) == (False, True)
+
+
+async def test_created_rooms_are_listed_page_by_page_in_order(store: Store) -> None:
+    names = [f"r{n:03}" for n in range(100)]
+    await asyncio.gather(*(created(store, name) for name in names))
+    page = await store.rooms.created("", 60)
+    assert page + await store.rooms.created(page[-1], 60) == names
+
+
+async def test_an_idle_room_goes_and_one_in_use_stays(store: Store) -> None:
+    await created(store)
+    await store.messages.publish("den", head("hi"), FOR_EVER)
+    with pytest.raises(Reject) as refusal:
+        await store.rooms.dissolve("den", by=None, idle_ms=60_000)
+    assert refusal.value == EXISTS
+    await in_milliseconds(2)
+    assert await store.rooms.dissolve("den", by=None, idle_ms=1) == 1
+    assert await store.messages.kept("den") is None
