@@ -27,6 +27,7 @@ from .session import Session
 from .settings import Settings
 from .store.errors import StoreError
 from .store.redis import Store
+from .sweep import Sweeper
 from .telemetry import Meters
 
 log = structlog.get_logger("chatd")
@@ -108,6 +109,9 @@ class Node:
             now=time,
             held_since=lambda: self._held_since,
         )
+        self.sweeper = Sweeper(
+            store.retention, lease=lambda: self.lease, keep=self.chat.keep, period_s=settings.cluster.sweep
+        )
         self.responder = Responder(self, self.hub, self.chat, store, self.meters)
         self.hub.on_round = self.meters.round_done
         self.chat.on_end = self._ended
@@ -167,6 +171,7 @@ class Node:
             ("wheel", self.reaper.turn_wheel()),
             ("clocks", self.reaper.look_at_clocks()),
             ("undertaker", self.reaper.bury_the_dead()),
+            ("sweeper", self.sweeper.run()),
             *(("also", job) for job in also),
         ]
 

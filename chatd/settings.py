@@ -630,6 +630,12 @@ class Cluster:
         "missing.",
         least=0.01,
     )
+    sweep: Seconds = option(
+        600.0,
+        "How often one of the nodes looks through all rooms for messages past their age or their room's count, and "
+        "takes what was deleted out of the store's memory.",
+        least=0.1,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,15 +42,14 @@ class Keys:
     def log(self, room: str) -> str:
         return f"{self.prefix}:{{{tag(room)}}}:log"
 
-    @property
-    def any_log(self) -> str:
-        """What SCAN finds every room's log by, and with it keys that only look like one: `room_of` tells."""
-        return f"{_literal(self.prefix)}:{{*}}:log"
+    def every(self, kind: str) -> str:
+        """What SCAN finds every room's key of this kind by, and with it what only looks like one: `room_of` tells."""
+        return f"{_literal(self.prefix)}:{{*}}:{kind}"
 
-    def room_of(self, log: str) -> str | None:
-        """The room whose log this is; None: it is no log."""
-        room = untagged(log.removeprefix(f"{self.prefix}:{{").removesuffix("}:log"))
-        return room if self.log(room) == log else None
+    def room_of(self, key: str, kind: str) -> str | None:
+        """The room whose key of this kind this is; None: it is none."""
+        room = untagged(key.removeprefix(f"{self.prefix}:{{").removesuffix(f"}}:{kind}"))
+        return room if f"{self.prefix}:{{{tag(room)}}}:{kind}" == key else None
 
     def gone(self, room: str) -> str:
         return f"{self.prefix}:{{{tag(room)}}}:gone"
@@ -137,6 +136,10 @@ class Keys:
     @property
     def measured(self) -> str:
         return f"{self.prefix}:{{nodes}}:measured"
+
+    @property
+    def sweeper(self) -> str:
+        return f"{self.prefix}:{{nodes}}:sweeper"
 
     @property
     def control(self) -> str:

@@ -39,11 +39,19 @@ class Retention:
         self._keys = keys
         self._servers = servers
 
-    async def rooms(self) -> AsyncIterator[list[str]]:
-        """Every room of which something is kept, in handfuls; one that changes meanwhile may come twice."""
+    async def claim(self, lease: str, ms: int) -> bool:
+        """Whether the node behind `lease` is the one to sweep; for so long nobody else is."""
+        return bool(await self._batch.command("SET", self._keys.sweeper, lease, "NX", "PX", ms))
+
+    async def go_on(self, lease: str, ms: int) -> None:
+        """The sweep takes longer than was thought."""
+        await self._batch.command("SET", self._keys.sweeper, lease, "PX", ms)
+
+    async def rooms(self, kind: str = "meta") -> AsyncIterator[list[str]]:
+        """Every room that has a key of this kind, in handfuls; one that changes meanwhile may come twice."""
         try:
-            async for found in self._servers.scan(self._keys.any_log):
-                yield [room for key in found if (room := self._keys.room_of(key.decode())) is not None]
+            async for found in self._servers.scan(self._keys.every(kind)):
+                yield [room for key in found if (room := self._keys.room_of(key.decode(), kind)) is not None]
         except RedisError as error:
             raise translated(error) from error
 

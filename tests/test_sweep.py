@@ -1,0 +1,53 @@
+"""Rooms are kept as short as their rules say, whether anybody writes into them or not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from chatd.store.changes import Change, What
+from chatd.store.messages import Keep
+from chatd.store.redis import Store
+from chatd.sweep import Sweeper
+from tests.people import cluster, person
+from tests.stores import FOR_EVER
+
+
+def sweeper(store: Store, *, period_s: float = 60.0, lease: str = "n.1") -> Sweeper:
+    """One that keeps three messages of rooms called short, and all of others."""
+
+    def keep(room: str) -> Keep:
+        return Keep(3, 0) if room.startswith("short") else FOR_EVER
+
+    return Sweeper(store.retention, lease=lambda: lease, keep=keep, period_s=period_s)
+
+
+async def kept(store: Store, room: str) -> list[int]:
+    page = await store.messages.history(room, 0, after=0, limit=100)
+    return [json.loads(body)["offset"] for body in page.publications]
+
+
+async def test_a_sweep_goes_through_all_rooms_by_the_rules_of_each(store: Store) -> None:
+    rooms = [f"{kind} {n}" for kind in ("short", "long") for n in range(120)]
+    for room in rooms:
+        for _ in range(4):
+            await store.messages.publish(room, b'{"data":"hi"', FOR_EVER)
+    await store.changes.make("long 7", Change(What.DELETE, 2), b'{"data":{}', FOR_EVER)
+    done = await sweeper(store).sweep()
+    assert (done.rooms >= len(rooms), done.trimmed, done.rewritten) == (True, 120, 1)
+    assert {tuple(await kept(store, room)) for room in rooms if room.startswith("short")} == {(2, 3, 4)}
+    assert await kept(store, "long 7") == [1, 2, 3, 4, 5]
+
+
+async def test_one_node_at_a_time_sweeps(store: Store) -> None:
+    assert [await store.retention.claim(lease, 60_000) for lease in ("n.1", "m.1")] == [True, False]
+    await store.retention.go_on("n.1", 60_000)
+    assert not await store.retention.claim("n.1", 60_000), "it has swept; the next sweep is after the period"
+
+
+async def test_a_node_sweeps_by_itself(tmp_path: Path) -> None:
+    with cluster(tmp_path, nodes=1, CHATD_CLUSTER__SWEEP="0.2s") as (node,):
+        async with person(node, "ana") as ana:
+            said = await ana.says("lobby", "secret")
+            await ana.call("message.delete", room="lobby", offset=said)
+            node.until_log(r'"swept".*"rewritten": ?1|"rewritten": ?1.*"swept"')
