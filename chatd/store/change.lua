@@ -19,7 +19,7 @@ local reactions, edits = prefix .. 'r', prefix .. 'e'
 local function refused(message, role)
   if role == SERVER or what == 'react' or (what == 'delete' and role >= MODERATOR) then return nil end
   if not message.info or message.info.user ~= ARGV[5] then return 'foreign' end
-  if now - message.ms > tonumber(ARGV[12]) then return 'late' end
+  if now - message.ms >= tonumber(ARGV[12]) then return 'late' end
 end
 
 local function full()
