@@ -37,7 +37,8 @@ class Rooms:
 class Kick:
     """Throw out whoever matches: `target` is a user or a connection id, `address` an address or a network.
 
-    With `room` they are put out of that room only. With `revoke` their tokens end as well.
+    With `room` they are put out of that room only. With `revoke` their tokens end as well. With `client` only that
+    connection of theirs goes; connections in `keep` stay. `code` is the goodbye's, 0 for the usual one.
     """
 
     target: str = ""
@@ -45,6 +46,23 @@ class Kick:
     room: str = ""
     reason: str = ""
     revoke: bool = False
+    client: str = ""
+    keep: tuple[str, ...] = ()
+    code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Make the connections of `user`, or only `client` of them, readers of `room`; they cannot leave by themselves.
+
+    With an `epoch` they are sent what came after `offset`, where history still has it.
+    """
+
+    user: str
+    room: str
+    client: str = ""
+    epoch: str = ""
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +142,10 @@ class Undrain:
     node: str
 
 
-Question: TypeAlias = Status | Who | Rooms | Kick | Revoke | Impose | Lift | Lock | Recheck | Drain | Undrain
+Question: TypeAlias = Status | Who | Rooms | Kick | Enter | Revoke | Impose | Lift | Lock | Recheck | Drain | Undrain
 _QUESTIONS = {
     kind.__name__.lower(): kind
-    for kind in (Status, Who, Rooms, Kick, Revoke, Impose, Lift, Lock, Recheck, Drain, Undrain)
+    for kind in (Status, Who, Rooms, Kick, Enter, Revoke, Impose, Lift, Lock, Recheck, Drain, Undrain)
 }
 
 
@@ -136,7 +154,9 @@ def encode(question: Question) -> Object:
 
 
 # What a field's annotation allows in JSON, where a whole number of seconds has no fraction.
-_JSON_TYPES: Mapping[object, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (float, int)}
+_JSON_TYPES: Mapping[object, tuple[type, ...]] = {
+    "str": (str,), "bool": (bool,), "int": (int,), "float": (float, int), "tuple[str, ...]": (list, tuple),
+}  # fmt: skip
 
 
 def decode(question: object) -> Question:
@@ -152,8 +172,9 @@ def decode(question: object) -> Question:
     for field in fields(kind):
         if field.name in parts and type(parts[field.name]) not in _JSON_TYPES[field.type]:
             raise ValueError(f"{kind.__name__}.{field.name} must be {field.type}, {parts[field.name]!r:.100} came")
+    given: dict[str, Any] = {name: tuple(part) if isinstance(part, list) else part for name, part in parts.items()}
     try:
-        return kind(**parts)
+        return kind(**given)
     except TypeError as error:
         raise ValueError(str(error)) from None
 

@@ -87,6 +87,10 @@ class Identity:
     issued_at: float | None = None
 
 
+SERVER = Identity("", grants=(Grant("*", Role.OWNER),))
+"""The server itself, and the application's back end behind it: no token can name it, and it may do everything."""
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What the store holds of a room and of one user in it.

@@ -17,10 +17,11 @@ from typing import Protocol
 from . import __version__, control, errors, rules
 from .auth import Revocation
 from .chat import Chat
-from .control import Drain, Impose, Kick, Lift, Lock, Object, Recheck, Revoke, Rooms, Status, Undrain, Who
+from .control import Drain, Enter, Impose, Kick, Lift, Lock, Object, Recheck, Revoke, Rooms, Status, Undrain, Who
+from .errors import Disconnect
 from .hub import Hub
 from .measures import Lockdown, Measure, On, What
-from .model import Role
+from .model import Door, Role, Subscribe
 from .session import Session, State
 from .store.redis import Store
 from .telemetry import Meters, resident_bytes
@@ -70,6 +71,8 @@ class Responder:
                 return {"rooms": {name: dict(self.present(name)) for name in self.public_rooms()}}
             case Kick():
                 return self.kick(question)
+            case Enter():
+                return {"entered": await self.enter(question)}
             case Revoke():
                 return self.revoke(question)
             case Impose() | Lift() | Lock():
@@ -112,6 +115,7 @@ class Responder:
                 "connections_max": self.chat.settings.limits.connections,
                 "users": len({session.user for session in sessions if session.identity is not None}),
                 "rooms": len(rooms),
+                "subscriptions": sum(len(session.rooms) for session in sessions),
                 "rss_bytes": (rss := resident_bytes()),
                 "bytes_per_connection": rss // len(sessions) if sessions else None,
                 "queued_bytes": sum(session.link.buffered() for session in sessions),
@@ -163,11 +167,14 @@ class Responder:
 
     def kick(self, kick: Kick) -> Object:
         """Throw out whoever matches; `tokens` are the revocations that the asker is to write down, with `revoke`."""
-        goodbye = errors.KICKED.because(kick.reason) if kick.reason else errors.KICKED
+        goodbye = Disconnect(kick.code, "") if kick.code else errors.KICKED
+        goodbye = goodbye.because(kick.reason or goodbye.reason)
         hit = [
             session
             for session in self.matching(Who(room=kick.room, address=kick.address))
-            if not kick.target or kick.target in (session.user, session.id)
+            if (not kick.target or kick.target in (session.user, session.id))
+            and kick.client in ("", session.id)
+            and session.id not in kick.keep
         ]
         for session in hit:
             if kick.room:
@@ -176,6 +183,17 @@ class Responder:
                 session.close(goodbye)
         tokens = sorted({self._void(session) for session in hit}) if kick.revoke else []
         return {"closed": len(hit), "tokens": [list(row) for row in tokens]}
+
+    async def enter(self, enter: Enter) -> int:
+        """Make whoever matches a reader of the room; how many became one. A plain client has a room already."""
+        matching = [
+            session
+            for session in self.matching(Who(user=enter.user))
+            if enter.client in ("", session.id) and session.door is Door.SDK and enter.room not in session.rooms
+        ]
+        wish = Subscribe(enter.room, recover=bool(enter.epoch), epoch=enter.epoch, offset=enter.offset)
+        entered = await asyncio.gather(*(self.chat.bring_in(session, wish) for session in matching))
+        return sum(entered)
 
     async def take_in(self, change: Impose | Lift | Lock) -> int:
         """Take in a change of what is in force; how many had to go for it."""

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Protocol
 
 from .errors import NORMAL, SLOW, Disconnect, Reject
-from .model import Door, Event, Identity, Request, Result
+from .model import Door, Event, Identity, Kind, Request, Result, Subscribed
 from .wire import Codec
 
 
@@ -202,6 +202,12 @@ class Session:
 
     def unsubscribed(self, room: str, code: int, reason: str) -> None:
         self._say(self.codec.unsubscribed(room, code, reason))
+
+    def subscribed(self, room: str, result: Subscribed) -> None:
+        """The server made this client a reader of `room`; what it missed follows."""
+        self._say(self.codec.subscribed(room, result.position))
+        for body in result.publications:
+            self._say(self.codec.event(room, Event(Kind.PUBLICATION, body)))
 
     def _say(self, payload: bytes) -> None:
         if (goodbye := self.send(self.codec.frame((payload,)))) is not None:

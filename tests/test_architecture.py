@@ -30,6 +30,7 @@ OUTSIDE = {
     "hub": {"structlog"},
     "chat": {"structlog"},
     "respond": {"structlog"},
+    "api": {"structlog", "msgspec"},  # schemas of dataclasses
     "reaper": {"structlog"},
     "sweep": {"structlog"},
     "node": {"structlog", "orjson"},
@@ -60,6 +61,7 @@ MISSING = {
     "chat": {"transport", "web", "cli", "node"},
     "reaper": {"transport", "web", "cli", "node"},
     "sweep": {"hub", "session", "transport", "web", "cli", "node", "chat"},
+    "api": {"transport", "web", "cli", "node"},
     "transport": {"store", "hub", "cli", "node", "chat"},
     "node": {"cli", "transport"},
     "web": {"cli"},

@@ -11,6 +11,7 @@ from chatd import control
 from chatd.control import (
     Answers,
     Drain,
+    Enter,
     Kick,
     Question,
     Revoke,
@@ -34,6 +35,8 @@ QUESTIONS: list[Question] = [
     Revoke("token", "jti-1", until=100),
     Drain("n1", over=2.5),
     Undrain("n1"),
+    Kick("ana", client="c-1", keep=("c-2", "c-3"), code=3503),
+    Enter("ana", "lobby", epoch="e", offset=7),
 ]
 
 
@@ -67,7 +70,7 @@ def test_what_is_no_question_is_refused_in_a_sentence(nonsense: object, complain
 
 
 def test_acts_are_told_from_questions() -> None:
-    assert [changes_something(question) for question in QUESTIONS] == [False] * 4 + [True] * 5
+    assert [changes_something(question) for question in QUESTIONS] == [False] * 4 + [True] * 6 + [False]
 
 
 @pytest.mark.parametrize(("lease", "node"), [("n.1", "n"), ("a.b.2", "a.b"), ("n", "n")])

@@ -31,5 +31,6 @@ class Chat(Context):
     lost = entry.lost
     register_anew = entry.register_anew
     put_out = reading.put_out
+    bring_in = reading.bring_in
     lost_history = reading.lost_history
     expire = tokens.expire

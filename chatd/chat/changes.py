@@ -57,7 +57,7 @@ async def change(chat: Context, session: Session, room: str, wanted: Change, dat
     keep = chat.keep(room)
     if not keep.messages:
         raise errors.NOT_AVAILABLE.because("this room keeps no history, so that nothing in it can be changed")
-    event = head(data, chat.info(session), {"type": wanted.what, "of": str(wanted.of)})
+    event = head(data, chat.byline(session), {"type": wanted.what, "of": str(wanted.of)})
     published, fresh = await chat.store.changes.make(room, wanted, event, keep, by=speaker)
     chat.messages_in += fresh
     assert published.position is not None, "the room has a history"

@@ -16,7 +16,7 @@ from chatd.auth import Revocations, Verifier
 from chatd.errors import Disconnect, Reject
 from chatd.hub import Hub
 from chatd.measures import Lockdown, Measure, Measures, What
-from chatd.model import Actor, ClientInfo, Identity, Json, Role, Speaker, Standing
+from chatd.model import SERVER, Actor, ClientInfo, Identity, Json, Role, Speaker, Standing
 from chatd.names import is_reserved, room_name
 from chatd.office import Office
 from chatd.session import Session
@@ -128,9 +128,13 @@ class Context:
         return session.identity
 
     def info(self, session: Session) -> Json:
-        """Who says something, as the others see it."""
+        """Who somebody is, as the others see it."""
         identity = self.who(session)
         return client_info(ClientInfo(identity.user, session.id, identity.info))
+
+    def byline(self, session: Session) -> Json | None:
+        """Who says something, as the others see it; None: the server."""
+        return None if session.identity is SERVER else self.info(session)
 
     def ttl(self, expires_at: float | None) -> int | None:
         return None if expires_at is None else max(1, int(expires_at - self.now()))
@@ -223,7 +227,7 @@ class Context:
 
     def office(self, session: Session) -> Office:
         """Where this client's user acts on the cluster, once it is known that he may."""
-        return Office(self.store, patience=self.settings.cluster.answer, by=session.user)
+        return Office(self.store, patience=self.settings.cluster.answer, by=session.user or session.id)
 
     def steward(self, session: Session) -> Steward:
         """Where this client's user acts on rooms."""

@@ -25,7 +25,7 @@ NOTHING: Final[Json] = b"{}"
 async def notify(chat: Context, session: Session, room: str, offset: int, mentioned: Iterable[str]) -> None:
     """Tell those of `mentioned` who may read `room` of the message at `offset`; its author is not told."""
     others = [user for user in mentioned if user and user != session.user and not _banned(chat, user, room)]
-    notice = head(NOTHING, chat.info(session), {"type": "mention", "room": room, "of": str(offset)})
+    notice = head(NOTHING, chat.byline(session), {"type": "mention", "room": room, "of": str(offset)})
     inside = await among(chat, room, others)
     await asyncio.gather(*(_tell(chat, user, notice) for user in inside))
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 
 from chatd import errors
 from chatd.methods import SendMessage
 from chatd.model import History, HistoryResult, Json, Publish, Published
 from chatd.names import room_name
 from chatd.session import Session
+from chatd.store.messages import Keep
 from chatd.wire import payload, rpc
 from chatd.wire.publication import head
 
 from . import mentions
 from .context import Context
+
+NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 async def publish(chat: Context, session: Session, command: Publish) -> Published:
@@ -30,9 +35,22 @@ async def send(chat: Context, session: Session, args: SendMessage) -> Mapping[st
     return {"offset": offset, "epoch": epoch, "time": published.time_ms}
 
 
-async def say(chat: Context, session: Session, room: str, data: Json) -> Published:
+async def say(
+    chat: Context,
+    session: Session,
+    room: str,
+    data: Json,
+    *,
+    tags: Mapping[str, str] = NO_TAGS,
+    cid: str | None = None,
+    fleeting: bool = False,
+) -> Published:
     """Append `data` to `room` as a message of this client's user, if the user may, and tell every reader.
 
+    Args:
+        tags: what the server says of it beside what it is.
+        cid: takes the place of the data's own.
+        fleeting: it goes to who is there, and not into history.
     Raises:
         Reject 107, 413: the data may not be stored. Reject 103, 401 to 417: its author may not say it here, now.
     """
@@ -40,10 +58,12 @@ async def say(chat: Context, session: Session, room: str, data: Json) -> Publish
     chat.refuse_muted(session, room)
     speaker, kept = chat.speaker(session, room), chat.rules(room)
     said = payload.check(data, limit=chat.limits.body, depth=chat.limits.depth, chat=kept.payload == "chat")
-    repeat = (session.user, said.cid) if said.cid is not None else None
-    publication = head(said.data, chat.info(session), {"type": "message"})
+    cid = cid or said.cid
+    repeat = (session.user, cid) if cid is not None else None
+    publication = head(said.data, chat.byline(session), {**tags, "type": "message"})
+    keep = Keep(0, 0) if fleeting else chat.keep(room)
     published, fresh = await chat.store.messages.publish(
-        room, publication, chat.keep(room), repeat, by=speaker, reply_to=said.reply_to
+        room, publication, keep, repeat, by=speaker, reply_to=said.reply_to
     )
     chat.messages_in += fresh
     if fresh and said.mentions and published.position is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chatd import errors
+from chatd.errors import Disconnect, Reject
 from chatd.hub import JOINING
 from chatd.model import (
     Delivery,
@@ -124,6 +125,24 @@ async def _missed(chat: Context, wish: Subscribe) -> tuple[tuple[Json, ...] | No
     if wish.epoch not in ("", page.top.epoch) or not whole:
         return None, page.top
     return page.publications, page.top
+
+
+async def bring_in(chat: Context, session: Session, wish: Subscribe) -> bool:
+    """Make a client a reader of a room by the server's word; False when it may not be, or is gone.
+
+    What it missed, where it is to be told, follows the news that it is one.
+    """
+    changes = chat.rights_changed
+    try:
+        chat.refuse_banned(session, wish.room)
+        entered = await enter(chat, session, wish, Subscription(server_side=True, invited=True))
+        if chat.rights_changed != changes:
+            await _still_readable(chat, session, wish.room)
+    except (Reject, Disconnect):
+        return False
+    session.subscribed(wish.room, entered)
+    await announce(chat, session, wish)
+    return True
 
 
 async def announce(chat: Context, session: Session, command: Subscribe) -> None:

@@ -139,6 +139,10 @@ class Messages:
         epoch, top, *rest = await self._batch.script(HISTORY, self._keys.history(room), args)
         return list(zip(rest[::2], rest[1::2], strict=True)), Position(epoch.decode(), top)
 
+    async def remove(self, room: str) -> None:
+        """Remove what is kept of `room`. Its count goes on, so that who missed something learns that it is gone."""
+        await self._batch.command("DEL", *self._keys.history(room)[1:])
+
     async def kept(self, room: str) -> Kept | None:
         """What is kept of `room`, to the last trimming; None: nobody ever was there. Only looks, unlike `history`."""
         replies: tuple[Any, Any, Any] = await asyncio.gather(

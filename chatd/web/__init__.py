@@ -3,6 +3,7 @@
 app       the routes
 doors     the two WebSocket doors: who may shake hands; then the socket is the session's
 origin    where somebody comes from: address, origin, token; pure
+api       POST /api/<method>
 health    /livez, /readyz, /metrics
 server    uvicorn, opened and closed as the node says
 sockets   what it listens on

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from chatd.node import Node
 
+from .api import api_routes
 from .doors import Doors
 from .health import Health
 
@@ -46,6 +47,7 @@ def build(node: Node) -> Starlette:
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
             Route("/metrics", health.metrics_for_the_allowed),
+            *(api_routes(node) if node.settings.api.public else ()),
             WebSocketRoute("/connection/websocket", doors.sdk),
             WebSocketRoute("/chat/{username}", doors.plain),
         ]
@@ -63,4 +65,5 @@ def admin_routes(node: Node) -> list[BaseRoute]:
         Route("/livez", health.livez),
         Route("/readyz", health.readyz),
         Route("/metrics", health.metrics),
+        *api_routes(node),
     ]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from chatd.errors import Reject
-from chatd.model import Door, Event, Request, Result
+from chatd.model import Door, Event, Position, Request, Result
 
 
 class Codec(Protocol):
@@ -51,6 +51,12 @@ class Codec(Protocol):
 
     def unsubscribed(self, room: str, code: int, reason: str) -> bytes:
         """Return the payload that tells a reader of `room` that it is one no longer (protocol section 9)."""
+
+    def subscribed(self, room: str, position: Position | None) -> bytes:
+        """Return the payload that tells a client that the server made it a reader of `room`, of all after `position`.
+
+        None: the room has no history.
+        """
 
     def frame(self, payloads: Sequence[bytes]) -> bytes:
         """Return what carries `payloads` in order, the empty ones left out; b"" if nothing is left."""

@@ -114,6 +114,10 @@ class CentrifugeJson:
     def unsubscribed(self, room: str, code: int, reason: str) -> bytes:
         return b'%b"unsubscribe":%b}}' % (_push(room), orjson.dumps({"code": code, "reason": reason}))
 
+    def subscribed(self, room: str, position: Position | None) -> bytes:
+        members = _subscribed(Subscribed(position))
+        return b'%b"subscribe":%b}}' % (_push(room), orjson.dumps(members))
+
     def frame(self, payloads: Sequence[bytes]) -> bytes:
         """All of them in one text frame, joined by newlines; none holds a newline itself (section 1)."""
         message = b"\n".join(filter(None, payloads))

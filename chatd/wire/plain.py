@@ -20,7 +20,7 @@ import orjson
 
 from chatd import frames
 from chatd.errors import INVALID_UTF8, Reject
-from chatd.model import Door, Event, Json, Kind, Publish, Request, Result
+from chatd.model import Door, Event, Json, Kind, Position, Publish, Request, Result
 from chatd.wire import Codec
 
 # Readers apart from the rest (the author, the slow) ask again about the same few events. 64 of 8 KiB are 0.5 MiB.
@@ -67,6 +67,9 @@ class Plain:
 
     def unsubscribed(self, room: str, code: int, reason: str) -> bytes:
         return _notice(reason)
+
+    def subscribed(self, room: str, position: Position | None) -> bytes:
+        return b""
 
     def frame(self, payloads: Sequence[bytes]) -> bytes:
         """A text frame for each, so that a client gets one message at a time."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from chatd.errors import BAD_REQUEST, NOT_AVAILABLE
 from chatd.methods import METHODS
 from chatd.model import Json
+
+T = TypeVar("T")
 
 
 def decode(method: str, data: Json | None) -> Any:
@@ -22,15 +24,40 @@ def decode(method: str, data: Json | None) -> Any:
     kind = METHODS.get(method)
     if kind is None:
         raise NOT_AVAILABLE.because(f"there is no method {method[:64]!r}")
+    return converted(method, members(method, data), kind)
+
+
+def members(method: str, data: Json | None) -> dict[str, Any]:
+    """Return `data`, which is to be a JSON object.
+
+    Raises:
+        Reject 107: it is none.
+    """
     try:
-        members = msgspec.json.decode(data or b"{}", type=dict[str, Any])
+        return msgspec.json.decode(data or b"{}", type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BAD_REQUEST.because(f"{method}: {error}") from None
+
+
+def converted(method: str, members: Mapping[str, Any], kind: type[T]) -> T:
+    """Return `members` as a `kind`, which is a dataclass; those that it does not know are left out.
+
+    Raises:
+        Reject 107: a member is missing, or of another type.
+    """
+    try:
         return msgspec.convert({_field(name): value for name, value in members.items()}, kind)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BAD_REQUEST.because(f"{method}: {error}") from None
 
 
-def encode(answer: Mapping[str, Any]) -> Json:
+def encode(answer: object) -> Json:
     return msgspec.json.encode(answer)
+
+
+def raw(json: Json) -> object:
+    """JSON that `encode` passes on as it is."""
+    return msgspec.Raw(json)
 
 
 def _field(name: str) -> str:

@@ -1,0 +1,151 @@
+"""What the methods do that Centrifugo's server API has too, each by the same way as a client or an operator.
+
+A Caller is one request's back end: it stands where a session stands in chat, without a connection behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from chatd import control, model
+from chatd.chat import Chat, messages, reading
+from chatd.control import Enter, Kick, Rooms, Status
+from chatd.errors import BAD_REQUEST, FORCE_DISCONNECT, Reject
+from chatd.names import room_name
+from chatd.office import Office
+from chatd.session import Session
+from chatd.settings import matches
+from chatd.wire import rpc
+
+from . import shapes
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        session: speaks for the server, or for the user as whom the back end acts; it has no connection.
+        office: where the back end acts as an operator, under its key's name.
+    """
+
+    chat: Chat
+    session: Session
+    office: Office
+
+
+async def publish(caller: Caller, args: shapes.Publish) -> shapes.Published:
+    said = await messages.say(
+        caller.chat,
+        caller.session,
+        args.channel,
+        rpc.encode(args.data),
+        tags=args.tags,
+        cid=args.idempotency_key or None,
+        fleeting=args.skip_history,
+    )
+    epoch, offset = said.position or ("", 0)
+    return shapes.Published(offset, epoch)
+
+
+async def broadcast(caller: Caller, args: shapes.Broadcast) -> shapes.Broadcasted:
+    """One channel after the other: what is refused in one is said in the others all the same."""
+    responses: list[dict[str, Any]] = []
+    for channel in args.channels:
+        one = shapes.Publish(channel, args.data, args.skip_history, args.tags, args.idempotency_key)
+        try:
+            responses.append({"result": await publish(caller, one)})
+        except Reject as refusal:
+            responses.append({"error": refused(refusal)})
+    return shapes.Broadcasted(tuple(responses))
+
+
+def refused(refusal: Reject) -> dict[str, Any]:
+    """A refusal as it stands in an answer."""
+    wait = {} if refusal.retry_after_ms is None else {"retry_after_ms": refusal.retry_after_ms}
+    return {"code": refusal.code, "message": refusal.text, **wait}
+
+
+async def presence(caller: Caller, args: shapes.Presence) -> shapes.Present:
+    found = await reading.presence(caller.chat, caller.session, model.Presence(args.channel))
+    return shapes.Present({client: rpc.raw(info) for client, info in found.presence.items()})
+
+
+async def presence_stats(caller: Caller, args: shapes.PresenceStats) -> shapes.Counted:
+    found = await reading.presence_stats(caller.chat, caller.session, model.PresenceStats(args.channel))
+    return shapes.Counted(found.num_clients, found.num_users)
+
+
+async def history(caller: Caller, args: shapes.History) -> shapes.Page:
+    since = model.Position(args.since.epoch, args.since.offset) if args.since is not None else None
+    wish = model.History(args.channel, args.limit, since, args.reverse)
+    page = await messages.history(caller.chat, caller.session, wish)
+    return shapes.Page(tuple(map(rpc.raw, page.publications)), page.top.offset, page.top.epoch)
+
+
+async def history_remove(caller: Caller, args: shapes.HistoryRemove) -> shapes.Nothing:
+    room_name(args.channel, caller.chat.limits.room_name)
+    await caller.chat.store.messages.remove(args.channel)
+    await caller.office.write_down("history_remove", room=args.channel)
+    return shapes.Nothing()
+
+
+async def subscribe(caller: Caller, args: shapes.Subscribe) -> shapes.Nothing:
+    room_name(args.channel, caller.chat.limits.room_name)
+    since = args.recover_since or shapes.Position()
+    await caller.office.ask(Enter(_named(args.user), args.channel, args.client, since.epoch, since.offset))
+    return shapes.Nothing()
+
+
+async def unsubscribe(caller: Caller, args: shapes.Unsubscribe) -> shapes.Nothing:
+    room_name(args.channel, caller.chat.limits.room_name)
+    await caller.office.kick(Kick(_named(args.user), room=args.channel, client=args.client))
+    return shapes.Nothing()
+
+
+async def disconnect(caller: Caller, args: shapes.Disconnect) -> shapes.Nothing:
+    said = args.disconnect or shapes.Goodbye()
+    code = said.code or FORCE_DISCONNECT.code
+    if not 3000 <= code < 5000:
+        raise BAD_REQUEST.because(f"expected a close code from 3000 to 4999, {code} came")
+    reason = said.reason or FORCE_DISCONNECT.reason
+    await caller.office.kick(Kick(_named(args.user), reason=reason, client=args.client, keep=args.whitelist, code=code))
+    return shapes.Nothing()
+
+
+def _named(user: str) -> str:
+    """`user`, who must be one: for the office, nobody in particular is everybody."""
+    if not user:
+        raise BAD_REQUEST.because("expected the id of a user, an empty one came")
+    return user
+
+
+async def info(caller: Caller, args: shapes.Info) -> shapes.Nodes:
+    answers = await caller.office.ask(Status())
+    return shapes.Nodes(tuple(_node(answer["node"]) for answer in answers.by_node.values()))
+
+
+def _node(node: control.Object) -> control.Object:
+    return {
+        "uid": node["id"],
+        "name": node["name"],
+        "version": node["version"],
+        "num_clients": node["connections"],
+        "num_users": node["users"],
+        "num_subs": node["subscriptions"],
+        "num_channels": node["rooms"],
+        "uptime": int(node["uptime_s"]),
+        "process": {"rss": node["rss_bytes"]},
+    }
+
+
+async def channels(caller: Caller, args: shapes.Channels) -> shapes.ChannelList:
+    found = control.rooms(await caller.office.ask(Rooms()))["rooms"]
+    return shapes.ChannelList(
+        {
+            each["room"]: {"num_clients": each["connections"]}
+            for each in found
+            if not args.pattern or matches(args.pattern, each["room"])
+        }
+    )
