@@ -34,6 +34,9 @@ JOINING: Final = 1 << 62
 READERS: Final = 0
 WATCHERS: Final = 1
 
+# What goes to all readers of a room; the rest goes to those who asked to hear who comes and goes.
+SAID: Final = (Kind.PUBLICATION, Kind.SIGNAL)
+
 Slice = dict[Session, int]
 """Sessions of one shard in one room by one codec, each with the offset it had when it joined."""
 
@@ -106,8 +109,8 @@ class Cast:
 
 
 def _parts(room: Room, events: list[Event]) -> Iterator[Part]:
-    said = [event for event in events if event.kind is Kind.PUBLICATION]
-    seen = [event for event in events if event.kind is not Kind.PUBLICATION]
+    said = [event for event in events if event.kind in SAID]
+    seen = [event for event in events if event.kind not in SAID]
     for number, kind, audience in ((READERS, said, room.slices), (WATCHERS, seen, room.watchers)):
         first = min((event.position.offset for event in kind if event.position is not None), default=JOINING - 1)
         for codec, shards in list(audience.items()):
@@ -147,6 +150,8 @@ def _write_apart(session: Session, since: int, part: Part) -> Disconnect | None:
         return None
     codec, frame = session.codec, part.frame
     wanted = [event for event in part.events if _is_for(session, since, event)]
+    if session.link.congested:
+        wanted = [event for event in wanted if event.kind is not Kind.SIGNAL]
     if len(wanted) < len(part.events):
         frame = codec.frame([codec.event(part.room, event) for event in wanted])
     return session.send(frame, droppable=all(event.position is None for event in wanted))

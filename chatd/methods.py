@@ -204,12 +204,38 @@ class DeleteRoom:
     room: str
 
 
+@dataclass(frozen=True, slots=True)
+class Typing:
+    """Show in `room` that you are typing, or (`on` false) no more; answers {}. Told at most once per 3 s."""
+
+    room: str
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """You have read `room` up to `offset`; answers {offset}, where your cursor is now. It never goes back."""
+
+    room: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """How much there is after your cursor in each of `rooms`; answers {room: count}, without rooms you may not read."""
+
+    rooms: tuple[str, ...]
+
+
 METHODS: Mapping[str, type] = {
     "message.send": SendMessage,
     "message.edit": EditMessage,
     "message.delete": DeleteMessage,
     "message.react": React,
     "message.history": MessageHistory,
+    "typing": Typing,
+    "read": Read,
+    "unread": Unread,
     "room.create": CreateRoom,
     "room.info": RoomInfo,
     "room.list": ListRooms,

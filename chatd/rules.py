@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 from .errors import PERMISSION_DENIED
-from .model import ROLES, SERVER, Grant, Identity, Role
+from .model import ROLES, SERVER, Grant, Identity, Role, Standing
 from .names import dm_members
 
 Network = IPv4Network | IPv6Network
@@ -100,6 +100,23 @@ def may_speak(room: str, role: Role) -> None:
 def granted(grants: Iterable[Grant], room: str, matches: Callable[[str, str], bool]) -> Role:
     """The most that tokens give in `room`."""
     return max((grant.role for grant in grants if matches(grant.pattern, room)), default=Role.NOBODY)
+
+
+def reads_above(history_for: str, standing: Standing, role: Role, came_at: int | None) -> int:
+    """The offset above which one may read a room's history; 0: all of it.
+
+    Args:
+        history_for: the setting rooms.*.history_for.
+        role: by all that is known, where `standing` has what the store holds.
+        came_at: offset at which this connection subscribed; None: it has not.
+    """
+    if history_for == "all" or role >= Role.MODERATOR:
+        return 0
+    if history_for == "none":
+        return standing.top.offset
+    if standing.role is not Role.NOBODY:
+        return standing.since
+    return standing.top.offset if came_at is None else came_at
 
 
 def may_create(least: str, granted: Role) -> None:

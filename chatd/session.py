@@ -55,10 +55,11 @@ class Subscription:
         server_side: the server subscribed it; the client cannot leave.
         invited: it came with a subscription token, whatever else it may be in the room.
         expires_at: Unix seconds at which the subscription token ends; None: never.
+        since: offset of the room's last message when it came in.
         held: what was said while its history was being read; None at all other times.
     """
 
-    __slots__ = ("expires_at", "held", "invited", "join_leave", "server_side")
+    __slots__ = ("expires_at", "held", "invited", "join_leave", "server_side", "since")
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Subscription:
         self.server_side = server_side
         self.invited = invited
         self.expires_at = expires_at
+        self.since = 0
         self.held: list[Event] | None = None
 
 

@@ -760,6 +760,14 @@ class RoomRules:
         "Messages kept for those who come later or come back; 0: none, then nothing missed can be recovered either.",
         reload=True,
     )
+    history_for: str = option(
+        "all",
+        'How far back one may read: "all" of it; "since_join", since one became a member, or for others since they '
+        'subscribed; "none", nothing that one was not there for, missed messages included. Moderators and owners read '
+        "all of it.",
+        choices=("all", "since_join", "none"),
+        reload=True,
+    )
     retention: Seconds = option(2_592_000.0, "How long a message is kept at most.", least=1, reload=True)
     edit_window: Seconds = option(
         900.0,

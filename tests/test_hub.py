@@ -63,6 +63,7 @@ def said(offset: int, client: str = "elsewhere") -> Event:
     return Event(Kind.PUBLICATION, body.encode(), Position("e", offset))
 
 
+TYPING = Event(Kind.SIGNAL, b'{"data":{"on":true},"info":{"user":"eve","client":"c-eve"},"tags":{"type":"typing"}}')
 JOINED = Event(Kind.JOIN, b'{"user":"bob","client":"c-bob"}')
 
 
@@ -258,6 +259,18 @@ def test_who_leaves_amid_a_round_hears_nothing_more() -> None:
         hub.turn(hub.rooms[ROOM])
     assert unheard
     assert not any(written(session) for session in unheard)
+
+
+def test_a_signal_reaches_all_readers_but_the_congested_who_get_the_messages_beside_it() -> None:
+    hub = Hub()
+    congested, quick, plain = member(hub), member(hub), member(hub, codec=PLAIN)
+    link_of(congested).congested = True
+    fan_out(hub, TYPING, said(1), TYPING)
+    assert written(quick)[0].count(b"typing") == 2
+    assert (written(congested)[0].count(b"typing"), written(congested)[0].count(b'"offset":1')) == (0, 1)
+    assert b"typing" not in b"".join(written(plain))
+    fan_out(hub, TYPING)
+    assert (len(written(congested)), len(written(quick)), len(written(plain))) == (1, 2, 1)
 
 
 def test_a_room_without_history_may_miss_its_congested_readers() -> None:

@@ -12,6 +12,7 @@ messages  what is said in it
 changes   what becomes of that: edits, deletions, reactions
 folded    how it stands now
 mentions  who is told that he was spoken of
+cursors   typing, reading, and what is unread
 tokens    what ends, and is renewed
 context   what all of these work with
 """

@@ -268,6 +268,15 @@ class Context:
         self.refuse_banned(session, room)
         rules.require(rules.Act.READ, await self.role(self.who(session), room, invited=invited))
 
+    async def reads_above(self, session: Session, room: str) -> int:
+        """The offset above which this client may read the history of `room`; 0: all of it."""
+        history_for = self.rules(room).history_for
+        if history_for == "all" or is_reserved(room):
+            return 0
+        standing, role = await self.place(session, room)
+        subscription = session.rooms.get(room)
+        return rules.reads_above(history_for, standing, role, None if subscription is None else subscription.since)
+
     def forget_quiet_speakers(self) -> None:
         """Let go of users' allowances that are full again."""
         now = self.clock()

@@ -25,11 +25,15 @@ Object = dict[str, Any]
 
 
 class Stretch(NamedTuple):
-    """What lies between two offsets. Going back, `start` is the end; `stop` is only looked at going forward."""
+    """What lies between two offsets. Going back, `start` is the end; `stop` is only looked at going forward.
+
+    `floor` is the offset above which the asker may read.
+    """
 
     start: int | None
     stop: int | None
     back: bool
+    floor: int
 
 
 class Found(NamedTuple):
@@ -49,7 +53,8 @@ async def history(chat: Context, session: Session, args: MessageHistory) -> Mapp
     most = chat.limits.history_page
     limit = args.limit if 0 < args.limit < most else most
     back = args.after is None
-    found = await find(chat, args.room, Stretch(args.before if back else args.after, args.before, back), limit)
+    floor = await chat.reads_above(session, args.room)
+    found = await find(chat, args.room, Stretch(args.before if back else args.after, args.before, back, floor), limit)
     messages = found.messages[::-1] if back else found.messages
     notes = await chat.store.changes.notes(args.room, [message.offset for message in messages])
     folded = [fold(*pair) for pair in zip(messages, notes, strict=True)]
@@ -61,7 +66,9 @@ async def find(chat: Context, room: str, stretch: Stretch, limit: int) -> Found:
     found: list[Publication] = []
     at, epoch = stretch.start, ""
     for _ in range(PAGES):
-        page = await chat.store.messages.history(room, chat.keep(room).ms, after=at, limit=PAGE, reverse=stretch.back)
+        page = await chat.store.messages.history(
+            room, chat.keep(room).ms, after=at, limit=PAGE, reverse=stretch.back, floor=stretch.floor
+        )
         epoch = page.top.epoch
         for each in map(parse, page.publications):
             if not stretch.back and stretch.stop is not None and each.offset >= stretch.stop:

@@ -91,6 +91,7 @@ async def history(chat: Context, session: Session, command: History) -> HistoryR
         after=since.offset if since is not None else None,
         limit=limit,
         reverse=command.reverse,
+        floor=await chat.reads_above(session, command.room),
     )
     if since is not None and since.epoch not in ("", page.top.epoch):
         raise errors.UNRECOVERABLE.because("the room's history has begun anew since")

@@ -81,18 +81,21 @@ async def _invitation(chat: Context, session: Session, command: Subscribe) -> fl
 async def enter(chat: Context, session: Session, wish: Subscribe, subscription: Subscription) -> Subscribed:
     """Become a reader of a room: first the feed, then what was missed, and nothing is lost in between."""
     room = wish.room
+    floor = await chat.reads_above(session, room) if wish.recover else 0
     top = await chat.store.feed.watch(room, history=chat.rules(room).history > 0)
     if not session.open:
         chat.store.feed.unwatch(room)
         raise errors.ABNORMAL.anew()
     ttl_s = chat.ttl(subscription.expires_at)
+    if top is not None:
+        subscription.since = top.offset
     if top is None or not wish.recover:
         chat.hub.join(session, room, subscription, top.offset if top else 0)
         return Subscribed(position=top, ttl_s=ttl_s)
     subscription.held = []
     chat.hub.join(session, room, subscription, JOINING)
     try:
-        missed, top = await _missed(chat, wish)
+        missed, top = await _missed(chat, wish, floor)
     except BaseException:
         _out(chat, session, room)
         raise
@@ -117,11 +120,11 @@ async def enter(chat: Context, session: Session, wish: Subscribe, subscription: 
     )
 
 
-async def _missed(chat: Context, wish: Subscribe) -> tuple[tuple[Json, ...] | None, Position]:
+async def _missed(chat: Context, wish: Subscribe, floor: int) -> tuple[tuple[Json, ...] | None, Position]:
     """What came after the client's position, and the room's top; None when it cannot be given (wire section 7)."""
     limit = chat.limits.recovery
     page = await chat.store.messages.history(wish.room, chat.keep(wish.room).ms, after=wish.offset, limit=limit)
-    whole = wish.offset + len(page.publications) == page.top.offset
+    whole = floor <= wish.offset and wish.offset + len(page.publications) == page.top.offset
     if wish.epoch not in ("", page.top.epoch) or not whole:
         return None, page.top
     return page.publications, page.top

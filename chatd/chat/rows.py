@@ -27,7 +27,7 @@ from chatd.model import (
 from chatd.session import Session
 from chatd.wire import rpc
 
-from . import changes, entry, folded, messages, reading, rooms, tokens
+from . import changes, cursors, entry, folded, messages, reading, rooms, tokens
 from .context import Context
 
 
@@ -97,6 +97,9 @@ METHOD_ROWS: Final[Mapping[str, Row]] = {
     "message.delete": method(changes.delete, speaks=True),
     "message.react": method(changes.react, speaks=True),
     "message.history": method(folded.history, joins=True),
+    "typing": method(cursors.typing, speaks=True),
+    "read": method(cursors.read, speaks=True),
+    "unread": method(cursors.unread, joins=True),
     "room.create": method(rooms.create, speaks=True),
     "room.info": method(rooms.info, joins=True),
     "room.list": method(rooms.listed, joins=True),

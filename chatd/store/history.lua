@@ -6,6 +6,7 @@
 --       3 reverse  1: newest first
 --       4 keep_ms  older messages are not shown; 0: all are
 --       5 epoch    epoch to begin if the room has none
+--       6 floor    only offsets above it; 0: all
 -- Returns {epoch, top offset, offset, body, offset, body, ...}, of offsets that follow on each other; what was erased is
 -- there as its tombstone.
 
@@ -22,7 +23,7 @@ if reply[2] == 0 then redis.call('PEXPIRE', KEYS[1], 604800000) end
 local limit = tonumber(ARGV[2])
 if limit == 0 then return reply end
 
-local after, reverse = tonumber(ARGV[1]), ARGV[3] == '1'
+local after, reverse, floor = tonumber(ARGV[1]), ARGV[3] == '1', tonumber(ARGV[6])
 local oldest = keep_ms > 0 and now - keep_ms or 0
 
 -- Whoever reads on from `after` begins behind what is past its age, however much of that waits for the sweep.
@@ -38,11 +39,11 @@ end
 local entries, tombstones
 if reverse then
   local from = after < 0 and '+' or ('(' .. after .. '-0')
-  entries = redis.call('XREVRANGE', KEYS[2], from, '-', 'COUNT', limit)
+  entries = redis.call('XREVRANGE', KEYS[2], from, '(' .. floor .. '-0', 'COUNT', limit)
   from = after < 0 and '+inf' or ('(' .. after)
-  tombstones = redis.call('ZREVRANGEBYSCORE', KEYS[3], from, '-inf', 'WITHSCORES', 'LIMIT', 0, limit)
+  tombstones = redis.call('ZREVRANGEBYSCORE', KEYS[3], from, '(' .. floor, 'WITHSCORES', 'LIMIT', 0, limit)
 else
-  after = math.max(after, 0)
+  after = math.max(after, floor)
   if keep_ms > 0 and not behind_the_aged(1) then
     repeat until behind_the_aged(100)
   end

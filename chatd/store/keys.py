@@ -83,6 +83,9 @@ class Keys:
     def members(self, room: str) -> str:
         return f"{self.prefix}:{{{tag(room)}}}:members"
 
+    def hush(self, room: str, user: str) -> str:
+        return f"{self.prefix}:{{{tag(room)}}}:hush:{user}"
+
     def all_of(self, room: str) -> list[str]:
         """What there is of a room: its record, its members, who is present, and all that goes with the room."""
         return [self.room(room), self.members(room), self.present(room), *self.history(room)]
@@ -90,6 +93,9 @@ class Keys:
     def rooms_of(self, user: str) -> str:
         """The set of rooms that `user` is a member of."""
         return f"{self.prefix}:{{u:{tag(user)}}}:rooms"
+
+    def cursors(self, user: str) -> str:
+        return f"{self.prefix}:{{u:{tag(user)}}}:cursors"
 
     def created(self, shard: int) -> str:
         """A shard of the index of created rooms."""

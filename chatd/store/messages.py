@@ -35,7 +35,7 @@ KINDS: Final = 20
 LOG: Final = ("log",)
 APPEND: Final = ("log", "append")
 
-PUBLISH, HISTORY = Script("publish", after=APPEND), Script("history", after=LOG)
+PUBLISH, SIGNAL, HISTORY = Script("publish", after=APPEND), Script("signal", after=APPEND), Script("history", after=LOG)
 
 # What publish.lua and change.lua call their refusals.
 REFUSALS: Mapping[bytes, Callable[[int], Reject]] = {
@@ -121,11 +121,42 @@ class Messages:
         )
         return published(await self._batch.script(PUBLISH, keys, args))
 
+    async def signal(self, room: str, head: bytes, *, by: Speaker, pause_ms: int) -> bool:
+        """Tell the room's readers something that is not kept, if `by` may speak there now (signal.lua).
+
+        Args:
+            pause_ms: how long the author's next signals are swallowed; 0: this one is told in any case.
+        Returns:
+            Whether it was told.
+        Raises:
+            Reject 103, 402, 412, 416.
+        """
+        keys = [*appending_keys(self._keys, room, by), self._keys.hush(room, by.user)]
+        told, *why = await self._batch.script(SIGNAL, keys, (*appending_args(room, head, Keep(0, 0), by), pause_ms))
+        if told < 0:
+            raise REFUSALS[why[0]](0)
+        return bool(told)
+
+    async def tell(self, room: str, head: bytes) -> None:
+        """The server's own signal."""
+        await self._batch.command("SPUBLISH", self._keys.feed(room), b"s\n" + head + b"}")
+
     async def history(
-        self, room: str, keep_ms: int, *, after: int | None = None, limit: int = 0, reverse: bool = False
+        self,
+        room: str,
+        keep_ms: int,
+        *,
+        after: int | None = None,
+        limit: int = 0,
+        reverse: bool = False,
+        floor: int = 0,
     ) -> HistoryResult:
-        """At most `limit` messages after (before, with `reverse`) offset `after`, and the room's top (history.lua)."""
-        entries, top = await self._history(room, keep_ms, after, limit, reverse)
+        """At most `limit` messages after (before, with `reverse`) offset `after`, and the room's top (history.lua).
+
+        Args:
+            floor: only offsets above it.
+        """
+        entries, top = await self._history(room, keep_ms, after, limit, reverse, floor)
         return HistoryResult(tuple(body for _, body in entries), top)
 
     async def page(self, room: str, after: int | None, limit: int) -> tuple[list[tuple[int, Json]], Position]:
@@ -133,9 +164,9 @@ class Messages:
         return await self._history(room, 0, after, limit, reverse=False)
 
     async def _history(
-        self, room: str, keep_ms: int, after: int | None, limit: int, reverse: bool
+        self, room: str, keep_ms: int, after: int | None, limit: int, reverse: bool, floor: int = 0
     ) -> tuple[list[tuple[int, Json]], Position]:
-        args = (-1 if after is None else after, limit, int(reverse), keep_ms, new_epoch())
+        args = (-1 if after is None else after, limit, int(reverse), keep_ms, new_epoch(), floor)
         epoch, top, *rest = await self._batch.script(HISTORY, self._keys.history(room), args)
         return list(zip(rest[::2], rest[1::2], strict=True)), Position(epoch.decode(), top)
 

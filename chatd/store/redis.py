@@ -23,6 +23,7 @@ from chatd.model import Json
 
 from .changes import Changes
 from .connect import servers
+from .cursors import Cursors
 from .errors import StoreError, StoreMisconfigured
 from .feed import Feed
 from .keys import REGISTRY_SHARDS, Keys, registry_shard
@@ -77,6 +78,7 @@ class Store:
         self.changes = Changes(self.batch, self.keys)
         self.retention = Retention(self.batch, self.keys, self._servers)
         self.rooms = Rooms(self.batch, self.keys)
+        self.cursors = Cursors(self.batch, self.keys)
         self.measures = Measures(self.batch, self.keys)
         self.feed = Feed(self._servers, self.batch, self.keys, self.messages.page, timeout, loop_time)
 
