@@ -20,7 +20,7 @@ it back to every node, and hub, session and transport bring it out:
     node              one daemon: owns every task
     store             Redis or Valkey; the only place that knows redis-py
     transport, web    the socket, the doors
-    telemetry, cli    what operators see
+    telemetry, cli    what operators see; journal: the log in systemd's
 """
 
 __version__ = "0.1.0"

@@ -827,7 +827,8 @@ class Log:
     )
     format: str = option(
         "auto",
-        '"human": for reading; "json": one object a line, for machines; "auto": human on a terminal, else json.',
+        '"human": for reading; "json": one object a line, for machines; "auto": human on a terminal, '
+        "fields of their own in systemd's journal (`journalctl CHATD_EVENT=ready`), else json.",
         choices=("auto", "human", "json"),
     )
 

@@ -1,22 +1,23 @@
 """What chatd says of itself: its log, and the numbers behind /metrics and `chatd status`.
 
 On the hot path a number is a plain int or one bisect; Prometheus text is made when somebody asks for it. Labels are few
-and fixed: never a user, a room or an address. Logs are for a person on a terminal, JSON lines otherwise, and text that
-users chose is escaped in both.
+and fixed: never a user, a room or an address. The log is for a person on a terminal, for systemd's journal
+(journal.py), or JSON lines, and text that users chose is escaped in all.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any, Final
 
 import structlog
 
-from . import errors
+from . import errors, journal
 from .errors import Disconnect, Reject
 from .names import printable
 
@@ -172,29 +173,38 @@ def configure_log(level: str, form: str, stream: Any = None) -> None:
 
     Args:
         level: "debug", "info", "warning", "error".
-        form: "human", "json", or "auto": human on a terminal.
+        form: "human", "json", or "auto": human on a terminal, fields in systemd's journal, else json.
     """
     out = stream or sys.stderr
-    human = form == "human" or (form == "auto" and out.isatty())
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _escape,
-    ]
-    last: list[Any] = (
-        # Plain tracebacks: rich ones print local variables, and a token may be among them.
-        [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
-        if human
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
+    shared: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, _escape]
+    last, factory = _output(form, out)
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=factory,
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
+
+
+def _output(form: str, out: Any) -> tuple[list[Any], Callable[..., Any]]:
+    """The last processors, and what makes the loggers that they hand their result to."""
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    if form == "auto" and journal.reads(out, os.environ):
+        sink = journal.Journal(out, journal.ADDRESS)
+        return [structlog.processors.format_exc_info, _whole], lambda *_: sink
+    if form == "human" or (form == "auto" and out.isatty()):
+        # Plain tracebacks: rich ones print local variables, and a token may be among them.
+        plain = structlog.dev.plain_traceback
+        human = structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=plain)
+        return [stamp, human], structlog.PrintLoggerFactory(out)
+    json = [stamp, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    return json, structlog.PrintLoggerFactory(out)
+
+
+def _whole(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[Any], dict[str, Any]]:
+    """Hand the event to the logger as it is: structlog would take a mapping for keyword arguments."""
+    return (event,), {}
 
 
 class _ToStructlog(logging.Handler):
