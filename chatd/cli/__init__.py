@@ -32,6 +32,8 @@ COMMANDS = {
     "config": ("chatd.cli.config:config", "Check, show and begin the configuration."),
     "doctor": ("chatd.cli.doctor:doctor", "Look for what is wrong, and say how to mend it."),
     "nginx": ("chatd.cli.nginx:nginx", "Print the NGINX site for this configuration."),
+    "store": ("chatd.cli.store:store", "Run the embedded store by itself, for several instances."),
+    "systemd": ("chatd.cli.systemd:systemd", "Put chatd's units in place, and take them away."),
     "completion": ("chatd.cli.completion:completion", "Print the script by which a shell completes chatd's commands."),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import resource
 import signal
@@ -18,7 +19,7 @@ import structlog
 
 from chatd.cli import notify
 from chatd.cli.checks import certificate, open_files
-from chatd.cli.common import OK, fail, loaded, settings_file
+from chatd.cli.common import BAD_CONFIGURATION, OK, fail, loaded, settings_file
 from chatd.node import Node, verifier
 from chatd.settings import (
     Settings,
@@ -29,20 +30,15 @@ from chatd.settings import (
     unix_path,
     warnings,
 )
-from chatd.store.embedded import Embedded
+from chatd.store.embedded import START_S, Embedded
 from chatd.store.redis import Store
 from chatd.telemetry import configure_log
 from chatd.web import tls
 from chatd.web.app import build, build_admin
 from chatd.web.server import Listener
-from chatd.web.sockets import bind
+from chatd.web.sockets import address_of, bind
 
 log = structlog.get_logger("chatd")
-
-# The embedded store loads what it has kept: at a gigabyte this takes seconds.
-STORE_START_S = 60.0
-# Said once a second while we stop: the service manager waits so much longer each time, in microseconds.
-STILL_STOPPING_USEC = 5_000_000
 
 
 @click.command(help="Run a node until it is told to stop (SIGTERM drains it, SIGHUP reloads the settings).")
@@ -50,13 +46,19 @@ STILL_STOPPING_USEC = 5_000_000
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one and says which.")
 @click.pass_context
 def serve(context: click.Context, host: str | None, port: int | None) -> None:
+    # A socket from systemd stands for the flags: whether anybody may listen there is judged as for those.
+    passed = passed_socket()
+    if passed is not None:
+        host, port = host_and_port(address_of(passed))
     flags: dict[str, object] = {"server.host": host, "server.port": port}
     settings = loaded(context, flags)
     configure_log(settings.log.level, settings.log.format)
     usable(settings)
     for sentence in (*warnings(settings), *around(settings)):
         log.warning(sentence)
-    sock, admin = listening_socket(settings), admin_socket(settings)
+    # A watchdog's SIGABRT, or a fault in C, leaves in the log where every thread was.
+    faulthandler.enable()
+    sock, admin = passed or listening_socket(settings), admin_socket(settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(run(settings, sock, admin, settings_file(context), flags))
     sys.exit(OK)
@@ -80,16 +82,17 @@ def around(settings: Settings) -> Iterator[str]:
     yield from (f"{check.finding}; {check.remedy}" for check in found if check.remedy)
 
 
+def passed_socket() -> socket.socket | None:
+    """The one socket that systemd holds for us; None: it holds none."""
+    count = notify.sockets_passed()
+    if count > 1:
+        fail(f"expected one socket from systemd, got {count}; leave one ListenStream= in the unit", BAD_CONFIGURATION)
+    return socket.socket(fileno=notify.FIRST_FD) if count else None
+
+
 def listening_socket(settings: Settings) -> socket.socket:
-    """systemd's socket if it gave us one (sd_listen_fds(3)), else our own."""
-    if handed_over():
-        return socket.socket(fileno=3)
     server = settings.server
     return bound("server.host", server.host, server.port, server.socket_mode)
-
-
-def handed_over() -> bool:
-    return os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0"
 
 
 def admin_socket(settings: Settings) -> socket.socket | None:
@@ -125,14 +128,14 @@ async def run(
         url, watch = str(settings.redis.url), []
         if not url:
             embedded = Embedded(settings.redis.state_path(os.environ))
-            await embedded.start(STORE_START_S)
+            await embedded.start(START_S)
             stack.push_async_callback(embedded.stop)
             url, watch = embedded.url, [embedded.watch()]
         store = await stack.enter_async_context(
             Store(url, prefix=settings.redis.prefix, timeout=settings.redis.timeout)
         )
         node = Node(settings, store)
-        spare = sock.dup() if handed_over() else None
+        spare = sock.dup() if notify.sockets_passed() else None
         listener = Listener(build(node), settings, sock, tls.context(settings.tls), spare)
         admin = None if admin_sock is None else Listener(build_admin(node), settings, admin_sock)
         tell_systemd(node)
@@ -142,16 +145,8 @@ async def run(
 
 
 def tell_systemd(node: Node) -> None:
-    """Pass the node's news on as sd_notify has it."""
-    words = {
-        "ready": ("READY=1", f"STATUS=ready on {node.address}"),
-        "reloaded": ("READY=1",),
-        "draining": ("STATUS=draining",),
-        "drained": ("STATUS=drained; lets nobody in until `chatd undrain`",),
-        "stopping": ("STOPPING=1", f"EXTEND_TIMEOUT_USEC={STILL_STOPPING_USEC}"),
-        "alive": ("WATCHDOG=1",),
-    }
-    node.on_news = lambda news: notify.tell(*words[news])
+    """Pass the node's news on."""
+    node.on_news = lambda news: notify.tell(*notify.words(news, node.state, node.address, node.hub.size))
 
 
 def listen_to_signals(node: Node, file: Path | None, flags: dict[str, object]) -> None:

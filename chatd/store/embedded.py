@@ -55,6 +55,8 @@ READY_POLL_S = 0.01
 PING_S = 1.0
 # What the survivors of an owner lose at most before one of them acts; a try is one system call.
 TAKEOVER_POLL_S = 0.2
+# What is kept is loaded before the first answer: at a gigabyte this takes seconds.
+START_S = 60.0
 # Ending means one fsync of at most a second's writes; past this the disk hangs, and SIGKILL loses nothing more.
 STOP_S = 10.0
 
