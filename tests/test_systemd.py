@@ -1,0 +1,461 @@
+"""The units, the package and what chatd says to systemd: first what needs no boot, then a real systemd with all of it.
+
+The booted tests install the package that systemd/deb/build makes, and do what an operator does. They share one boot,
+leave it as they found it, and where a machine cannot boot one they fail in CI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import configparser
+import contextlib
+import gc
+import json
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from centrifuge import ClientDisconnectedError
+from click.testing import CliRunner
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from chatd import journal
+from chatd.cli import main, notify, systemd
+from chatd.telemetry import configure_log
+from tests.booted import Host, booted, missing, package
+from tests.sdk import sdk_client, subscribed
+from tests.test_cluster import said, until
+
+UNITS = Path(__file__).parents[1] / "systemd"
+SERVICES = ("chatd.service", "chatd@.service", "chatd-store.service")
+PATIENCE_S = 15.0
+
+# --- without a boot ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def linted(tmp_path: Path) -> Path:
+    """The units with a program that is there, whatever is installed here."""
+    for name, text in systemd.units().items():
+        (tmp_path / name).write_text(text.replace(systemd.SHIPPED, "/bin/true"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_exposed_to_little(linted: Path, name: str) -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=12", linted / name],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_systemd_has_nothing_to_say_about_the_units(linted: Path) -> None:
+    names = [name.replace("@.", "@8001.") for name in systemd.units()]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *names], cwd=linted, capture_output=True, text=True, check=False
+    )
+    assert done.stdout + done.stderr == "", "it exits 0 with warnings"
+
+
+def test_the_services_stand_in_one_sandbox() -> None:
+    sandboxes = [sandbox(UNITS / name) for name in SERVICES]
+    assert sandboxes[0] == sandboxes[1] == sandboxes[2]
+    assert len(sandboxes[0]) > 30
+
+
+def sandbox(unit: Path) -> list[str]:
+    """What surrounds the program; the store alone needs no network."""
+    text = unit.read_text()
+    lines = text[text.index("DynamicUser=") : text.index("[Install]")].splitlines()
+    return [line.replace("AF_INET AF_INET6 ", "") for line in lines]
+
+
+def test_only_what_trying_again_may_mend_is_tried_again() -> None:
+    for name in SERVICES:
+        unit = configparser.ConfigParser(strict=False, interpolation=None)
+        unit.optionxform = str  # type: ignore[assignment,method-assign]  # keys as they are written
+        unit.read(UNITS / name)
+        assert unit["Service"]["Restart"] == "on-failure"
+        assert unit["Service"]["RestartPreventExitStatus"] == "2 78"
+
+
+def test_systemd_hears_that_we_turn_and_while_we_drain_that_we_need_longer() -> None:
+    assert notify.words("ready", "ready", "[::1]:1", 0) == ("READY=1", "STATUS=ready on [::1]:1, 0 connections")
+    assert notify.words("alive", "draining", "[::1]:1", 3) == (
+        "WATCHDOG=1",
+        "STATUS=draining on [::1]:1, 3 connections",
+    )
+    assert notify.words("stopping", "ready", "[::1]:1", 3) == ("STOPPING=1", "EXTEND_TIMEOUT_USEC=15000000")
+    [drained] = notify.words("drained", "drained", "[::1]:1", 0)
+    assert "chatd undrain" in drained, "drained by an operator: the service runs on"
+
+
+def test_a_journal_entry_has_every_field_apart_and_lines_cannot_forge_one() -> None:
+    entry = journal.entry({"event": "left", "level": "warning", "user": "ana\nPRIORITY=0", "close-code": 3001})
+    assert entry.startswith(b"MESSAGE\n")
+    assert b"\nPRIORITY=4\nSYSLOG_IDENTIFIER=chatd\nCHATD_EVENT=left\n" in entry
+    assert entry.endswith(b"CHATD_USER\n" + (14).to_bytes(8, "little") + b"ana\nPRIORITY=0\nCHATD_CLOSE_CODE=3001\n")
+
+
+def test_the_log_goes_to_the_journal_where_stderr_does_and_else_stays_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "stderr").open("w+") as stderr, contextlib.closing(Journald(tmp_path)) as journald:
+        monkeypatch.setattr(journal, "ADDRESS", journald.path)
+        found = os.fstat(stderr.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        configure_log("info", "auto", stderr)
+        structlog.get_logger("chatd").info("ready", node="a1")
+        assert b"CHATD_EVENT=ready\nCHATD_NODE=a1\n" in journald.entry()
+        configure_log("info", "json", stderr)
+        structlog.get_logger("chatd").info("as asked")
+        monkeypatch.setenv("JOURNAL_STREAM", "1:1")
+        configure_log("info", "auto", stderr)
+        structlog.get_logger("chatd").info("as ever")
+        said = [json.loads(line)["event"] for line in (tmp_path / "stderr").read_text().splitlines()]
+        assert said == ["as asked", "as ever"]
+
+
+def test_what_the_journal_does_not_take_is_said_on_stderr(tmp_path: Path) -> None:
+    with (tmp_path / "stderr").open("w+") as stderr:
+        journal.Journal(stderr, str(tmp_path / "nobody")).msg({"event": "ready", "level": "info"})
+        with contextlib.closing(Journald(tmp_path)) as journald:
+            journal.Journal(stderr, journald.path).msg({"event": "long", "level": "info", "text": "x" * 10_000_000})
+        assert (tmp_path / "stderr").read_text() == "ready\nlong\n"
+
+
+class Journald:
+    """The journal's end of its socket."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = str(directory / "journal")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.path)
+        self._socket.settimeout(PATIENCE_S)
+
+    def entry(self) -> bytes:
+        return self._socket.recv(1 << 16)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.mark.parametrize("instances", ["http", "0", "8001,x", "70000"])
+def test_instances_are_ports(instances: str) -> None:
+    done = CliRunner().invoke(main, ["systemd", "install", "--dry-run", "--instances", instances])
+    assert done.exit_code == 2
+    assert "expected ports with commas between, such as 8001,8002" in done.stderr
+
+
+def test_what_is_started_at_boot_follows_from_instances_and_store() -> None:
+    assert systemd.wanted([], own_store=True) == ["chatd.target", "chatd.service"]
+    several = ["chatd.target", "chatd-store.service", "chatd@8001.service", "chatd@8002.service"]
+    assert systemd.wanted([8001, 8002], own_store=True) == several
+    assert systemd.wanted([8001], own_store=False) == ["chatd.target", "chatd@8001.service"]
+
+
+def test_a_program_that_the_sandbox_hides_is_not_installed() -> None:
+    assert systemd.hiding(Path("/home/ana/.local/bin/chatd")) == "/home"
+    assert systemd.hiding(Path("/root/.pyenv")) == "/root"
+    assert systemd.hiding(Path("/opt/chatd/bin/chatd")) == ""
+    assert systemd.hiding(Path("/homestead/chatd")) == ""
+
+
+def test_the_store_alone_wants_no_redis_url() -> None:
+    done = CliRunner().invoke(main, ["store"], env={"CHATD_REDIS__URL": "redis://127.0.0.1/0"})
+    assert done.exit_code == 78
+    assert "do without this command" in done.stderr
+
+
+# --- booted -----------------------------------------------------------------------------------------------------------
+
+CONFIGURATION = """\
+[redis]
+state_directory = "/var/lib/chatd"
+[limits]
+messages_per_second = 0
+user_messages_per_second = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A system on which the package has just been installed; nothing runs."""
+    if lacking := missing():
+        assert not os.environ.get("CI"), f"no systemd can be booted here, for want of {lacking}; in CI nothing may skip"
+        pytest.skip(f"no systemd can be booted here, for want of {lacking}")
+    with booted(package(tmp_path_factory.mktemp("deb"))) as host:
+        host.run("dpkg", "-i", "/opt/chatd.deb")
+        yield host
+
+
+@pytest.fixture
+def host(system: Host) -> Iterator[Host]:
+    """The system with limits out of the tests' way; what a test starts or drops in is gone after it."""
+    shipped = system.run("cat", "/etc/chatd/chatd.toml")
+    system.write("/etc/chatd/chatd.toml", CONFIGURATION)
+    with system.entered():
+        yield system
+    system.run("systemctl", "stop", "chatd.socket", check=None)
+    system.run("systemctl", "stop", "chatd@*", "chatd.service", "chatd-store.service", "chatd.target", check=None)
+    system.run("sh", "-c", "rm -rf /run/systemd/system/chatd*.d; systemctl daemon-reload; systemctl reset-failed")
+    system.write("/etc/chatd/chatd.toml", shipped)
+
+
+def drop_in(host: Host, unit: str, *lines: str) -> None:
+    host.write(f"/run/systemd/system/{unit}.d/test.conf", "\n".join(("[Service]", *lines, "")))
+    host.run("systemctl", "daemon-reload")
+
+
+def door(port: int, user: str = "ana") -> str:
+    return f"ws://127.0.0.1:{port}/chat/{user}?room=lobby"
+
+
+# Building, booting and installing happen in the first test that asks for them.
+boots = pytest.mark.timeout(240)
+
+
+@boots
+def test_installing_the_package_starts_nothing_and_all_that_it_names_is_there(system: Host) -> None:
+    assert system.run("systemctl", "list-units", "--no-legend", "--state=active", "chatd*") == ""
+    states = system.run("systemctl", "list-unit-files", "--no-legend", "chatd*")
+    assert {line.split()[1] for line in states.splitlines()} == {"disabled", "static"}
+    names = [line.split()[0].replace("@.", "@8001.") for line in states.splitlines()]
+    assert sorted(names) == sorted(name.replace("@.", "@8001.") for name in systemd.units())
+    said = system.tried("systemd-analyze", "verify", *names)
+    assert said.stdout + said.stderr == "", "program and manuals are there"
+    assert system.run("chatd", "config", "check") == "ok\n"
+
+
+@boots
+def test_every_command_and_the_settings_have_a_manual_that_reads_well(system: Host) -> None:
+    pages = system.run("sh", "-c", "dpkg -L chatd | grep /man/man").split()
+    names = {Path(page).name.removesuffix(".gz") for page in pages if page.endswith(".gz")}
+    assert {"chatd.1", "chatd-serve.1", "chatd-room-show.1", "chatd-config-check.1", "chatd.toml.5"} <= names
+    complaints = (
+        'for page in $(dpkg -L chatd | grep "/man/.*gz"); do man --warnings -l -Tutf8 -Z $page >/dev/null; done'
+    )
+    assert system.tried("sh", "-c", complaints).stderr == ""
+    manual = system.run("man", "-P", "cat", "chatd.toml")
+    assert "messages_per_second = 5" in manual
+
+
+@boots
+def test_each_shell_reads_its_completion(system: Host) -> None:
+    places = {
+        "bash": "/usr/share/bash-completion/completions/chatd",
+        "zsh": "/usr/share/zsh/vendor-completions/_chatd",
+        "fish": "/usr/share/fish/vendor_completions.d/chatd.fish",
+    }
+    for shell, place in places.items():
+        system.run(shell, "-n", place)
+    offered = system.run("env", "_CHATD_COMPLETE=fish_complete", "COMP_WORDS=chatd st", "COMP_CWORD=st", "chatd")
+    assert "status" in offered
+
+
+@boots
+async def test_an_instance_is_ready_talks_reloads_and_drains_with_exit_code_zero(host: Host) -> None:
+    host.run("systemctl", "start", "chatd@8001")
+    assert host.show("chatd@8001", "StatusText") == ["ready on 127.0.0.1:8001, 0 connections"]
+    async with connect(door(8001, "ana")) as ana, connect(door(8001, "bob")) as bob:
+        await ana.send("hello")
+        assert await asyncio.wait_for(bob.recv(), PATIENCE_S) == "ana: hello"
+        host.write("/etc/chatd/chatd.toml", CONFIGURATION + "connections = 2\n")
+        host.run("systemctl", "reload", "chatd@8001")
+        await until(lambda: "settings reloaded" in host.journal("CHATD_EVENT=settings reloaded"))
+        await ana.send("hi")
+        assert await asyncio.wait_for(bob.recv(), PATIENCE_S) == "ana: hi", "its socket has been kept"
+        with pytest.raises(InvalidStatus, match="503"):
+            await connect(door(8001, "joe"))
+        await asyncio.to_thread(host.run, "systemctl", "stop", "chatd@8001")
+        for client in (ana, bob):
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(client.recv(), PATIENCE_S)
+            assert client.close_code == 3001
+    assert host.show("chatd@8001", "ActiveState", "Result", "ExecMainStatus") == ["inactive", "success", "0"]
+
+
+@boots
+async def test_the_journal_can_be_asked_by_what_happened_and_to_whom(host: Host) -> None:
+    host.run("systemctl", "start", "chatd@8001")
+    for user in ("eva", "joe"):
+        async with connect(door(8001, user)):
+            pass
+    await until(lambda: host.journal("CHATD_EVENT=connection ended", "CHATD_USER=joe"))
+    [ended] = host.journal("CHATD_EVENT=connection ended", "CHATD_USER=joe")
+    assert "user=joe" in ended
+    assert "code=1000" in ended
+    assert host.journal("CHATD_EVENT=nothing of the kind") == []
+
+
+@boots
+async def test_a_process_that_hangs_is_killed_and_started_again(host: Host) -> None:
+    drop_in(host, "chatd@8001.service", "WatchdogSec=2")
+    host.run("systemctl", "start", "chatd@8001")
+    [process] = host.show("chatd@8001", "MainPID")
+    host.run("kill", "-STOP", process)
+    await until(lambda: host.show("chatd@8001", "NRestarts", "ActiveState") == ["1", "active"])
+    assert host.show("chatd@8001", "MainPID") != [process]
+    assert any("Watchdog timeout" in line for line in host.journal("UNIT=chatd@8001.service"))
+    assert any("Fatal Python error: Aborted" in line for line in host.journal("_PID=" + process)), (
+        "it says where it hung"
+    )
+    async with connect(door(8001)) as ana:
+        await ana.send("here again")
+
+
+@boots
+def test_a_wrong_configuration_fails_once_and_says_why(host: Host) -> None:
+    host.write("/etc/chatd/chatd.toml", "[server]\nprot = 8000\n")
+    assert host.tried("systemctl", "start", "chatd.service").returncode != 0
+    state = ["failed", "exit-code", "78", "0"]
+    assert host.show("chatd.service", "ActiveState", "Result", "ExecMainStatus", "NRestarts") == state
+    [sentence] = [line for line in host.journal("-u", "chatd.service", "SYSLOG_IDENTIFIER=chatd") if "prot" in line]
+    assert sentence.startswith("chatd: /etc/chatd/chatd.toml:2: ")
+
+
+@boots
+async def test_a_drain_that_takes_longer_than_the_stops_time_is_waited_for(host: Host) -> None:
+    drop_in(host, "chatd@8001.service", "TimeoutStopSec=1")
+    host.run("systemctl", "start", "chatd@8001")
+    async with deaf(8001):
+        await until(lambda: host.show("chatd@8001", "StatusText") == ["ready on 127.0.0.1:8001, 1 connections"])
+        await asyncio.to_thread(host.run, "systemctl", "stop", "chatd@8001")
+    assert host.journal("CHATD_EVENT=drained", "CHATD_CONNECTIONS=1"), "it was given up on, after seconds"
+    assert host.show("chatd@8001", "Result", "ExecMainStatus") == ["success", "0"]
+
+
+@contextlib.asynccontextmanager
+async def deaf(port: int) -> AsyncIterator[None]:
+    """A client that answers nothing, not even a goodbye."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"GET /chat/deaf?room=lobby HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    assert b"101" in await asyncio.wait_for(reader.readline(), PATIENCE_S)
+    try:
+        yield
+    finally:
+        writer.close()
+
+
+# The SDK leaves the sockets of attempts that a stopped node cut short to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@boots
+async def test_restarting_two_instances_and_the_store_in_turn_loses_nothing_acknowledged(host: Host) -> None:
+    host.run("systemctl", "start", "chatd-store", "chatd@8001", "chatd@8002")
+    doors = [f"ws://127.0.0.1:{port}/connection/websocket" for port in (8001, 8002)]
+    async with (
+        sdk_client(doors[0], data={"user": "one"}) as (one, _),
+        sdk_client(doors[1], data={"user": "two"}) as (two, _),
+    ):
+        heard = [(await subscribed(client, "lobby", recoverable=True))[1] for client in (one, two)]
+        over = asyncio.Event()
+        talking = [asyncio.create_task(talk(client, name, over)) for client, name in ((one, "one"), (two, "two"))]
+        for unit in ("chatd@8001", "chatd@8002", "chatd-store"):
+            await asyncio.to_thread(host.run, "systemctl", "restart", unit)
+        over.set()
+        acknowledged = {text for texts in await asyncio.gather(*talking) for text in texts}
+        await said(one, "the last")
+        for each in heard:
+            texts = [(await each.next("publication")).pub.data["text"]]
+            while texts[-1] != "the last":
+                texts.append((await each.next("publication")).pub.data["text"])
+            assert acknowledged <= set(texts)
+            assert len(texts) == len(set(texts)), "none twice"
+    for unit in ("chatd@8001", "chatd@8002", "chatd-store"):
+        assert host.show(unit, "ActiveState", "NRestarts") == ["active", "0"]
+    gc.collect()  # here, where such warnings are expected
+
+
+async def talk(client: Any, name: str, over: asyncio.Event) -> list[str]:
+    """Say one thing after the other until it is over; what was acknowledged."""
+    texts: list[str] = []
+    while not over.is_set():
+        # Cut off amid it, we do not know whether it was heard, and say it again: its cid has it count once.
+        with contextlib.suppress(ClientDisconnectedError):
+            await said(client, f"{name} {len(texts)}")
+            texts.append(f"{name} {len(texts)}")
+        await asyncio.sleep(0.01)
+    return texts
+
+
+@boots
+async def test_a_restart_behind_its_socket_refuses_no_connection(host: Host) -> None:
+    host.run("systemctl", "start", "chatd.socket")
+    assert await answers(8000), "the first one starts the service"
+    restarting = asyncio.create_task(asyncio.to_thread(host.run, "systemctl", "restart", "chatd.service"))
+    asked = 0
+    while not restarting.done():
+        assert await answers(8000)
+        asked += 1
+    await restarting
+    assert asked > 1
+    assert host.show("chatd.service", "ActiveState", "ExecMainStatus") == ["active", "0"]
+
+
+async def answers(port: int) -> bool:
+    """Whether who connects now is answered, however late."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
+    writer.close()
+    return answer.startswith(b"HTTP/1.1 200")
+
+
+@boots
+def test_a_socket_for_everybody_is_refused_in_open_mode(host: Host) -> None:
+    host.write("/run/systemd/system/chatd.socket.d/test.conf", "[Socket]\nListenStream=\nListenStream=0.0.0.0:8000\n")
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "start", "chatd.socket")
+    assert host.tried("systemctl", "start", "chatd.service").returncode != 0
+    assert host.show("chatd.service", "ExecMainStatus") == ["78"]
+
+
+@boots
+async def test_units_are_put_in_place_and_taken_away_by_the_command(host: Host) -> None:
+    planned = host.run("chatd", "systemd", "install", "--instances", "8001,8002", "--dry-run").splitlines()
+    assert not host.run("sh", "-c", "ls /etc/systemd/system | grep chatd", check=None)
+    assert host.run("chatd", "systemd", "install", "--instances", "8001,8002").splitlines() == planned
+    assert "write /etc/systemd/system/chatd-store.service" in planned
+    assert not any("/etc/chatd" in step for step in planned), "a configuration that is there stays as it is"
+    host.run("systemctl", "start", "chatd.target")
+    for port in (8001, 8002):
+        async with connect(door(port)) as ana:
+            await ana.send("hello")
+    host.run("chatd", "systemd", "uninstall")
+    assert not host.run("sh", "-c", "find /etc/systemd/system | grep chatd | grep -v target.wants$", check=None)
+    assert host.run("systemctl", "list-units", "--no-legend", "--state=active", "chatd*.service") == ""
+
+
+@boots
+def test_units_can_be_put_into_a_system_that_does_not_run(host: Host) -> None:
+    host.run("chatd", "systemd", "install", "--prefix", "/opt/image")
+    wants = "/opt/image/etc/systemd/system/multi-user.target.wants"
+    assert host.run("ls", wants).split() == ["chatd.service", "chatd.target"]
+    assert "state_directory" in host.run("cat", "/opt/image/etc/chatd/chatd.toml")
+    host.run("chatd", "systemd", "uninstall", "--prefix", "/opt/image")
+    assert host.run("find", "/opt/image/etc/systemd", "-name", "chatd*", "!", "-type", "d") == ""
+
+
+@boots
+def test_purging_the_package_stops_what_runs_and_leaves_nothing(host: Host) -> None:
+    host.run("systemctl", "enable", "--now", "chatd-store", "chatd@8001")
+    host.run("dpkg", "-i", "/opt/chatd.deb")
+    assert host.show("chatd@8001", "ActiveState") == ["active"], "an upgrade brings back what ran"
+    host.run("dpkg", "-P", "chatd")
+    try:
+        assert host.run("systemctl", "list-units", "--no-legend", "--all", "chatd*.service") == ""
+        left = "ls -d /opt/chatd /etc/chatd /var/lib/chatd /var/lib/private/chatd /usr/bin/chatd"
+        assert host.run("sh", "-c", f"{left} /etc/systemd/system/*/chatd* 2>/dev/null", check=None) == ""
+    finally:
+        host.run("dpkg", "-i", "/opt/chatd.deb")
