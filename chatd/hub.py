@@ -127,13 +127,16 @@ def write(part: Part) -> list[tuple[Session, Disconnect]]:
     members, _, frame, _, first, authors, _ = part
     leaving = []
     apart = 0
+    size = len(frame)
     for session, since in members.items():
-        if since < first and not session.link.congested and session.id not in authors:
+        direct = session.link.direct
+        if direct is not None and since < first and session.id not in authors:
             try:
-                session.write(frame)
-            except RuntimeError:
-                # uvloop: the socket was reset, and we are told of it only after this turn.
-                continue
+                sent = direct(frame)
+            except OSError:  # its socket is full; or was reset, and we are told of it only after this turn
+                sent = 0
+            if sent != size:
+                session.link.write_rest(frame, sent)
         else:
             apart += 1
             if (goodbye := _write_apart(session, since, part)) is not None:

@@ -8,7 +8,7 @@ the transport's, which it meets only as a Link.
 from __future__ import annotations
 
 from collections import Counter, deque
-from contextlib import suppress
+from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
@@ -22,12 +22,19 @@ class Link(Protocol):
 
     Attributes:
         congested: more than half of what may wait for this client is waiting.
+        direct: sends a frame at once and returns how many bytes of it were taken, or raises OSError; the rest of it
+            must be given to `write_rest`. None: not now, `write` it.
     """
 
     @property
     def congested(self) -> bool: ...
 
+    @property
+    def direct(self) -> Callable[[bytes], int] | None: ...
+
     def write(self, frame: bytes) -> None: ...
+
+    def write_rest(self, frame: bytes, sent: int) -> None: ...
 
     def buffered(self) -> int:
         """Bytes written that the client has not taken."""
@@ -124,7 +131,7 @@ class Session:
 
     __slots__ = (
         "__weakref__", "bytes_due", "codec", "goodbye", "heard_at", "home", "id", "identity", "ip", "joins_due", "link",
-        "messages_due", "pinged_at", "rooms", "since", "state", "strikes", "waiting", "write",
+        "messages_due", "pinged_at", "rooms", "since", "state", "strikes", "waiting",
     )  # fmt: skip
 
     def __init__(self, id: str, codec: Codec, ip: str, *, now: float, since: float, home: str = "") -> None:
@@ -146,8 +153,6 @@ class Session:
     def attach(self, link: Link) -> None:
         """Take the connection; before this nothing may be sent."""
         self.link = link
-        # One attribute look-up less for each reader of each message.
-        self.write = link.write
 
     @property
     def user(self) -> str:
@@ -186,8 +191,7 @@ class Session:
             if self.link.buffered() + len(frame) > self.link_bound:
                 return SLOW
         self.traffic.bytes_out += len(frame)
-        with suppress(RuntimeError):  # uvloop: the socket was reset, and we are told of it only after this turn
-            self.write(frame)
+        self.link.write(frame)
         return None
 
     # Bytes that may wait for one client: limits.outbox, set by the node. The same for all, so it is not kept in each.

@@ -29,8 +29,13 @@ class RecordingLink:
     def __init__(self) -> None:
         self.written: list[bytes] = []
 
-    def write(self, frame: bytes) -> None:
+    def direct(self, frame: bytes) -> int:
         self.written.append(frame)
+        return len(frame)
+
+    def write(self, frame: bytes) -> None: ...
+
+    def write_rest(self, frame: bytes, sent: int) -> None: ...
 
     def buffered(self) -> int:
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,10 +28,23 @@ class FakeLink:
         self.congested = False
         self.waiting = 0
         self.reset = False
+        self.takes = 1 << 20
+        self.rest: list[bytes] = []
+
+    @property
+    def direct(self) -> Callable[[bytes], int] | None:
+        return None if self.congested else self.send
+
+    def send(self, frame: bytes) -> int:
+        if self.reset:
+            raise ConnectionResetError
+        self.written.append(frame[: self.takes])
+        return len(self.written[-1])
+
+    def write_rest(self, frame: bytes, sent: int) -> None:
+        self.rest.append(frame[sent:])
 
     def write(self, frame: bytes) -> None:
-        if self.reset:
-            raise RuntimeError("the handler is closed")
         self.written.append(frame)
 
     def buffered(self) -> int:
@@ -166,6 +180,17 @@ def test_a_socket_reset_amid_a_fan_out_costs_nobody_their_message() -> None:
     link_of(members[2]).reset = True
     fan_out(hub, said(1))
     assert [len(written(session)) for session in members] == [1, 1, 0, 1, 1]
+
+
+def test_what_a_socket_does_not_take_at_once_waits_and_nobody_else_does() -> None:
+    hub = Hub()
+    full, nearly, quick = member(hub), member(hub), member(hub)
+    link_of(full).takes, link_of(nearly).takes = 0, 10
+    fan_out(hub, said(1))
+    (frame,) = written(quick)
+    assert [*written(full), *link_of(full).rest] == [b"", frame]
+    assert [*written(nearly), *link_of(nearly).rest] == [frame[:10], frame[10:]]
+    assert link_of(quick).rest == []
 
 
 def test_the_bytes_and_events_that_went_out_are_counted_to_the_last_one() -> None:

@@ -24,9 +24,12 @@ class FakeLink:
         self.written: list[bytes] = []
         self.goodbye: Disconnect | None = None
         self.congested = False
+        self.direct = None
 
     def write(self, frame: bytes) -> None:
         self.written.append(frame)
+
+    def write_rest(self, frame: bytes, sent: int) -> None: ...
 
     def buffered(self) -> int:
         return Session.link_bound

@@ -655,6 +655,54 @@ async def test_half_of_the_bound_is_congestion_until_the_client_reads() -> None:
         await until(lambda: not link.congested)
 
 
+def fan_out_to(link: Link, frame: bytes) -> None:
+    """As the hub does it: at once where that is possible, else behind what waits."""
+    if link.direct is None:
+        link.write(frame)
+    else:
+        try:
+            sent = link.direct(frame)
+        except BlockingIOError:
+            sent = 0
+        if sent != len(frame):
+            link.write_rest(frame, sent)
+
+
+@on_both_loops
+async def test_what_is_sent_at_once_and_what_waits_arrive_in_one_order() -> None:
+    async with serving() as house, Bare(house) as client:
+        await client.upgrade()
+        link = (await house.guest()).link
+        for _ in range(2):  # again after all has been taken
+            expected = b""
+            while link.direct is not None:
+                expected += (frame := frames.text(b"%d" % len(expected) * 500))
+                fan_out_to(link, frame)
+            assert link.buffered()
+            for text in (b"a", b"b"):
+                expected += frames.text(text)
+                fan_out_to(link, frames.text(text))
+            assert await asyncio.wait_for(client.reader.readexactly(len(expected)), PATIENCE_S) == expected
+            await until(lambda: link.buffered() == 0)
+            link.write(frames.text(b"nothing waits"))
+            assert link.direct is not None
+            await asyncio.wait_for(client.reader.readexactly(15), PATIENCE_S)
+
+
+@on_both_loops
+async def test_a_socket_is_not_used_once_its_end_has_begun() -> None:
+    async with serving() as house, Bare(house) as closed, Bare(house) as lost:
+        for client in (closed, lost):
+            await client.upgrade()
+        one, other = (await house.guest()), (await house.guest())
+        one.link.close(KICKED)
+        assert one.link.direct is None
+        lost.writer.transport.abort()
+        await other.gone.wait()
+        assert other.link.direct is None
+        other.link.write(frames.text(b"nobody"))  # is thrown away, and by no means sent to who has the number now
+
+
 @on_both_loops
 async def test_pings_are_answered_and_are_signs_of_life() -> None:
     async with serving() as house, connect(house.url + "/chat") as client:

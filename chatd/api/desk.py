@@ -105,8 +105,11 @@ class NoConnection:
     """What stands behind a session of the back end's: nobody hears what is said to it alone."""
 
     congested = False
+    direct = None
 
     def write(self, frame: bytes) -> None: ...
+
+    def write_rest(self, frame: bytes, sent: int) -> None: ...
 
     def buffered(self) -> int:
         return 0
