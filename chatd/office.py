@@ -7,11 +7,19 @@ was decided before: by the shell's owner, an API key, or the rules of a room.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from asyncio import gather
+from collections.abc import Callable, Iterable
+from typing import Final
 
+from . import rules
 from .control import Answers, Impose, Kick, Lift, Lock, Object, Question, Recheck, Revoke
 from .measures import Lockdown, Measure
+from .store.messages import Keep
 from .store.redis import Store
+from .store.traces import Forgotten
+
+# Rooms that are gone through at the same time; their requests share pipelines.
+AT_ONCE: Final = 20
 
 
 class Office:
@@ -86,6 +94,38 @@ class Office:
     async def recheck(self, room: str, user: str = "") -> Answers:
         """Rights in `room` have changed, `user`'s or all: have every node put out whoever may not be there any more."""
         return await self.ask(Recheck(room, user))
+
+    # --- what is kept of people ---------------------------------------------------------------------------------------
+
+    async def forget(
+        self, user: str, keep: Callable[[str], Keep], progress: Callable[[int, int], None] = lambda done, all: None
+    ) -> tuple[Forgotten, int]:
+        """Take `user` out of every room: what they wrote, their reactions and memberships.
+
+        Who is connected stays so, and can write again; measures on a user, and what operators did, are not forgotten.
+
+        Args:
+            keep: how a room is kept.
+            progress: told how many of how many rooms have been gone through.
+        Returns:
+            How much it was, and in how many rooms.
+        Raises:
+            StoreError: it is not finished; to begin again does no harm.
+        """
+        await self.write_down("forget", target=user)
+        traces, total, touched = self.store.traces, Forgotten(), 0
+        await traces.forget_personal(user, rules.personal_room(user))
+        rooms = await traces.rooms()
+        for start in range(0, len(rooms), AT_ONCE):
+            part = rooms[start : start + AT_ONCE]
+            gone = await gather(*(traces.forget(room, user, keep(room)) for room in part))
+            for room, done in zip(part, gone, strict=True):
+                total, touched = total.and_also(done), touched + any(done)
+                if done.memberships:
+                    await self.recheck(room, user)
+            progress(start + len(part), len(rooms))
+        await self.write_down("forgotten", target=user, rooms=touched, **total._asdict())
+        return total, touched
 
 
 def _closed(answers: Answers) -> int:

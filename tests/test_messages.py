@@ -265,20 +265,25 @@ Text = tuple[str | None, str | None, tuple[tuple[str, str], ...]]
 def state(publications: list[dict[str, Any]]) -> dict[int, Text]:
     """What a client knows after these: of each message its author, its text (None: deleted) and who reacted how."""
     texts: dict[int, tuple[str | None, str | None]] = {}
-    reactions: dict[int, set[tuple[str, str]]] = {}
+    reactions: dict[int, tuple[int, str, str]] = {}  # by the event's offset
     for publication in publications:
-        kind, data = publication["tags"]["type"], publication["data"]
+        offset, kind, data = publication["offset"], publication["tags"]["type"], publication["data"]
         user = publication.get("info", {}).get("user")
-        about = [int(offset) for offset in publication["tags"].get("of", "").split(",") if offset]
+        about = [int(of) for of in publication["tags"].get("of", "").split(",") if of]
         if kind in ("message", "deleted") and not about:
-            texts[publication["offset"]] = (user, data.get("text"))
+            texts[offset] = (user, data.get("text"))
         for of in about:
-            author = texts.get(of, (None, None))[0]
             if kind == "edit":
-                texts[of] = (author, data["text"])
+                texts[of] = (texts[of][0], data["text"])
             elif kind == "delete":
-                texts[of], reactions[of] = (author, None), set()
+                if of in texts:
+                    texts[of] = (texts[of][0], None)
+                reactions = {event: each for event, each in reactions.items() if of not in (event, each[0])}
             elif kind == "react":
-                there = reactions.setdefault(of, set())
-                (there.add if data["on"] else there.discard)((user, data["kind"]))
-    return {of: (*text, tuple(sorted(reactions.get(of, ())))) for of, text in texts.items()}
+                reactions = {event: each for event, each in reactions.items() if each != (of, user, data["kind"])}
+                if data["on"]:
+                    reactions[offset] = (of, user, data["kind"])
+    return {
+        message: (*text, tuple(sorted(each[1:] for each in reactions.values() if each[0] == message)))
+        for message, text in texts.items()
+    }

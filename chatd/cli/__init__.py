@@ -28,6 +28,8 @@ COMMANDS = {
     "ban": ("chatd.cli.measures:ban", "Keep somebody out, of a room or of all; list and end bans."),
     "mute": ("chatd.cli.measures:mute", "Keep somebody silent; list and end mutes."),
     "lockdown": ("chatd.cli.lockdown:lockdown", "Close the cluster step by step while it is being flooded."),
+    "export": ("chatd.cli.export:export", "Print all that is kept of a room, or of what a user wrote."),
+    "forget": ("chatd.cli.forget:forget", "Take a user out of every room: messages, reactions, memberships."),
     "token": ("chatd.cli.token:token", "Mint, inspect and revoke tokens."),
     "config": ("chatd.cli.config:config", "Check, show and begin the configuration."),
     "doctor": ("chatd.cli.doctor:doctor", "Look for what is wrong, and say how to mend it."),

@@ -57,6 +57,7 @@ local function find(offset)
   local ms = tonumber(entry[2][4])
   if keep_ms > 0 and ms < now - keep_ms then return nil, 'missing' end
   local parsed, publication = pcall(cjson.decode, entry[2][2])
+  if parsed and publication.tags and publication.tags.type ~= 'message' then return nil, 'missing' end
   return {info = parsed and publication.info, ms = ms}
 end
 

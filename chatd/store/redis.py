@@ -32,6 +32,7 @@ from .messages import Messages
 from .retention import Retention
 from .rooms import Rooms, pairs
 from .scripts import Batch, Script, translated
+from .traces import Traces
 
 log = structlog.get_logger("chatd.store")
 
@@ -77,6 +78,7 @@ class Store:
         self.messages = Messages(self.batch, self.keys)
         self.changes = Changes(self.batch, self.keys)
         self.retention = Retention(self.batch, self.keys, self._servers)
+        self.traces = Traces(self.batch, self.keys, self.messages, self.retention)
         self.rooms = Rooms(self.batch, self.keys)
         self.cursors = Cursors(self.batch, self.keys)
         self.measures = Measures(self.batch, self.keys)

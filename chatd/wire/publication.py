@@ -31,7 +31,7 @@ class Publication(NamedTuple):
         time: Unix ms.
         user: who said it; None: the server, or somebody forgotten.
         type: of its tags; "message" where they name none.
-        of: offsets of the earlier messages that it is about; empty for a message.
+        of: offsets of what it is about; an event that tells of somebody forgotten names many.
         data: as parsed.
     """
 
@@ -45,7 +45,7 @@ class Publication(NamedTuple):
     @property
     def is_message(self) -> bool:
         """Whether it was said by somebody, and is no event about what was."""
-        return not self.of and self.type in ("message", "deleted")
+        return self.type == "message" or (self.type == "deleted" and not self.of)
 
     @property
     def members(self) -> Mapping[str, Any]:
@@ -57,7 +57,7 @@ def parse(body: Json) -> Publication:
     """What `head` began and append.lua ended; a publication without history has offset 0."""
     parts = orjson.loads(body)
     tags, info = parts.get("tags", {}), parts.get("info")
-    of = tuple(int(offset) for offset in tags.get("of", "").split(",") if offset)
+    of = tuple(int(offset) for offset in tags.get("of", "").split(",") if offset.isdecimal())
     user = None if info is None else info["user"]
     return Publication(parts.get("offset", 0), parts["time"], user, tags.get("type", "message"), of, parts["data"])
 

@@ -1,0 +1,95 @@
+"""What there is of somebody, or of a room: read page by page to be taken away by its owner, and forgotten.
+
+A room's history is read raw here, events and tombstones included. Who wrote something is known by its `info`, which
+only the server writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple
+
+from chatd.model import Json
+from chatd.wire.publication import head, parse
+
+from .keys import Keys
+from .messages import APPEND, Keep, Messages, appending_args, appending_keys
+from .retention import Retention
+from .scripts import Batch, Script
+
+FORGET: Final = Script("forget", after=APPEND)
+
+# Publications read at a time; what a user wrote among them is forgotten in one step, which takes some milliseconds.
+PAGE: Final = 500
+# A room's keys that may have a user in them.
+KINDS: Final = ("meta", "room", "members")
+
+
+class Page(NamedTuple):
+    """A part of a room's history: publications by offset, all of one epoch."""
+
+    epoch: str
+    publications: list[tuple[int, Json]]
+
+
+class Forgotten(NamedTuple):
+    """How much of somebody is gone.
+
+    Attributes:
+        messages: bodies, of messages and of their edits.
+        ownerless: rooms that lost their last owner.
+    """
+
+    messages: int = 0
+    reactions: int = 0
+    memberships: int = 0
+    ownerless: int = 0
+
+    def and_also(self, more: Forgotten) -> Forgotten:
+        return Forgotten(*(one + other for one, other in zip(self, more, strict=True)))
+
+
+class Traces:
+    """See the head of this file."""
+
+    def __init__(self, batch: Batch, keys: Keys, messages: Messages, retention: Retention) -> None:
+        self._batch = batch
+        self._keys = keys
+        self._messages = messages
+        self._retention = retention
+
+    async def rooms(self) -> list[str]:
+        """Every room in which there may be something of anybody."""
+        return sorted({room for kind in KINDS async for found in self._retention.rooms(kind) for room in found})
+
+    async def history(self, room: str) -> AsyncIterator[Page]:
+        """All that is kept of what was said in `room` until now, oldest first."""
+        kept = await self._messages.kept(room)
+        after, last = 0, 0 if kept is None else kept.top.offset
+        while after < last:
+            publications, top = await self._messages.page(room, after, PAGE)
+            if not publications:
+                return
+            yield Page(top.epoch, publications)
+            after = publications[-1][0]
+
+    async def forget(self, room: str, user: str, keep: Keep) -> Forgotten:
+        """Take `user` out of `room` (forget.lua), and their bodies out of the store's memory (sweep.lua)."""
+        done = await self._forget(room, user, keep, "", [])
+        async for page in self.history(room):
+            if offsets := [offset for offset, body in page.publications if parse(body).user == user]:
+                done = done.and_also(await self._forget(room, user, keep, page.epoch, offsets))
+        await self._retention.sweep(room, keep)
+        return done
+
+    async def forget_personal(self, user: str, room: str) -> None:
+        """Forget what stands under a user's own name: their personal channel `room`, and the list of their rooms."""
+        await self._retention.sweep(room, Keep(0, 0))
+        await self._batch.command("DEL", self._keys.rooms_of(user))
+
+    async def _forget(self, room: str, user: str, keep: Keep, epoch: str, offsets: list[int]) -> Forgotten:
+        event = head(b"{}", None, {"type": "delete", "of": ",".join(map(str, offsets))})
+        args = [*appending_args(room, event, keep, None), user, epoch, *offsets]
+        done = Forgotten(*await self._batch.script(FORGET, appending_keys(self._keys, room, None), args))
+        # Another epoch has begun since: what was read is gone.
+        return done if done.messages >= 0 else Forgotten()
