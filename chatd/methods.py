@@ -139,7 +139,9 @@ class ListRooms:
 class ListMembers:
     """Who belongs to `room`, by name, from behind `after`; for its members, and for all where it is public.
 
-    Answers {members: [{user, role, joined}], next}: joined in Unix ms; go on with `next` until "".
+    Answers {members: [{user, role, joined, online, seen}], next}: `online` on any device; `seen` in Unix ms if not,
+    null where nobody knows; both left out where the room does not say who is present; joined in Unix ms. Go on
+    with `next` until "".
     """
 
     room: str

@@ -171,6 +171,7 @@ class Node:
             ("wheel", self.reaper.turn_wheel()),
             ("clocks", self.reaper.look_at_clocks()),
             ("undertaker", self.reaper.bury_the_dead()),
+            ("leaves", self.reaper.announce_left()),
             ("sweeper", self.sweeper.run()),
             *(("also", job) for job in also),
         ]
@@ -211,7 +212,7 @@ class Node:
         await self._end_emptying()
         await self._empty(listener, self.settings.server.drain, LAST_FAREWELL_S)
         try:
-            await self.reaper.bury(self.lease)
+            await self.reaper.bury(self.lease, delay_ms=self.chat.leave_delay_ms)
         except StoreError as error:
             log.warning("left without notice; another node will clear up", error=str(error))
         log.info("stopped", node=self.id)

@@ -28,6 +28,8 @@ log = structlog.get_logger("chatd")
 
 # Sockets written to, or looked at, between two looks at the event loop.
 AT_ONCE: Final = 500
+# How often is looked for leaves that are due: what one second of delay or five matters little to, as it does to people.
+LEAVES_S: Final = 0.5
 
 
 def silent(shard: Shard, now: float, timeout: float) -> list[Session]:
@@ -125,6 +127,21 @@ class Reaper:
                 await asyncio.sleep(0)
             self.chat.forget_quiet_speakers()
 
+    async def announce_left(self) -> None:
+        """Announce, wherever it is due, who has left and not come back, until cancelled; all nodes share in this."""
+        while True:
+            await asyncio.sleep(LEAVES_S)
+            try:
+                due = await self.store.presence.due()
+                await asyncio.gather(
+                    *(
+                        self.store.presence.announce_left(room, self.chat.announce_to(room), due.until)
+                        for room in due.rooms
+                    )
+                )
+            except StoreError as error:
+                log.warning("leaves not announced in time", error=str(error))
+
     # --- the cluster's nodes ------------------------------------------------------------------------------------------
 
     async def bury_the_dead(self) -> None:
@@ -142,12 +159,16 @@ class Reaper:
             except StoreError as error:
                 log.warning("dead nodes not looked for", error=str(error))
 
-    async def bury(self, lease: str) -> None:
-        """Take everything that stands under `lease` out of presence and registry; each leave is announced once."""
-        rooms = await self.store.rooms_of(lease)
+    async def bury(self, lease: str, *, delay_ms: int = 0) -> None:
+        """Take everything that stands under `lease` out of presence and registry; each leave is announced once.
+
+        Args:
+            delay_ms: how long to wait whether they come back; a dead node's people have had time enough.
+        """
+        rooms = await self.store.presence.rooms_of(lease)
         left = 0
         for room in rooms:
-            left += await self.store.leave(room, lease, self.chat.announce_to(room))
+            left += await self.store.presence.leave(room, lease, self.chat.announce_to(room), delay_ms=delay_ms)
         connections = await self.store.purge(lease)
         await self.store.bury(lease)
         log.info("cleared up after a node", lease=lease, connections=connections, rooms=len(rooms), leaves=left)

@@ -737,6 +737,13 @@ class Limits:
         reload=True,
     )
     room_name: Bytes = option(255, "Length of a room's name, in bytes of UTF-8.", reload=True)
+    leave_delay: Seconds = option(
+        5.0,
+        "How long after a user's last connection in a room has gone the others are told: who comes back before, with a "
+        "page that is loaded anew, never left.",
+        most=600,
+        reload=True,
+    )
     members: int = option(10_000, "Members of one created room.", reload=True)
     rooms_per_user: int = option(1_000, "Created rooms that one user is a member of.", reload=True)
     display_name: int = option(32, "Length of a display name, in characters; longer ones are cut.", reload=True)
@@ -785,7 +792,8 @@ class RoomRules:
     join_leave: bool = option(True, "Announce joins and leaves to the clients that ask for them.", reload=True)
     announce_up_to: int = option(
         500,
-        "Members above which they are not announced any more: in a room of n, n joins are n * n deliveries.",
+        "With more connections in the room they are not announced any more, as n joins are n * n deliveries, and "
+        "whoever asks who is there is told only how many.",
         reload=True,
     )
     presence: bool = option(True, "Members may ask who is in the room.", reload=True)

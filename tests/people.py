@@ -27,7 +27,7 @@ KEYS = f'[[auth.keys]]\nkid = "main"\nalgorithm = "HS256"\nsecret = "{SECRET}"\n
 QUICK = {
     "CHATD_CLUSTER__LEASE": "2s", "CHATD_CLUSTER__RENEW": "0.5s",
     "CHATD_LIMITS__MESSAGES_PER_SECOND": "0", "CHATD_LIMITS__USER_MESSAGES_PER_SECOND": "0",
-    "CHATD_LIMITS__JOINS_PER_SECOND": "0",
+    "CHATD_LIMITS__JOINS_PER_SECOND": "0", "CHATD_LIMITS__LEAVE_DELAY": "0.5s",
 }  # fmt: skip
 
 

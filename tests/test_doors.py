@@ -19,7 +19,7 @@ PATIENCE_S = 10.0
 
 @pytest.fixture(scope="module")
 def chatd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with running(tmp_path_factory.mktemp("open"), "--port", "0") as daemon:
+    with running(tmp_path_factory.mktemp("open"), "--port", "0", CHATD_LIMITS__LEAVE_DELAY="0.1s") as daemon:
         yield daemon
 
 

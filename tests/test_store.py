@@ -182,9 +182,9 @@ class TestStore:
     async def test_a_room_may_have_any_name(self, store: Store, room: str) -> None:
         async with heard(store, room) as events:
             await store.messages.publish(room, head("hi"), FOR_EVER, ("ana", "c"))
-            await store.join(room, "n.1", "ana", "c1", INFO, ANYBODY)
-            assert await store.presence(room) == {"c1": INFO}
-            assert await store.leave(room, "n.1", ANYBODY) == 1
+            await store.presence.join(room, "n.1", "ana", "c1", INFO, ANYBODY)
+            assert await store.presence.of(room) == {"c1": INFO}
+            assert await store.presence.leave(room, "n.1", ANYBODY) == 1
         assert [kind for kind, _ in events] == [Kind.PUBLICATION, Kind.JOIN, Kind.LEAVE]
 
     async def test_rooms_with_names_alike_do_not_mix(self, store: Store) -> None:
@@ -192,57 +192,6 @@ class TestStore:
             await store.messages.publish(room, head(room), FOR_EVER)
         for room in ROOMS:
             assert texts((await store.messages.history(room, 0, after=0, limit=10)).publications) == [room]
-
-    # --- presence -----------------------------------------------------------------------------------------------------
-
-    async def test_who_joins_and_leaves_is_announced_once(self, store: Store) -> None:
-        async with heard(store, "lobby") as events:
-            for _ in range(2):
-                await store.join("lobby", "n.1", "ana", "c1", INFO, ANYBODY)
-            assert [await store.leave("lobby", "n.1", ANYBODY, "c1") for _ in range(2)] == [1, 0]
-        assert events == [(Kind.JOIN, json.loads(INFO)), (Kind.LEAVE, json.loads(INFO))]
-
-    async def test_a_crowded_room_announces_nobody(self, store: Store) -> None:
-        async with heard(store, "lobby") as events:
-            for n in range(3):
-                await store.join("lobby", "n.1", "ana", f"c{n}", b'{"n":%d}' % n, 2)
-            await store.leave("lobby", "n.1", 2, "c0")
-            await store.leave("lobby", "n.1", 2, "c1")
-            await store.join("lobby", "n.1", "ana", "c3", b"{}", -1)
-        assert events == [(Kind.JOIN, {"n": 0}), (Kind.JOIN, {"n": 1}), (Kind.LEAVE, {"n": 1})]
-
-    async def test_presence_counts_connections_and_users(self, store: Store) -> None:
-        for user, client in [("ana", "c1"), ("ana", "c2"), ("ben", "c3")]:
-            await store.join("lobby", "n.1", user, client, INFO, ANYBODY)
-        assert await store.presence_stats("lobby") == (3, 2)
-        assert (await store.presence("lobby")).keys() == {"c1", "c2", "c3"}
-        assert await store.presence_stats("nowhere") == (0, 0)
-        assert await store.presence("nowhere") == {}
-
-    async def test_a_whole_lease_leaves_at_once_and_nobody_else_does(self, store: Store) -> None:
-        for lease, client in [("n.1", "c1"), ("n.1", "c2"), ("n.10", "c3"), ("m.1", "c4")]:
-            await store.join("lobby", lease, "ana", client, b'{"client":"%b"}' % client.encode(), ANYBODY)
-        async with heard(store, "lobby") as events:
-            assert [await store.leave("lobby", "n.1", ANYBODY) for _ in range(2)] == [2, 0]
-        assert sorted(body["client"] for _, body in events) == ["c1", "c2"]
-        assert {kind for kind, _ in events} == {Kind.LEAVE}
-        assert (await store.presence("lobby")).keys() == {"c3", "c4"}
-
-    async def test_who_came_back_under_a_new_lease_does_not_leave_with_the_old_one(self, store: Store) -> None:
-        await store.join("lobby", "n.1", "ana", "c1", INFO, ANYBODY)
-        await store.join("lobby", "n.2", "ana", "c1", INFO, ANYBODY)
-        assert await store.leave("lobby", "n.1", ANYBODY) == 0
-        assert await store.leave("lobby", "n.1", ANYBODY, "c1") == 0
-        assert (await store.presence("lobby")).keys() == {"c1"}
-
-    async def test_the_rooms_of_a_lease_are_remembered_for_the_reaper(self, store: Store) -> None:
-        await store.enter_rooms("n.1", ["lobby", "größe {1}"])
-        await store.enter_rooms("n.1", [])
-        await store.leave_rooms("n.1", [])
-        assert sorted(await store.rooms_of("n.1")) == ["größe {1}", "lobby"]
-        await store.leave_rooms("n.1", ["lobby"])
-        assert await store.rooms_of("n.1") == ["größe {1}"]
-        assert await store.rooms_of("n.2") == []
 
     # --- the registry of connections ----------------------------------------------------------------------------------
 
@@ -311,11 +260,11 @@ class TestStore:
 
     async def test_the_buried_are_gone_with_their_rooms(self, store: Store) -> None:
         await store.enroll("dead.1", 1, {})
-        await store.enter_rooms("dead.1", ["lobby"])
+        await store.presence.enter_rooms("dead.1", ["lobby"])
         await in_milliseconds(10)
         assert await store.claim() == "dead.1"
         await store.bury("dead.1")
-        assert await store.rooms_of("dead.1") == []
+        assert await store.presence.rooms_of("dead.1") == []
         assert await store.claim() is None
         leftovers = [
             await store.batch.command("EXISTS", k) for k in (store.keys.leases, store.keys.nodes, store.keys.claims)

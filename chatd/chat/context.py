@@ -201,6 +201,10 @@ class Context:
         kept = self.rules(room)
         return kept.announce_up_to if kept.join_leave else -1
 
+    @property
+    def leave_delay_ms(self) -> int:
+        return int(self.limits.leave_delay * 1000)
+
     async def role(self, identity: Identity, room: str, *, invited: bool = False) -> Role:
         """What `identity` is in `room`, by all that is known.
 

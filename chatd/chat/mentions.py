@@ -35,7 +35,7 @@ async def among(chat: Context, room: str, users: list[str]) -> list[str]:
     if (pair := dm_members(room)) is not None:
         return [user for user in users if user in pair]
     belonging, present = await asyncio.gather(
-        chat.store.rooms.members_among(room, users), chat.store.present_among(room, users)
+        chat.store.rooms.members_among(room, users), chat.store.presence.among(room, users)
     )
     return [user for user in users if user in belonging or user in present]
 

@@ -160,11 +160,11 @@ async def _be_present(chat: Context, session: Session, room: str) -> None:
         return
     lease = chat.lease()
     if room not in chat.entered:
-        await chat.store.enter_rooms(lease, [room])
+        await chat.store.presence.enter_rooms(lease, [room])
         chat.entered.add(room)
         if room not in session.rooms:  # put out meanwhile
             return
-    await chat.store.join(room, lease, session.user, session.id, chat.info(session), chat.announce_to(room))
+    await chat.store.presence.join(room, lease, session.user, session.id, chat.info(session), chat.announce_to(room))
 
 
 async def unsubscribe(chat: Context, session: Session, command: Unsubscribe) -> Unsubscribed:
@@ -192,11 +192,13 @@ async def leave(chat: Context, session: Session, room: str) -> None:
 
 async def _be_gone(chat: Context, session: Session, room: str) -> None:
     lease = chat.lease()
-    await chat.store.leave(room, lease, chat.announce_to(room), session.id)
+    await chat.store.presence.leave(
+        room, lease, chat.announce_to(room), delay_ms=chat.leave_delay_ms, one=(session.user, session.id)
+    )
     if room not in chat.hub.rooms:
         # No await between these two lines: whoever joins next notes the room anew, and after this in the pipeline.
         chat.entered.discard(room)
-        await chat.store.leave_rooms(lease, [room])
+        await chat.store.presence.leave_rooms(lease, [room])
 
 
 def _out(chat: Context, session: Session, room: str) -> None:
@@ -222,12 +224,16 @@ def lost_history(chat: Context, delivery: Delivery) -> None:
 
 async def presence(chat: Context, session: Session, command: Presence) -> PresenceResult:
     await _presence_readable(chat, session, command.room)
-    return PresenceResult(await chat.store.presence(command.room))
+    most = chat.rules(command.room).announce_up_to
+    found = await chat.store.presence.of(command.room, most)
+    if found is None:
+        raise errors.NOT_AVAILABLE.because(f"more than {most} are in this room; ask presence_stats how many")
+    return PresenceResult(found)
 
 
 async def presence_stats(chat: Context, session: Session, command: PresenceStats) -> PresenceStatsResult:
     await _presence_readable(chat, session, command.room)
-    return PresenceStatsResult(*await chat.store.presence_stats(command.room))
+    return PresenceStatsResult(*await chat.store.presence.stats(command.room))
 
 
 async def _presence_readable(chat: Context, session: Session, room: str) -> None:

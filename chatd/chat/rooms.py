@@ -25,6 +25,7 @@ from chatd.methods import (
 )
 from chatd.model import ROLES, Member, Role
 from chatd.session import Session
+from chatd.store.presence import Seen
 
 from .context import Context
 
@@ -102,11 +103,15 @@ async def members(chat: Context, session: Session, args: ListMembers) -> Answer:
     await chat.readable(session, args.room)
     limit = _page(args.limit)
     page = [member for member in await chat.store.rooms.members(args.room) if member.user > args.after][:limit]
-    return {"members": [_as_member(member) for member in page], "next": _next([m.user for m in page], limit)}
+    users = [member.user for member in page]
+    seen = await chat.store.presence.seen(users) if chat.rules(args.room).presence else [None] * len(page)
+    entries = [_as_member(member, last) for member, last in zip(page, seen, strict=True)]
+    return {"members": entries, "next": _next(users, limit)}
 
 
-def _as_member(member: Member) -> Answer:
-    return {"user": member.user, "role": member.role.word, "joined": member.joined}
+def _as_member(member: Member, seen: Seen | None) -> Answer:
+    known = {} if seen is None else {"online": seen.online, "seen": seen.last}
+    return {"user": member.user, "role": member.role.word, "joined": member.joined, **known}
 
 
 async def invite(chat: Context, session: Session, args: InviteToRoom) -> Answer:

@@ -65,7 +65,10 @@ class Keys:
         return f"{self.prefix}:{{{tag(room)}}}:feed"
 
     def present(self, room: str) -> str:
-        return f"{self.prefix}:{{{tag(room)}}}:present"
+        return f"{self.prefix}:{{{tag(room)}}}:presence"
+
+    def leaving(self, room: str) -> str:
+        return f"{self.prefix}:{{{tag(room)}}}:leaving"
 
     def repeat(self, room: str, user: str, cid: str) -> str:
         # The length keeps ("a", "b:c") and ("a:b", "c") apart.
@@ -94,6 +97,9 @@ class Keys:
         """The set of rooms that `user` is a member of."""
         return f"{self.prefix}:{{u:{tag(user)}}}:rooms"
 
+    def seen(self, user: str) -> str:
+        return f"{self.prefix}:{{u:{tag(user)}}}:seen"
+
     def cursors(self, user: str) -> str:
         return f"{self.prefix}:{{u:{tag(user)}}}:cursors"
 
@@ -114,6 +120,11 @@ class Keys:
 
     def reply(self, request: str) -> str:
         return f"{self.prefix}:{{reply:{request}}}"
+
+    @property
+    def due(self) -> str:
+        """Rooms in which somebody's leave is to be announced, by the time of it."""
+        return f"{self.prefix}:{{nodes}}:due"
 
     @property
     def leases(self) -> str:

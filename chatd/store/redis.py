@@ -1,5 +1,5 @@
-"""The store in chatd's words: presence, the registry of connections, leases, revocations, audit; and, as parts of their
-own, messages and their changes, rooms and the feed.
+"""The store in chatd's words: the registry of connections, leases, revocations, audit; and, as parts of their own,
+messages and their changes, rooms, presence, cursors and the feed.
 
 Each method is one script or one command, sent through the shared pipeline; none is tried again below its caller. What
 must hold at once is in the Lua file it names. Every method may raise StoreUnavailable (it may have been done) and
@@ -19,7 +19,6 @@ import orjson
 import structlog
 
 from chatd import control
-from chatd.model import Json
 
 from .changes import Changes
 from .connect import servers
@@ -29,6 +28,7 @@ from .feed import Feed
 from .keys import REGISTRY_SHARDS, Keys, registry_shard
 from .measures import Measures
 from .messages import Messages
+from .presence import Presence
 from .retention import Retention
 from .rooms import Rooms, pairs
 from .scripts import Batch, Script, translated
@@ -43,9 +43,9 @@ AUDIT_LENGTH: Final = 100_000
 # Redis 7.0.15 is the floor: sharded pub/sub came with 7.0, and 15 closed holes in the scripting engine.
 OLDEST: Final = (7, 0, 15)
 
-JOIN, LEAVE, REGISTER, PURGE, ENROLL, RENEW, CLAIM, BURY, NODES = map(
+REGISTER, UNREGISTER, PURGE, ENROLL, RENEW, CLAIM, BURY, NODES = map(
     Script,
-    ["join", "leave", "register", "purge", "enroll", "renew", "claim", "bury", "nodes"],
+    ["register", "unregister", "purge", "enroll", "renew", "claim", "bury", "nodes"],
 )
 
 
@@ -80,6 +80,7 @@ class Store:
         self.retention = Retention(self.batch, self.keys, self._servers)
         self.traces = Traces(self.batch, self.keys, self.messages, self.retention)
         self.rooms = Rooms(self.batch, self.keys)
+        self.presence = Presence(self.batch, self.keys)
         self.cursors = Cursors(self.batch, self.keys)
         self.measures = Measures(self.batch, self.keys)
         self.feed = Feed(self._servers, self.batch, self.keys, self.messages.page, timeout, loop_time)
@@ -113,55 +114,6 @@ class Store:
     async def ping(self) -> None:
         await self.batch.command("EXISTS", self.keys.leases)
 
-    # --- presence -----------------------------------------------------------------------------------------------------
-
-    async def join(self, room: str, lease: str, user: str, client: str, info: Json, announce_to: int) -> None:
-        """Enter a connection among those present, and announce it if it is new (join.lua)."""
-        value = b"\0".join((lease.encode(), orjson.dumps(user), info))
-        keys = [self.keys.present(room), self.keys.feed(room)]
-        await self.batch.script(JOIN, keys, (client, value, info, announce_to))
-
-    async def leave(self, room: str, lease: str, announce_to: int, client: str | None = None) -> int:
-        """Take a connection, or all of a lease, out of those present; each is announced once (leave.lua)."""
-        keys = [self.keys.present(room), self.keys.feed(room)]
-        args: list[str | int] = [lease, announce_to, *([] if client is None else [client])]
-        return int(await self.batch.script(LEAVE, keys, args))
-
-    async def presence(self, room: str) -> dict[str, Json]:
-        """Connection id to client info, of everybody present."""
-        present = pairs(await self.batch.command("HGETALL", self.keys.present(room)))
-        return {client.decode(): value.split(b"\0", 2)[2] for client, value in present}
-
-    async def presence_stats(self, room: str) -> tuple[int, int]:
-        """How many connections and how many users are present."""
-        values = await self.batch.command("HVALS", self.keys.present(room))
-        return len(values), len({value.split(b"\0", 2)[1] for value in values})
-
-    async def present_among(self, room: str, users: Sequence[str]) -> set[str]:
-        """Those of `users` who are present in `room`: asked by their connections, for rooms may be large."""
-        present: list[set[str]] = await asyncio.gather(*(self._present(room, user) for user in users))
-        return set().union(*present)
-
-    async def _present(self, room: str, user: str) -> set[str]:
-        first = orjson.dumps(user) + b"\0"
-        key = self.keys.registry(registry_shard(user))
-        entries = await self.batch.command("ZRANGEBYLEX", key, b"[" + first, b"(" + first + b"\xff")
-        clients = [_registration(entry).client for entry in entries]
-        found = await self.batch.command("HMGET", self.keys.present(room), *clients) if clients else []
-        return {user} if any(value is not None for value in found) else set()
-
-    async def enter_rooms(self, lease: str, rooms: Sequence[str]) -> None:
-        """Note that this node has somebody in `rooms`, before anybody is entered there: the reaper looks here."""
-        if rooms:
-            await self.batch.command("SADD", self.keys.rooms(lease), *rooms)
-
-    async def leave_rooms(self, lease: str, rooms: Sequence[str]) -> None:
-        if rooms:
-            await self.batch.command("SREM", self.keys.rooms(lease), *rooms)
-
-    async def rooms_of(self, lease: str) -> list[str]:
-        return [room.decode() for room in await self.batch.command("SMEMBERS", self.keys.rooms(lease))]
-
     # --- the registry of connections ----------------------------------------------------------------------------------
 
     async def register(self, entry: Registration, limit: int) -> bool:
@@ -173,9 +125,12 @@ class Store:
         return bool(await self.batch.script(REGISTER, [key], (member, user, limit)))
 
     async def unregister(self, user: str, client: str) -> None:
-        first = orjson.dumps(user) + b"\0" + client.encode() + b"\0"
-        key = self.keys.registry(registry_shard(user))
-        await self.batch.command("ZREMRANGEBYLEX", key, b"[" + first, b"(" + first + b"\xff")
+        """Take a connection out; if it was its user's last, they were seen until now (unregister.lua)."""
+        first = orjson.dumps(user) + b"\0"
+        args = (first + client.encode() + b"\0", first)
+        last, ms = await self.batch.script(UNREGISTER, [self.keys.registry(registry_shard(user))], args)
+        if last:
+            await self.presence.saw([user], ms)
 
     async def registered(self) -> list[Registration]:
         """Every connection in the cluster; one command a shard."""
@@ -185,9 +140,13 @@ class Store:
         return [_registration(member) for members in shards for member in members]
 
     async def purge(self, lease: str) -> int:
-        """Take all of a dead node's connections out of the registry, shard by shard (purge.lua)."""
-        counts = [await self.batch.script(PURGE, [self.keys.registry(n)], (lease,)) for n in range(REGISTRY_SHARDS)]
-        return sum(counts)
+        """Take all of a dead node's connections out of the registry, shard by shard (purge.lua); how many they were."""
+        total = 0
+        for n in range(REGISTRY_SHARDS):
+            count, ms, *gone = await self.batch.script(PURGE, [self.keys.registry(n)], (lease,))
+            await self.presence.saw([orjson.loads(user) for user in gone], ms)
+            total += count
+        return total
 
     # --- leases -------------------------------------------------------------------------------------------------------
 
