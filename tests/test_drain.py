@@ -7,10 +7,13 @@ import json
 import random
 import signal
 import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from centrifuge import CentrifugeError, Client
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
@@ -171,57 +174,78 @@ class Talker:
             await asyncio.sleep(0.01)
 
 
-async def talk(talker: Talker, phase: asyncio.Event, word: int) -> None:
-    """One word in the middle of a restart, whenever in it."""
-    await phase.wait()
-    await asyncio.sleep(random.uniform(0.0, 1.5))
-    await talker.speak(f"{talker.user}-{word}")
+async def talk(speak: Callable[[str], Awaitable[None]], user: str, phases: list[asyncio.Event]) -> None:
+    """One word in each phase of the restarts, whenever in it."""
+    for word, phase in enumerate(phases):
+        await phase.wait()
+        await asyncio.sleep(random.uniform(0.0, 1.5))
+        await speak(f"{user}-{word}")
+
+
+async def by_sdk(client: Client, acknowledged: list[str], text: str) -> None:
+    """Say it in room 0 until it is acknowledged, as an application on the SDK would."""
+    while True:
+        try:
+            await client.publish("room-0", {"text": text, "cid": text}, timeout=1.0)
+        except CentrifugeError:
+            await asyncio.sleep(0.05)
+        else:
+            acknowledged.append(text)
+            return
+
+
+async def restarted_in_turn(nodes: list[Daemon], phases: list[asyncio.Event]) -> None:
+    """Drain, stop and start each node on its port, and let people talk before and after each has gone."""
+    for index, node in enumerate(nodes):
+        phases[2 * index].set()
+        reply = await asyncio.to_thread(node.ask, "drain", str(node.port), "--over", "1s")
+        assert (reply["state"], reply["connections"]) == ("drained", 0)
+        phases[2 * index + 1].set()
+        assert await asyncio.to_thread(node.stop) == 0
+        node.close()
+        nodes[index] = Daemon(
+            node.directory, "--port", str(node.port), **FAST, CHATD_REDIS__URL=node.environ["CHATD_REDIS__URL"]
+        )
+        await asyncio.to_thread(nodes[index].until_ready)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_over_a_rolling_restart_no_acknowledged_message_is_missing_or_doubled(tmp_path: Path) -> None:
     async with redis_server(tmp_path) as store:
-        environ = {**FAST, "CHATD_REDIS__URL": store.url}
-        nodes = [Daemon(tmp_path, "--port", "0", **environ).until_ready() for _ in range(2)]
-        ports = [node.port for node in nodes]
+        nodes = [Daemon(tmp_path, "--port", "0", **FAST, CHATD_REDIS__URL=store.url).until_ready() for _ in range(2)]
         talkers = [Talker(number, [node.sdk for node in nodes]) for number in range(CLIENTS)]
         phases = [asyncio.Event() for _ in range(WORDS)]
+        said: list[str] = []
         try:
-            async with sdk_client(nodes[0].sdk) as (client, _), asyncio.TaskGroup() as lives:
+            async with sdk_client(nodes[0].sdk) as (client, _), asyncio.TaskGroup() as tasks:
                 _, heard = await subscribed(client, "room-0", recoverable=True)
-                living = [lives.create_task(talker.live()) for talker in talkers]
-                words = [
-                    lives.create_task(talk(talker, phases[word], word)) for talker in talkers for word in range(WORDS)
-                ]
+                living = [tasks.create_task(talker.live()) for talker in talkers]
                 await asyncio.gather(*(talker.inside.wait() for talker in talkers))
-                for index in range(2):
-                    phases[2 * index].set()
-                    reply = await asyncio.to_thread(nodes[index].ask, "drain", str(ports[index]), "--over", "1s")
-                    assert (reply["state"], reply["connections"]) == ("drained", 0)
-                    phases[2 * index + 1].set()
-                    assert await asyncio.to_thread(nodes[index].stop) == 0
-                    nodes[index].close()
-                    nodes[index] = Daemon(tmp_path, "--port", str(ports[index]), **environ)
-                    await asyncio.to_thread(nodes[index].until_ready)
+                talking = [tasks.create_task(talk(talker.speak, talker.user, phases)) for talker in talkers]
+                talking.append(tasks.create_task(talk(partial(by_sdk, client, said), "sdk", phases)))
+                await restarted_in_turn(nodes, phases)
                 async with asyncio.timeout(3 * PATIENCE_S):
-                    await asyncio.gather(*words)
-                each = CLIENTS * WORDS // ROOMS
-                await until(lambda: all(len(talker.offsets) >= each for talker in talkers))
-                by_sdk = [(await heard.next("publication")).pub.offset for _ in range(each)]
+                    await asyncio.gather(*talking)
+                await until(lambda: all(len(talker.offsets) >= len(everything(talker.room)) for talker in talkers))
+                offsets = [(await heard.next("publication")).pub.offset for _ in everything("room-0")]
                 for task in living:
                     task.cancel()
             for talker in talkers:
-                assert talker.offsets == list(range(1, each + 1)), "every message once, in order, without a gap"
-            assert by_sdk == list(range(1, each + 1))
+                assert talker.offsets == everything(talker.room), "every message once, in order, without a gap"
+            assert offsets == everything("room-0")
             assert sum(talker.comings - 1 for talker in talkers) >= CLIENTS, "each was moved at least once"
-            kept = await all_that_is_kept(nodes[0])
-            said = [text for talker in talkers for text in talker.acknowledged]
-            assert sorted(kept) == sorted(said)
-            assert len(set(said)) == CLIENTS * WORDS
+            said += [text for talker in talkers for text in talker.acknowledged]
+            assert sorted(await all_that_is_kept(nodes[0])) == sorted(said)
+            assert len(set(said)) == (CLIENTS + 1) * WORDS
         finally:
             for node in nodes:
                 node.close()
+
+
+def everything(room: str) -> list[int]:
+    """The offsets of all that is said in `room`; the SDK's client talks in the first."""
+    return list(range(1, CLIENTS * WORDS // ROOMS + WORDS * (room == "room-0") + 1))
 
 
 async def all_that_is_kept(node: Daemon) -> list[str]:
