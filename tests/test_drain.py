@@ -167,11 +167,11 @@ class Talker:
                     self.acknowledged.append(text)
                     return
             except ConnectionClosed:
-                continue
+                self._answers.pop(self._id, None)
             except asyncio.CancelledError:
                 if not answer.cancelled():
                     raise
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # also lets `live` notice that the connection has gone
 
 
 async def talk(speak: Callable[[str], Awaitable[None]], user: str, phases: list[asyncio.Event]) -> None:
