@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from time import perf_counter
 from typing import Final, NamedTuple
 
@@ -18,7 +19,7 @@ import structlog
 
 from .errors import INSUFFICIENT_STATE, Disconnect
 from .model import Delivery, Event, Kind
-from .session import Session, State, Subscription
+from .session import Link, Session, State, Subscription
 from .wire import Codec
 
 log = structlog.get_logger("chatd")
@@ -27,6 +28,8 @@ log = structlog.get_logger("chatd")
 SHARDS: Final = 64
 # After this long at fan-out we let the event loop look at its sockets: the most that delivery adds to others' latency.
 TURN_S: Final = 0.005
+# Readers written to between two looks at the clock: a millisecond's worth.
+AT_ONCE: Final = 128
 # A reader's offset while its history is being read: above any real one, so that everything is held for it.
 JOINING: Final = 1 << 62
 
@@ -75,13 +78,17 @@ class Room:
                 yield from members
 
 
+Outbox = dict[Session, list[bytes]]
+"""What a turn brings to sessions from several rooms; each gets all of it in one write."""
+
+
 class Part(NamedTuple):
-    """One slice of a round: `frame` is for every session of `members` that was there before offset `first`.
+    """Some slices of a round: `frame` is for each of their sessions that was there before offset `first`.
 
     `audience` is READERS or WATCHERS, by what the events are.
     """
 
-    members: Slice
+    slices: list[Slice]
     room: str
     frame: bytes
     events: list[Event]
@@ -118,31 +125,77 @@ def _parts(room: Room, events: list[Event]) -> Iterator[Part]:
             if not frame:
                 continue
             authors = frozenset(filter(None, (codec.author(event) for event in kind)))
-            for members in list(shards.values()):
-                yield Part(members, room.name, frame, kind, first, authors, number)
+            for slices in _together(list(shards.values())):
+                yield Part(slices, room.name, frame, kind, first, authors, number)
 
 
-def write(part: Part) -> list[tuple[Session, Disconnect]]:
-    """Write one frame to a slice; returns those that must be closed. It awaits nobody."""
-    members, _, frame, _, first, authors, _ = part
+def _together(slices: list[Slice]) -> Iterator[list[Slice]]:
+    """Slices one after the other, small ones several at a time."""
+    some, readers = list[Slice](), 0
+    for members in slices:
+        some.append(members)
+        readers += len(members)
+        if readers >= AT_ONCE:
+            yield some
+            some, readers = [], 0
+    if some:
+        yield some
+
+
+def write(part: Part, outbox: Outbox | None = None) -> list[tuple[Session, Disconnect]]:
+    """Write one frame to some slices; returns those that must be closed. It awaits nobody.
+
+    Args:
+        outbox: where the frame is left for those who can take it at once; None: they get it now.
+    """
+    _, _, frame, _, first, authors, _ = part
     leaving = []
-    apart = 0
-    size = len(frame)
-    for session, since in members.items():
+    written = 0
+    for session, since in chain.from_iterable(map(dict.items, part.slices)):
         direct = session.link.direct
-        if direct is not None and since < first and session.id not in authors:
-            try:
-                sent = direct(frame)
-            except OSError:  # its socket is full; or was reset, and we are told of it only after this turn
-                sent = 0
-            if sent != size:
-                session.link.write_rest(frame, sent)
-        else:
-            apart += 1
+        if direct is None or since >= first or session.id in authors:
+            if outbox and (earlier := outbox.pop(session, None)) is not None:
+                _send(session, earlier)
             if (goodbye := _write_apart(session, since, part)) is not None:
                 leaving.append((session, goodbye))
-    Session.traffic.bytes_out += len(frame) * (len(members) - apart)  # once a slice; who is apart is counted in `send`
+        elif outbox is not None:
+            if (frames := outbox.get(session)) is not None:
+                frames.append(frame)
+            else:
+                outbox[session] = [frame]
+        else:
+            written += 1
+            _hand_over(session.link, direct, frame)
+    Session.traffic.bytes_out += len(frame) * written  # once a part; who is apart is counted in `send`
     return leaving
+
+
+def _hand_over(link: Link, direct: Callable[[bytes], int], frame: bytes) -> None:
+    try:
+        sent = direct(frame)
+    except OSError:  # its socket is full; or was reset, and we are told of it only after this turn
+        sent = 0
+    if sent != len(frame):
+        link.write_rest(frame, sent)
+
+
+def empty(outbox: Outbox) -> list[tuple[Session, Disconnect]]:
+    """Write to each session what is there for it; as `write`."""
+    leaving = []
+    for session, frames in outbox.items():
+        if (goodbye := _send(session, frames)) is not None:
+            leaving.append((session, goodbye))
+    outbox.clear()
+    return leaving
+
+
+def _send(session: Session, frames: list[bytes]) -> Disconnect | None:
+    frame = frames[0] if len(frames) == 1 else b"".join(frames)
+    if (direct := session.link.direct) is None:
+        return session.send(frame)
+    Session.traffic.bytes_out += len(frame)
+    _hand_over(session.link, direct, frame)
+    return None
 
 
 def _write_apart(session: Session, since: int, part: Part) -> Disconnect | None:
@@ -291,24 +344,34 @@ class Hub:
 
     async def run(self) -> None:
         """Fan out until cancelled."""
+        outbox: Outbox = {}
         while True:
             await self._work.wait()
             turn_ends = self._clock() + TURN_S
             while self._casts:
+                several = len(self._casts) > 1
                 for room in list(self._casts):
                     if room in self._casts:  # a loss may have ended its round while we let others go first
-                        self._take_turn(room)
+                        self._take_turn(room, outbox if several else None)
+                    if len(outbox) >= AT_ONCE:
+                        self._close(empty(outbox))
                     if self._clock() >= turn_ends:
+                        self._close(empty(outbox))  # nothing waits here while others may write to the same sessions
                         await asyncio.sleep(0)
                         turn_ends = self._clock() + TURN_S
+            self._close(empty(outbox))
             self._work.clear()
 
-    def _take_turn(self, room: Room) -> None:
+    def _take_turn(self, room: Room, outbox: Outbox | None = None) -> None:
         try:
-            self.turn(room)
+            self.turn(room, outbox)
         except Exception:  # a bug in one room's round must not end delivery for all
             log.exception("fan-out failed", readers=room.readers)
             self._give_up(room)
+
+    def _close(self, leaving: Iterable[tuple[Session, Disconnect]]) -> None:
+        for session, goodbye in leaving:
+            session.close(goodbye)
 
     def _give_up(self, room: Room) -> None:
         """Have a room's readers come back and recover, since what they have been sent is not known."""
@@ -317,18 +380,18 @@ class Hub:
         for session in list(room.sessions()):
             session.close(INSUFFICIENT_STATE)
 
-    def turn(self, room: Room) -> None:
-        """One slice of `room`'s current round; begins one where none is under way. Waits for nobody."""
+    def turn(self, room: Room, outbox: Outbox | None = None) -> None:
+        """One part of `room`'s current round; begins one where none is under way. Waits for nobody."""
         cast = self._casts[room]
         if cast is None:
             events, room.pending = room.pending, []
             cast = self._casts[room] = Cast(room, events, self._clock())
         part = cast.next()
         if part is not None:
-            self.delivered += len(part.members)
-            cast.copies[part.audience] += len(part.members) * len(part.events)
-            for session, goodbye in write(part):
-                session.close(goodbye)
+            readers = sum(map(len, part.slices))
+            self.delivered += readers
+            cast.copies[part.audience] += readers * len(part.events)
+            self._close(write(part, outbox))
         else:
             now = self._clock()
             for audience, copies in enumerate(cast.copies):

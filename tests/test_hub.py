@@ -30,12 +30,14 @@ class FakeLink:
         self.reset = False
         self.takes = 1 << 20
         self.rest: list[bytes] = []
+        self.on_send: Callable[[], None] = lambda: None
 
     @property
     def direct(self) -> Callable[[bytes], int] | None:
         return None if self.congested else self.send
 
     def send(self, frame: bytes) -> int:
+        self.on_send()
         if self.reset:
             raise ConnectionResetError
         self.written.append(frame[: self.takes])
@@ -233,10 +235,10 @@ async def test_a_bug_in_one_rooms_round_sends_its_readers_to_recover_and_others_
     hit, well = member(hub, "hit"), member(hub, "well")
     turn = hub.turn
 
-    def buggy(room: Any) -> None:
+    def buggy(room: Any, outbox: Any) -> None:
         if room.name == "hit":
             raise ZeroDivisionError
-        turn(room)
+        turn(room, outbox)
 
     monkeypatch.setattr(hub, "turn", buggy)
     running = asyncio.create_task(hub.run())
@@ -274,7 +276,7 @@ def test_who_joins_amid_a_round_neither_misses_nor_doubles_whatever_its_slice() 
 
 def test_who_leaves_amid_a_round_hears_nothing_more() -> None:
     hub = Hub()
-    members = [member(hub) for _ in range(100)]
+    members = [member(hub) for _ in range(300)]
     hub.deliver([Delivery(ROOM, (said(1),))])
     hub.turn(hub.rooms[ROOM])
     unheard = [session for session in members if not written(session)]
@@ -365,3 +367,45 @@ def test_the_last_to_leave_closes_the_room() -> None:
     assert hub.leave(last, ROOM) is True
     assert hub.rooms == {}
     assert first.rooms == {}
+
+
+async def said_in_one_turn(hub: Hub, *deliveries: Delivery) -> None:
+    """As the node does it: what the feed brought, and turns until all of it is out."""
+    running = asyncio.ensure_future(hub.run())
+    hub.deliver(deliveries)
+    while hub._work.is_set():
+        await asyncio.sleep(0)
+    running.cancel()
+
+
+async def test_what_several_rooms_say_in_one_turn_reaches_a_reader_of_them_in_one_write() -> None:
+    hub = Hub()
+    of_both, of_one = member(hub, "a"), member(hub, "a")
+    hub.join(of_both, "b", Subscription(), 0)
+    await said_in_one_turn(hub, Delivery("a", (said(1), said(2))), Delivery("b", (said(3),)))
+    (both,), (one,) = written(of_both), written(of_one)
+    assert both.startswith(one)
+    assert [both.count(b'"offset":%d' % n) for n in (1, 2, 3)] == [1, 1, 1]
+    await said_in_one_turn(hub, Delivery("a", (said(4),)))
+    assert written(of_both)[1] is written(of_one)[1], "one room alone: one frame for all"
+
+
+async def test_what_waits_for_the_end_of_a_turn_comes_before_what_only_this_reader_gets() -> None:
+    """An author does not hear its own words at the plain door, and gets a frame of its own, behind the common one."""
+    hub = Hub()
+    author = member(hub, "a", codec=PLAIN)
+    hub.join(author, "b", Subscription(), 0)
+    await said_in_one_turn(hub, Delivery("a", (said(1),)), Delivery("b", (said(2), said(3, client=author.id))))
+    assert [b"eve: 1" in frame for frame in written(author)] == [True, False]
+    assert b"eve: 2" in written(author)[1]
+
+
+async def test_who_became_slow_before_the_end_of_a_turn_is_told_so() -> None:
+    hub = Hub()
+    slow = member(hub, "a")
+    other = member(hub, "b")
+    link_of(other).on_send = lambda: setattr(link_of(slow), "congested", True)
+    link_of(slow).waiting = Session.link_bound
+    await said_in_one_turn(hub, Delivery("b", (said(1),)), Delivery("a", (said(1),)))
+    assert link_of(slow).goodbye == SLOW
+    assert written(slow) == []
