@@ -100,7 +100,7 @@ class Office:
     async def forget(
         self, user: str, keep: Callable[[str], Keep], progress: Callable[[int, int], None] = lambda done, all: None
     ) -> tuple[Forgotten, int]:
-        """Take `user` out of every room: what they wrote, their reactions and memberships.
+        """Take `user` out of every room: what they wrote, their reactions, memberships and cursors.
 
         Who is connected stays so, and can write again; measures on a user, and what operators did, are not forgotten.
 
@@ -113,8 +113,8 @@ class Office:
             StoreError: it is not finished; to begin again does no harm.
         """
         await self.write_down("forget", target=user)
-        traces, total, touched = self.store.traces, Forgotten(), 0
-        await traces.forget_personal(user, rules.personal_room(user))
+        traces, touched = self.store.traces, 0
+        total = await traces.forget_personal(user, rules.personal_room(user))
         rooms = await traces.rooms()
         for start in range(0, len(rooms), AT_ONCE):
             part = rooms[start : start + AT_ONCE]

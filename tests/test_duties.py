@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from chatd.model import Role, Speaker
+from chatd.model import Position, Role, Speaker
 from chatd.office import Office
 from chatd.store.changes import Change, What
 from chatd.store.messages import Keep
@@ -67,12 +71,14 @@ class TestForgetting:
         await store.rooms.belong("ana", "team", 0)
         await store.rooms.place("team", "ana", Role.MEMBER, by=None, least=Role.NOBODY)
         await say(store, "#ana", "ben", "for ana alone")
+        await store.cursors.move("ana", "lobby", Position((await store.messages.history("lobby", 0)).top.epoch, 2))
         assert "secret" in await everything(store)
         done, rooms = await forget(store, "ana")
-        assert (done, rooms) == (Forgotten(messages=4, memberships=1), 4)
+        assert (done, rooms) == (Forgotten(messages=4, memberships=1, cursors=1), 4)
         left = await everything(store)
         assert not [word for word in ("secret", '"ana"', "for ana alone") if word in left]
         assert await store.rooms.rooms_of("ana") == []
+        assert await store.cursors.all("ana") == {}
         assert [member.user for member in await store.rooms.members("team")] == ["zoe"]
         assert await forget(store, "ana") == (Forgotten(), 0)
 
@@ -174,7 +180,9 @@ async def test_a_users_words_are_exported_from_all_rooms_and_nobody_elses(nodes:
             await eve.says(room, "mine")
             await ben.says(room, "his")
         await eve.call("message.react", room="exported-1", offset=2, kind="👍")
-        lines = exported(nodes[0], "--user", "eve")
+        await eve.call("read", room="exported-1", offset=2)
+        cursor, *lines = exported(nodes[0], "--user", "eve")
+        assert (cursor["record"], cursor["room"], cursor["offset"]) == ("cursor", "exported-1", 2)
         said = [(line["room"], line["publication"]["tags"]["type"]) for line in lines]
         assert said == [
             ("dm#ben,eve", "message"), ("exported-1", "message"), ("exported-1", "react"), ("exported-2", "message")
@@ -213,6 +221,22 @@ def shown(publications: list[dict[str, Any]]) -> dict[int, tuple[str | None, obj
     return {of: (text, reactions) for of, (_, text, reactions) in state(publications).items()}
 
 
+async def test_a_person_who_waits_sees_how_far_it_is_and_a_program_reads_only_the_answer(
+    nodes: tuple[Daemon, ...],
+) -> None:
+    node = nodes[0]
+    async with person(node, "ana") as ana:
+        await ana.says("watched", "hi")
+    command = (sys.executable, "-m", "chatd", *node.arguments[:2], "export", "--room", "watched")
+    terminal, end = pty.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as screen:
+        environ = {**node.environ, "TERM": "xterm", "COLUMNS": "80"}
+        answer = subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=end, timeout=30, check=True)
+        os.close(end)
+        assert b"exporting watched" in screen.read(1000)
+    assert [json.loads(line)["publication"]["offset"] for line in answer.stdout.splitlines()] == [1]
+
+
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -228,6 +252,8 @@ def test_what_is_not_there_is_said(nodes: tuple[Daemon, ...], command: tuple[str
     assert nodes[0].cli(*command, check=code) == ""
 
 
-def test_nobody_is_forgotten_by_a_slip_of_the_hand(nodes: tuple[Daemon, ...]) -> None:
-    nodes[0].cli("forget", "ben", stdin="n\n", check=1)
-    assert exported(nodes[0], "--user", "ben")
+async def test_nobody_is_forgotten_by_a_slip_of_the_hand(nodes: tuple[Daemon, ...]) -> None:
+    async with person(nodes[0], "fay") as fay:
+        await fay.says("kept", "hi")
+        nodes[0].cli("forget", "fay", stdin="n\n", check=1)
+        assert len(exported(nodes[0], "--user", "fay")) == 1

@@ -28,7 +28,7 @@ NEWLINE = orjson.OPT_APPEND_NEWLINE
 
 @click.command(
     help="Print all that is kept of a room, or all that a user wrote and belongs to, as one JSON object a line: "
-    '"record" is publication, member or room.'
+    '"record" is publication, member, cursor or room.'
 )
 @click.option("--room", default="", help="Of this room: its record, its members, all that was said.")
 @click.option("--user", default="", help="Of this user, in all rooms.")
@@ -71,6 +71,8 @@ async def of_room(store: Store, room: str, advance: Advance) -> AsyncIterator[Js
 
 
 async def of_user(store: Store, user: str, advance: Advance) -> AsyncIterator[Json]:
+    for room, position in sorted((await store.cursors.all(user)).items()):
+        yield line("cursor", room, user=user, **position._asdict())
     rooms = await store.traces.rooms()
     for number, room in enumerate(rooms, 1):
         for member in await store.rooms.members(room):

@@ -17,8 +17,9 @@ from .progress import bar
 
 @click.command(
     help="Take USER out of every room: the bodies of all messages and edits, whose places stay as tombstones, "
-    "reactions, and memberships. Readers are told, as of any deletion. It cannot be undone: see `chatd export --user`. "
-    "Who is connected can write again, so ban them before. Other people's words, bans, and the audit stream stay."
+    "reactions, memberships and cursors. Readers are told, as of any deletion. It cannot be undone, so see "
+    "`chatd export --user`. Who is connected can write again, so ban them before. Other people's words, bans, and the "
+    "audit stream stay."
 )
 @click.argument("user")
 @json_option
@@ -28,9 +29,9 @@ def forget(context: click.Context, user: str, as_json: bool) -> None:
     reply = run(forgotten(loaded(context), user))
     if as_json:
         print_json(reply)
-    elif reply["rooms"]:
+    elif found(reply):
         click.echo(told(reply))
-    if not reply["rooms"]:
+    if not found(reply):
         fail(f"expected a user of whom something is kept, got {user!r}", NOT_FOUND)
 
 
@@ -46,8 +47,12 @@ async def forgotten(settings: Settings, user: str) -> Object:
     return {"schema_version": SCHEMA_VERSION, "user": user, "rooms": rooms, **done._asdict()}
 
 
+def found(reply: Object) -> bool:
+    return bool(reply["rooms"] or reply["cursors"])
+
+
 def told(reply: Object) -> str:
-    nouns = {"messages": "message", "reactions": "reaction", "memberships": "membership"}
+    nouns = {"messages": "message", "reactions": "reaction", "memberships": "membership", "cursors": "cursor"}
     counts = ", ".join(plural(reply[key], noun) for key, noun in nouns.items())
     lost = f"; {plural(reply['ownerless'], 'room')} without an owner now" if reply["ownerless"] else ""
     return f"gone: {counts}, in {plural(reply['rooms'], 'room')}{lost}"

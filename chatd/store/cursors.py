@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from chatd.model import NOWHERE, Position
 
 from .keys import Keys
+from .rooms import pairs
 from .scripts import Batch, Script
 
 READ = Script("read")
@@ -29,6 +30,11 @@ class Cursors:
         if not rooms:
             return []
         return [_position(value) for value in await self._batch.command("HMGET", self._keys.cursors(user), *rooms)]
+
+    async def all(self, user: str) -> dict[str, Position]:
+        """Every cursor of the user, by room."""
+        found = pairs(await self._batch.command("HGETALL", self._keys.cursors(user)))
+        return {room.decode(): _position(value) for room, value in found}
 
 
 def _position(value: bytes | None) -> Position:

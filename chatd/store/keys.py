@@ -103,6 +103,10 @@ class Keys:
     def cursors(self, user: str) -> str:
         return f"{self.prefix}:{{u:{tag(user)}}}:cursors"
 
+    def all_of_user(self, user: str) -> list[str]:
+        """What there is of a user outside of rooms, besides the registry of connections."""
+        return [self.rooms_of(user), self.cursors(user)]
+
     def created(self, shard: int) -> str:
         """A shard of the index of created rooms."""
         return f"{self.prefix}:{{created:{shard}}}"

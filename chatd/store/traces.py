@@ -37,6 +37,7 @@ class Forgotten(NamedTuple):
 
     Attributes:
         messages: bodies, of messages and of their edits.
+        cursors: rooms in which it was known how far they had read.
         ownerless: rooms that lost their last owner.
     """
 
@@ -44,6 +45,7 @@ class Forgotten(NamedTuple):
     reactions: int = 0
     memberships: int = 0
     ownerless: int = 0
+    cursors: int = 0
 
     def and_also(self, more: Forgotten) -> Forgotten:
         return Forgotten(*(one + other for one, other in zip(self, more, strict=True)))
@@ -82,10 +84,12 @@ class Traces:
         await self._retention.sweep(room, keep)
         return done
 
-    async def forget_personal(self, user: str, room: str) -> None:
-        """Forget what stands under a user's own name: their personal channel `room`, and the list of their rooms."""
+    async def forget_personal(self, user: str, room: str) -> Forgotten:
+        """Forget what stands under a user's own name: their personal channel `room`, their rooms and cursors."""
+        cursors = await self._batch.command("HLEN", self._keys.cursors(user))
         await self._retention.sweep(room, Keep(0, 0))
-        await self._batch.command("DEL", self._keys.rooms_of(user))
+        await self._batch.command("DEL", *self._keys.all_of_user(user))
+        return Forgotten(cursors=cursors)
 
     async def _forget(self, room: str, user: str, keep: Keep, epoch: str, offsets: list[int]) -> Forgotten:
         event = head(b"{}", None, {"type": "delete", "of": ",".join(map(str, offsets))})
