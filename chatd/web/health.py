@@ -71,6 +71,8 @@ def _connections(node: Node) -> Iterator[Family]:
         for code, count in sorted(meters.closed.items())
     ]
     yield "chatd_connections", "gauge", "Connections now.", _one(hub.size)
+    most = node.settings.limits.connections
+    yield "chatd_connections_max", "gauge", "Connections that limits.connections allows; 0: any number.", _one(most)
     yield "chatd_connections_unknown", "gauge", "Connections that have not logged in.", _one(len(hub.unknown))
     yield "chatd_rooms", "gauge", "Rooms with a reader on this node.", _one(len(hub.rooms))
     yield "chatd_opened", "counter", "Connections accepted.", _by("door", meters.opened)
