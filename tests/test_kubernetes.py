@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from chatd import __version__
-from chatd.node import FAREWELL_S
+from chatd.node import LAST_FAREWELL_S
 from chatd.settings import Settings, host_and_port, load
 from tests.conftest import running
 from tests.servers import redis_server
@@ -98,7 +98,7 @@ def test_the_ports_are_those_that_chatd_listens_on(settings: Settings) -> None:
 
 def test_a_pod_has_time_to_drain(settings: Settings) -> None:
     wait = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert POD["terminationGracePeriodSeconds"] > wait + settings.server.drain + FAREWELL_S
+    assert POD["terminationGracePeriodSeconds"] > wait + settings.server.drain + LAST_FAREWELL_S
 
 
 def test_one_pod_fewer_still_holds_everybody_and_fits_into_its_memory(settings: Settings) -> None:
