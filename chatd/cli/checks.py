@@ -117,16 +117,20 @@ def refused(error: StoreError) -> Check:
 
 # --- what stands around chatd -----------------------------------------------------------------------------------------
 
-# Homes, as ProtectHome= of systemd.exec(5) has them.
-HOMES = ("/home", "/root", "/run/user")
+# ProtectHome= and PrivateTmp= of systemd.exec(5) hide these from a service, so that it could not find its own program.
+HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 -- named, not used
+
+
+def hiding(path: str) -> str:
+    """The directory that hides `path` from a sandboxed service; "" when none does."""
+    return next((place for place in HIDDEN if PurePath(path).is_relative_to(place)), "")
 
 
 def installation(prefix: str, supervised: bool) -> Check:
     """`prefix` is where chatd is installed; `supervised`: the machine runs systemd, which may be asked to run it."""
-    hidden = any(PurePath(prefix).is_relative_to(home) for home in HOMES)
-    if not hidden or not supervised:
+    if not hiding(prefix) or not supervised:
         return Check("installation", State.OK, f"chatd is installed in {prefix}")
-    finding = f"chatd is installed in {prefix}, which a unit with ProtectHome=yes, as the shipped one, cannot see"
+    finding = f"chatd is installed in {prefix}, which the sandbox of the shipped units hides"
     return Check("installation", State.WARN, finding, "for a service, `pipx install --global chatd`, or one under /opt")
 
 

@@ -18,6 +18,7 @@ import click
 
 from chatd.settings import DEFAULT_FILE
 
+from .checks import hiding
 from .common import fail, loaded, note
 
 # The program in the units as they are shipped, for an installation by the Debian package.
@@ -25,9 +26,6 @@ SHIPPED = "/opt/chatd/bin/chatd"
 # chatd.toml is the configuration to begin with, not a unit.
 CONFIGURATION = "chatd.toml"
 DIRECTORY = Path("etc/systemd/system")
-
-# ProtectHome= and PrivateTmp= hide these from the service, so that it could not find its own program.
-HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 -- named, not used
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +103,14 @@ def program_for_services() -> Path:
     """This chatd's program, where a sandboxed service can see it and the interpreter it runs on."""
     program = Path(sys.prefix, "bin", "chatd")
     for path in (program, Path(sys.base_prefix)):
-        if hidden := hiding(path):
+        if hidden := hiding(str(path)):
             fail(
                 f"expected a chatd that services can run, got {path}, which their sandbox hides ({hidden}); install it "
-                "with `pipx install --global chatd`, or into a virtual environment under /opt, and call that one"
+                "under /opt, as `PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install chatd` does"
             )
     if not program.exists():
         fail(f"expected this chatd's program at {program}, got none; install chatd into a virtual environment")
     return program
-
-
-def hiding(path: Path) -> str:
-    """The directory that hides `path` from a sandboxed service; "" when none does."""
-    return next((place for place in HIDDEN if path.is_relative_to(place)), "")
 
 
 def wanted(instances: Sequence[int], *, own_store: bool) -> list[str]:
