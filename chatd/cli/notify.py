@@ -7,6 +7,8 @@ import socket
 import time
 from typing import Final
 
+from .output import plural
+
 # While stopping we ask, once a second, for so much more. Longer than what comes after the last such second: the last
 # requests' end and the store's.
 EXTENSION_US: Final = 15_000_000
@@ -36,7 +38,7 @@ def reloading() -> None:
 def words(news: str, state: str, address: str, connections: int) -> tuple[str, ...]:
     """The assignments by which systemd learns `news`; news, state and address are the node's."""
     hint = "; `chatd undrain` lets people in again" if state == "drained" else ""
-    status = f"STATUS={state} on {address}, {connections} connections{hint}"
+    status = f"STATUS={state} on {address}, {plural(connections, 'connection')}{hint}"
     known = {
         "ready": ("READY=1", status),
         "reloaded": ("READY=1",),
