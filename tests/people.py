@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,17 +178,22 @@ class Person:
 
 
 @asynccontextmanager
-async def person(node: Daemon, user: str, **claims: Any) -> AsyncIterator[Person]:
-    """`user`, connected to `node` with a token of these claims."""
+async def connected(node: Daemon, **connect_as: Any) -> AsyncIterator[Person]:
+    """Somebody connected to `node` with what `connect` is to say, such as `data` in open mode."""
     async with connect(node.sdk) as socket:
         somebody = Person(socket)
         listening = asyncio.create_task(somebody.listen())
         try:
-            await somebody.ask(connect={"token": token(user, **claims)})
+            await somebody.ask(connect=connect_as)
             yield somebody
         finally:
             await socket.close()
             await listening
+
+
+def person(node: Daemon, user: str, **claims: Any) -> AbstractAsyncContextManager[Person]:
+    """`user`, connected to `node` with a token of these claims."""
+    return connected(node, token=token(user, **claims))
 
 
 def plain(node: Daemon, user: str, room: str) -> connect:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import jwt
 import pytest
 
 from tests.browser import Browser, Tab, chromium, missing_programs
+from tests.people import connected
 
 Daemon = Callable[..., AbstractContextManager[Any]]
 
@@ -46,6 +48,30 @@ def test_two_tabs_talk(browser: Browser, daemon: Daemon, tmp_path: Path) -> None
             tab.until(tab.waiting, shows=[])
         assert ana.mine() == ["is anybody here?"]
         assert bob.mine() == ["I am"]
+
+
+def test_edits_are_shown_and_what_was_deleted_goes_now_and_after_a_reload(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
+    with daemon(tmp_path, "--port", "0") as chatd:
+        bob = come_in(browser, chatd.url, "bob")
+        asyncio.run(change_ones_mind(chatd))
+        for _ in range(2):
+            bob.until(bob.texts, shows=["hello", "nothing of note"])
+            assert bob.run("return document.querySelectorAll('.message.edited').length") == 1
+            bob.reload()
+            bob.until(bob.state, shows="connected")
+        assert browser.complaints() == []
+
+
+async def change_ones_mind(chatd: Any) -> None:
+    """Somebody speaks, corrects himself, takes something back and reacts, as an SDK would have him do."""
+    async with connected(chatd, data={"user": "ana"}) as ana:
+        for text in ("helo", "a secret", "nothing of note"):
+            await ana.says("lobby", text)
+        await ana.call("message.edit", room="lobby", offset=1, text="hello")
+        await ana.call("message.delete", room="lobby", offset=2)
+        await ana.call("message.react", room="lobby", offset=3, kind="👍")
 
 
 def test_everybody_in_the_room_is_listed_oneself_first(browser: Browser, daemon: Daemon, tmp_path: Path) -> None:
