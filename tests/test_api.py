@@ -232,6 +232,18 @@ async def test_the_back_end_speaks_as_the_server(nodes: Any) -> None:
         assert (await ana.hears("message", "#ana"))["data"] == {"text": "you have won"}
 
 
+async def test_the_back_end_makes_rooms_and_says_who_belongs_to_them(nodes: Any) -> None:
+    made = post(nodes[0], "room.create", {"room": "made", "public": False, "members": ["ana"]})
+    assert made == (200, {"result": {}})
+    assert post(nodes[1], "room.create", {"room": "made", "public": True})[1]["error"]["code"] == 406
+    assert post(nodes[0], "room.role", {"room": "made", "user": "ana", "role": "moderator"})[1] == {"result": {}}
+    assert post(nodes[0], "room.info", {"room": "made", "as": "ana"})[1]["result"]["role"] == "moderator"
+    async with person(nodes[1], "ana") as ana:
+        await ana.joins("made")
+        post(nodes[0], "room.delete", {"room": "made"})
+        assert (await ana.sees("unsubscribe", "made"))["code"] == 2000
+
+
 async def test_the_back_end_deletes_and_edits_what_others_said(nodes: Any) -> None:
     async with person(nodes[1], "ana") as ana:
         await ana.joins("edited")

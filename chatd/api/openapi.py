@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, Final, TypeAlias
 
@@ -20,7 +21,11 @@ ERRORS: Final = {
     404: "there is no such method",
     413: "the request is too large",
 }
-AS_USER: Final = {"type": "string", "minLength": 1, "description": "User as whom to act; without it, as the server."}
+AS_USER: Final = {
+    "type": ["string", "null"],
+    "minLength": 1,
+    "description": "User as whom to act; without it, as the server.",
+}
 Schemas: TypeAlias = dict[type, dict[str, Any]]
 """By dataclass, where its schema stands."""
 BATCH_SCHEMA: Final = {
@@ -68,7 +73,8 @@ def _operation(name: str, row: Method, by_kind: Schemas) -> dict[str, Any]:
         "minProperties": 1,
         "maxProperties": 1,
     }
-    return _post(name, description(row.args), schema, answer)
+    needed = any(each.default is MISSING and each.default_factory is MISSING for each in fields(row.args))
+    return _post(name, description(row.args), schema, answer, needed=needed)
 
 
 def _batch() -> dict[str, Any]:
@@ -78,15 +84,15 @@ def _batch() -> dict[str, Any]:
         "properties": {"replies": {"type": "array", "items": {"type": "object"}}},
     }
     text = "Several commands in one request: each reply is {method: result} or {error}, in order."
-    return _post(BATCH, text, BATCH_SCHEMA, answer)
+    return _post(BATCH, text, BATCH_SCHEMA, answer, needed=True)
 
 
-def _post(name: str, text: str, schema: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+def _post(name: str, text: str, schema: dict[str, Any], answer: dict[str, Any], *, needed: bool) -> dict[str, Any]:
     return {
         "operationId": name,
         "summary": text.split("\n\n")[0],
         "description": text,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "requestBody": {"required": needed, "content": {"application/json": {"schema": schema}}},
         "responses": {
             "200": {"description": "done, or refused", "content": {"application/json": {"schema": answer}}},
             **{

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, Final
 
 from chatd import control
 from chatd.control import Answers
@@ -14,6 +14,9 @@ from chatd.names import room_name
 from chatd.office import as_measure
 
 from .shared import Caller
+
+# A hundred years; what is to last longer lasts for ever.
+LONGEST_S: Final = 100 * 365.25 * 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,8 @@ async def mute(caller: Caller, args: Mute) -> control.Object:
 
 
 async def _impose(caller: Caller, what: What, args: Ban) -> control.Object:
-    if args.for_ is not None and args.for_ <= 0:
-        raise BAD_REQUEST.because("expected `for` to be seconds, more than 0")
+    if args.for_ is not None and not 0 < args.for_ <= LONGEST_S:
+        raise BAD_REQUEST.because(f"expected `for` to be seconds, more than 0 and at most {LONGEST_S:.0f}")
     wanted = Measure(what, args.on, _whom(caller, args), args.room, reason=args.reason)
     imposed, answers = await caller.office.impose(wanted, args.for_ or 0.0)
     closed = sum(answer["closed"] for answer in answers.by_node.values())
