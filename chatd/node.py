@@ -20,6 +20,7 @@ import structlog
 from . import __version__, auth, drain
 from .auth import Revocation, Revocations, Verifier
 from .chat import Chat
+from .hooks import Hooks
 from .hub import Hub
 from .reaper import Reaper
 from .respond import Responder
@@ -113,6 +114,9 @@ class Node:
             store.retention, lease=lambda: self.lease, keep=self.chat.keep, period_s=settings.cluster.sweep
         )
         self.responder = Responder(self, self.hub, self.chat, store, self.meters)
+        self.hooks = Hooks(self, self.meters.hooks)
+        self.chat.approve = self.hooks.callout.approve
+        store.outbox.hooks = settings.hooks
         self.hub.on_round = self.meters.round_done
         self.chat.on_end = self._ended
         self.chat.on_refusal = self.meters.auth_failed
@@ -167,6 +171,7 @@ class Node:
             ("lease", self._keep_lease()),
             ("probe", self._probe()),
             ("lag", self._measure_lag()),
+            ("hooks", self.hooks.run()),
             ("seconds", self._each_second()),
             ("wheel", self.reaper.turn_wheel()),
             ("clocks", self.reaper.look_at_clocks()),
@@ -261,6 +266,7 @@ class Node:
         """Take over new limits, keys, certificates, origins and room rules; what needs a restart stays as it is."""
         self.settings = self.chat.settings = settings
         bound_outboxes(settings)
+        self.store.outbox.hooks = settings.hooks
         self.chat.verifier = verifier(settings)
         for listener in self.listeners:
             listener.reload(settings)

@@ -13,7 +13,7 @@ from typing import Final
 
 from . import rules
 from .control import Answers, Impose, Kick, Lift, Lock, Object, Question, Recheck, Revoke
-from .measures import Lockdown, Measure
+from .measures import Lockdown, Measure, What
 from .store.messages import Keep
 from .store.redis import Store
 from .store.traces import Forgotten
@@ -78,6 +78,8 @@ class Office:
         at = round(await self.store.clock(), 3)
         measure = measure._replace(by=self.by, at=at, until=at + lasts if lasts else 0.0)
         version = await self.store.measures.impose(measure)
+        if measure.what is What.BAN:
+            await self.store.outbox.add("ban", measure.room, as_measure(measure))
         return measure, await self.ask(Impose(version, *measure))
 
     async def lift(self, measure: Measure) -> tuple[bool, Answers]:

@@ -33,6 +33,8 @@ DEFAULT_FILE = Path("/etc/chatd/chatd.toml")
 # RFC 7518, 3.2: a key must be at least as long as the hash it is used with.
 HMAC_KEY_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 ALGORITHMS = (*HMAC_KEY_BYTES, "RS256", "ES256", "EdDSA")
+# What the application can be told.
+HOOK_EVENTS = ("message", "join", "leave", "undelivered", "report", "ban")
 # 160 bits: nobody guesses one, however fast the API answers.
 API_KEY_BYTES = 20
 KEY_SOURCES = ("secret", "secret_file", "public_key_file", "jwks_file", "jwks_url")
@@ -573,6 +575,72 @@ class Api:
 
 
 @dataclass(frozen=True, slots=True)
+class Hooks:
+    """Telling the application what happens, by signed POST; and asking it before a message is said."""
+
+    url: Url = option(
+        Url(""),
+        "Where events are sent, http:// or https://; empty: nowhere. Each is sent until it is answered with a 2xx, "
+        "a room's in their order; so it may come twice, under the same X-Chatd-Id.",
+        reload=True,
+    )
+    secret: Secret = option(
+        Secret(""),
+        'What requests are signed with, at least 20 bytes: X-Chatd-Signature is "t=<Unix seconds>,v1=<hex>", the '
+        'HMAC-SHA256 of "<Unix seconds>.<body>".',
+        reload=True,
+    )
+    events: Texts = option(
+        HOOK_EVENTS,
+        f"Which are sent, of {', '.join(HOOK_EVENTS)}. Joins and leaves are sent as they are announced to clients.",
+        reload=True,
+    )
+    rooms: Texts = option(
+        ("*",), "Of which rooms, with `*` for any run of characters; never of users' own channels.", reload=True
+    )
+    undelivered_after: Seconds = option(
+        60.0,
+        "How long after a message it is seen which members are offline and have not read it, in rooms that have "
+        "members and in direct rooms; `undelivered` names them. Rooms of more than 1,000 members are left out.",
+        least=0.1,
+        reload=True,
+    )
+    timeout: Seconds = option(5.0, "How long one request may take before it is tried again.", least=0.05, reload=True)
+    keep: Seconds = option(
+        86_400.0,
+        "How long an event is tried; then it is dropped, so that the next can go. A room keeps 10,000 of them.",
+        least=1,
+        reload=True,
+    )
+    allow_private: bool = option(
+        False,
+        "Let hooks go to addresses of your own network. Else a name that leads there is refused, so that nobody who "
+        "can change a DNS entry can have chatd talk to what only your network should reach.",
+    )
+    before_publish: Url = option(
+        Url(""),
+        'Asked before a message is said or edited, with {"event", "room", "user", "time", "data"}; it answers '
+        '{"allow": true}, or {"allow": false, "reason": "..."}: then the author hears error 417. Empty: nobody asks.',
+        reload=True,
+    )
+    within: Seconds = option(0.2, "How long it may take to answer that.", least=0.01, reload=True)
+    failing: str = option(
+        "open",
+        'When it does not answer: "open": the message is said all the same; "closed": it is refused.',
+        choices=("open", "closed"),
+        reload=True,
+    )
+
+    def covers(self, room: str) -> bool:
+        """Whether the application wants to know of this room at all; "" stands for all of them."""
+        return not room.startswith("#") and any(matches(pattern, room) for pattern in self.rooms)
+
+    def wants(self, event: str, room: str) -> bool:
+        """Whether the application is to be told of an event in a room."""
+        return bool(self.url) and event in self.events and self.covers(room)
+
+
+@dataclass(frozen=True, slots=True)
 class Redis:
     """Where everything is kept: Redis 7 or Valkey 8 and newer. Without a URL chatd runs a private Valkey of its own."""
 
@@ -850,6 +918,7 @@ class Settings:
     tls: Tls = Tls()
     auth: Auth = Auth()
     api: Api = Api()
+    hooks: Hooks = Hooks()
     redis: Redis = Redis()
     cluster: Cluster = Cluster()
     heartbeat: Heartbeat = Heartbeat()
@@ -869,6 +938,7 @@ SECTIONS: Mapping[str, type] = {
     "tls": Tls,
     "auth": Auth,
     "api": Api,
+    "hooks": Hooks,
     "redis": Redis,
     "cluster": Cluster,
     "heartbeat": Heartbeat,
@@ -1288,6 +1358,7 @@ def _complaints(settings: Settings) -> Iterator[tuple[str, str]]:
     """What is wrong between values that are right by themselves: the key to look at, and a sentence."""
     yield from _auth_complaints(settings)
     yield from _api_complaints(settings.api.keys)
+    yield from _hook_complaints(settings.hooks)
     yield from _time_complaints(settings)
     yield from _size_complaints(settings.limits)
     if bool(settings.tls.certificate) is not bool(settings.tls.key):
@@ -1314,6 +1385,22 @@ def _auth_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
             f"expected a loopback address for server.host in open mode, where anybody may be anybody, got "
             f'{_show_text(host)}; add an [[auth.keys]] table with auth.mode = "jwt", or set server.host = "127.0.0.1"',
         )
+
+
+def _hook_complaints(hooks: Hooks) -> Iterator[tuple[str, str]]:
+    for key in ("url", "before_publish"):
+        url = getattr(hooks, key)
+        if url and not url.startswith(("https://", "http://")):
+            yield f"hooks.{key}", f"expected hooks.{key} to start with https:// or http://, got something else"
+        if url and len(hooks.secret.encode()) < API_KEY_BYTES:
+            yield (
+                "hooks.secret",
+                f"expected hooks.secret to have at least {API_KEY_BYTES} bytes where hooks are on, got "
+                f"{len(hooks.secret.encode())}; make one with `openssl rand -hex 24`",
+            )
+    for event in set(hooks.events).difference(HOOK_EVENTS):
+        known = ", ".join(HOOK_EVENTS)
+        yield "hooks.events", f"expected hooks.events to be some of {known}, got {_show_text(event)}"
 
 
 def _api_complaints(keys: ApiKeys) -> Iterator[tuple[str, str]]:

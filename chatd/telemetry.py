@@ -101,6 +101,7 @@ class Meters:
         self.auth_failures: Counter[str] = Counter()  # by reason
         self.store_failures: Counter[str] = Counter()  # by script or command
         self.store_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)  # by script or command
+        self.hooks: Counter[str] = Counter()  # by what became of them
         self.fan_out = Histogram()
         self.delivery = Histogram()
         self.feed_lag = Histogram()

@@ -30,6 +30,7 @@ OUTSIDE = {
     "hub": {"structlog"},
     "chat": {"structlog"},
     "respond": {"structlog"},
+    "hooks": {"structlog", "orjson", "httpcore"},
     "api": {"structlog", "msgspec"},  # schemas of dataclasses
     "reaper": {"structlog"},
     "sweep": {"structlog"},
@@ -61,6 +62,7 @@ MISSING = {
     "chat": {"transport", "web", "cli", "node"},
     "reaper": {"transport", "web", "cli", "node"},
     "sweep": {"hub", "session", "transport", "web", "cli", "node", "chat"},
+    "hooks": {"hub", "session", "transport", "web", "cli", "node", "chat"},
     "api": {"transport", "web", "cli", "node"},
     "transport": {"store", "hub", "cli", "node", "chat"},
     "node": {"cli", "transport"},

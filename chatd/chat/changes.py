@@ -10,7 +10,7 @@ from typing import Final
 
 from chatd import errors
 from chatd.methods import DeleteMessage, EditMessage, React
-from chatd.model import Json
+from chatd.model import SERVER, Json
 from chatd.names import room_name
 from chatd.session import Session
 from chatd.store.changes import Change, What
@@ -28,6 +28,8 @@ REASON_CHARS: Final = 200
 async def edit(chat: Context, session: Session, args: EditMessage) -> Mapping[str, object]:
     data = rpc.encode({"text": args.text})
     said = payload.check(data, limit=chat.limits.body, depth=chat.limits.depth, chat=True)
+    if session.identity is not SERVER:
+        await chat.approve(args.room, session.user, said.data)
     wanted = Change(What.EDIT, args.offset, _window_ms(chat, args.room))
     return await change(chat, session, args.room, wanted, said.data)
 

@@ -60,6 +60,10 @@ class Debts:
                 del self._owed[what]
 
 
+async def nobody_asks(room: str, user: str, data: Json) -> None:
+    """As hooks.Callout.approve, where the application does not want to be asked."""
+
+
 class Context:
     """See the head of this file.
 
@@ -75,6 +79,7 @@ class Context:
         commands: what clients asked for, by the name of the command's class.
         on_end: told of each session whose socket is gone.
         on_refusal: told of each command that was refused.
+        approve: asks the application whether a user may say some data in a room, and raises Reject 417 if not.
         debts: what the store is still to be told.
         speaking: users' allowances, see rules.pace.
         entered: rooms in which this node has told the store that it has somebody.
@@ -109,6 +114,7 @@ class Context:
         self.commands: Counter[str] = Counter()
         self.on_end: Callable[[Session], None] = lambda session: None
         self.on_refusal: Callable[[Reject | Disconnect], None] = lambda why: None
+        self.approve: Callable[[str, str, Json], Awaitable[None]] = nobody_asks
         self.debts = Debts()
         self.speaking: dict[str, float] = {}
         self.entered: set[str] = set()

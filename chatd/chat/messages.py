@@ -8,7 +8,7 @@ from typing import Final
 
 from chatd import errors
 from chatd.methods import SendMessage
-from chatd.model import History, HistoryResult, Json, Publish, Published
+from chatd.model import SERVER, History, HistoryResult, Json, Publish, Published
 from chatd.names import room_name
 from chatd.session import Session
 from chatd.store.messages import Keep
@@ -58,12 +58,14 @@ async def say(
     chat.refuse_muted(session, room)
     speaker, kept = chat.speaker(session, room), chat.rules(room)
     said = payload.check(data, limit=chat.limits.body, depth=chat.limits.depth, chat=kept.payload == "chat")
+    if session.identity is not SERVER:
+        await chat.approve(room, session.user, said.data)
     cid = cid or said.cid
     repeat = (session.user, cid) if cid is not None else None
     publication = head(said.data, chat.byline(session), {**tags, "type": "message"})
     keep = Keep(0, 0) if fleeting else chat.keep(room)
     published, fresh = await chat.store.messages.publish(
-        room, publication, keep, repeat, by=speaker, reply_to=said.reply_to
+        room, publication, keep, repeat, by=speaker, reply_to=said.reply_to, told=True
     )
     chat.messages_in += fresh
     if fresh and said.mentions and published.position is not None:

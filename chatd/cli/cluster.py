@@ -40,6 +40,7 @@ async def opened(settings: Settings) -> AsyncIterator[Store]:
     """
     url = str(settings.redis.url) or embedded_url(settings)
     async with Store(url, prefix=settings.redis.prefix, timeout=settings.redis.timeout) as store:
+        store.outbox.hooks = settings.hooks
         yield store
 
 

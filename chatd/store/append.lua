@@ -104,7 +104,7 @@ local function tend(top)
   keep_alive()
 end
 
--- Append the publication to history, if the room has one, and tell every node; returns offset and epoch, 0 and '' if not.
+-- Append the publication to history, if the room has one, and tell every node; returns offset, epoch and body, 0 and '' if not.
 local function append(of)
   local stamp = string.format('%d', now)
   local offset, epoch, body = 0, '', ARGV[1] .. ',"time":' .. stamp .. '}'
@@ -130,6 +130,6 @@ local function append(of)
   end
   if redis.call('HEXISTS', KEYS[6], 'public') == 1 then redis.call('HSET', KEYS[6], 'alive', stamp) end
   redis.call('SPUBLISH', KEYS[5], 'p ' .. offset .. ' ' .. epoch .. '\n' .. body)
-  return offset, epoch
+  return offset, epoch, body
 end
 

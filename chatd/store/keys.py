@@ -13,6 +13,15 @@ from zlib import crc32
 REGISTRY_SHARDS: Final = 64
 
 
+# Nodes share them; each is one loop on the node that has it.
+HOOK_SHARDS: Final = 16
+
+
+def hook_shard(room: str) -> int:
+    """Which shard of the marks leads to the room's outbox."""
+    return crc32(room.encode()) % HOOK_SHARDS
+
+
 def registry_shard(name: str) -> int:
     """Which shard holds a user's connections, or lists a created room; the same on every node, for ever."""
     return crc32(name.encode()) % REGISTRY_SHARDS
@@ -92,6 +101,20 @@ class Keys:
     def all_of(self, room: str) -> list[str]:
         """What there is of a room: its record, its members, who is present, and all that goes with the room."""
         return [self.room(room), self.members(room), self.present(room), *self.history(room)]
+
+    def outbox(self, room: str) -> str:
+        """What the application is still to be told of a room."""
+        return f"{self.prefix}:{{{tag(room)}}}:outbox"
+
+    def hooked(self, shard: int) -> str:
+        return f"{self.prefix}:{{hooks:{shard}}}:rooms"
+
+    def hook_holder(self, shard: int) -> str:
+        return f"{self.prefix}:{{hooks:{shard}}}:holder"
+
+    def unread_due(self, shard: int) -> str:
+        """Sorted set: message as JSON -> the Unix ms at which it is seen who has not read it."""
+        return f"{self.prefix}:{{hooks:{shard}}}:unread"
 
     def rooms_of(self, user: str) -> str:
         """The set of rooms that `user` is a member of."""

@@ -17,6 +17,7 @@ from chatd.errors import Reject
 from chatd.model import HistoryResult, Json, Position, Published, Speaker
 
 from .keys import Keys
+from .outbox import Outbox, Watched
 from .rooms import blocker
 from .scripts import Argument, Batch, Script
 
@@ -73,9 +74,10 @@ class Kept:
 class Messages:
     """The rooms' histories."""
 
-    def __init__(self, batch: Batch, keys: Keys) -> None:
+    def __init__(self, batch: Batch, keys: Keys, outbox: Outbox) -> None:
         self._batch = batch
         self._keys = keys
+        self._outbox = outbox
 
     async def publish(
         self,
@@ -87,6 +89,7 @@ class Messages:
         by: Speaker | None = None,
         nonce: str | None = None,
         reply_to: int | None = None,
+        told: bool = False,
     ) -> tuple[Published, bool]:
         """Append a message to the room's history and tell every node, as one step (publish.lua).
 
@@ -98,6 +101,7 @@ class Messages:
             by: who speaks; None: the server, who may always.
             nonce: of the message's signature, which may not come again; None: it is not signed.
             reply_to: offset of the message that it answers, which must be there.
+            told: the application hears of it, if it wants to.
         Returns:
             Where it stands, and whether it was new.
         Raises:
@@ -112,14 +116,24 @@ class Messages:
             *appending_keys(self._keys, room, by),
             self._keys.repeat(room, author, cid),
             self._keys.nonce(room, user, nonce or ""),
+            self._keys.outbox(room),
         ]
+        length = self._outbox.length("message", room) if told else 0
         args = (
             *appending_args(room, head, keep, by),
             REPEAT_MS if repeat is not None else 0,
             NONCE_MS if nonce is not None else 0,
             reply_to or 0,
+            length,
         )
-        return published(await self._batch.script(PUBLISH, keys, args))
+        said, fresh = published(await self._batch.script(PUBLISH, keys, args))
+        # Also when it was said before: the node that did so may have died before it got here, and acknowledged nothing.
+        if length:
+            await self._outbox.mark(room)
+        if told and said.position is not None:
+            epoch, offset = said.position
+            await self._outbox.watch(Watched(room, offset, epoch, user), said.time_ms)
+        return said, fresh
 
     async def signal(self, room: str, head: bytes, *, by: Speaker, pause_ms: int) -> bool:
         """Tell the room's readers something that is not kept, if `by` may speak there now (signal.lua).

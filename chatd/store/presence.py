@@ -16,6 +16,7 @@ import orjson
 from chatd.model import Json
 
 from .keys import Keys, registry_shard
+from .outbox import Outbox
 from .scripts import Batch, Script
 
 JOIN, LEAVE, LEFT, PRESENT, DUE, REBOOK = map(Script, ["join", "leave", "left", "present", "due", "rebook"])
@@ -45,16 +46,19 @@ class DueRooms(NamedTuple):
 class Presence:
     """See the head of this file."""
 
-    def __init__(self, batch: Batch, keys: Keys) -> None:
+    def __init__(self, batch: Batch, keys: Keys, outbox: Outbox) -> None:
         self._batch = batch
         self._keys = keys
+        self._outbox = outbox
 
     # --- coming and going ---------------------------------------------------------------------------------------------
 
     async def join(self, room: str, lease: str, user: str, client: str, info: Json, announce_to: int) -> None:
         """Enter a connection among those present, and announce its user if it is the first (join.lua)."""
-        args = (orjson.dumps(user), client.encode() + b"\0", lease.encode() + b"\0", info, announce_to)
-        await self._batch.script(JOIN, self._room(room), args)
+        told = self._outbox.length("join", room)
+        args = (orjson.dumps(user), client.encode() + b"\0", lease.encode() + b"\0", info, announce_to, told)
+        if await self._batch.script(JOIN, self._room(room), args) and told:
+            await self._outbox.mark(room)
 
     async def leave(
         self, room: str, lease: str, announce_to: int, *, delay_ms: int = 0, one: tuple[str, str] | None = None
@@ -69,7 +73,10 @@ class Presence:
         """
         which = [] if one is None else [orjson.dumps(one[0]) + b"\0" + one[1].encode() + b"\0"]
         keys = [*self._room(room), self._keys.room(room)]
-        count, due = await self._batch.script(LEAVE, keys, (lease, announce_to, delay_ms, *which))
+        told = self._outbox.length("leave", room)
+        count, due = await self._batch.script(LEAVE, keys, (lease, announce_to, delay_ms, told, *which))
+        if told and count and not delay_ms:
+            await self._outbox.mark(room)
         if due:
             await self._batch.command("ZADD", self._keys.due, "LT", due, room)
         return int(count)
@@ -81,7 +88,10 @@ class Presence:
 
     async def announce_left(self, room: str, announce_to: int, until: bytes) -> None:
         """Announce who has left `room` and not come back in time, each once (left.lua)."""
-        due = await self._batch.script(LEFT, self._room(room), (announce_to,))
+        told = self._outbox.length("leave", room)
+        due = await self._batch.script(LEFT, self._room(room), (announce_to, told))
+        if told:
+            await self._outbox.mark(room)
         await self._batch.script(REBOOK, [self._keys.due], (room, until, due))
 
     # --- asking -------------------------------------------------------------------------------------------------------
@@ -144,4 +154,5 @@ class Presence:
 
     def _room(self, room: str) -> list[str]:
         """In the order in which join.lua wants it."""
-        return [self._keys.present(room), self._keys.feed(room), self._keys.leaving(room)]
+        keys = self._keys
+        return [keys.present(room), keys.feed(room), keys.leaving(room), keys.outbox(room)]

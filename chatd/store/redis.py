@@ -28,6 +28,7 @@ from .feed import Feed
 from .keys import REGISTRY_SHARDS, Keys, registry_shard
 from .measures import Measures
 from .messages import Messages
+from .outbox import Outbox
 from .presence import Presence
 from .retention import Retention
 from .rooms import Rooms, pairs
@@ -75,12 +76,13 @@ class Store:
         self._servers = servers(url, timeout)
         self.batch = Batch(self._servers)
         loop_time = clock or asyncio.get_running_loop().time
-        self.messages = Messages(self.batch, self.keys)
+        self.outbox = Outbox(self.batch, self.keys)
+        self.messages = Messages(self.batch, self.keys, self.outbox)
         self.changes = Changes(self.batch, self.keys)
         self.retention = Retention(self.batch, self.keys, self._servers)
         self.traces = Traces(self.batch, self.keys, self.messages, self.retention)
         self.rooms = Rooms(self.batch, self.keys)
-        self.presence = Presence(self.batch, self.keys)
+        self.presence = Presence(self.batch, self.keys, self.outbox)
         self.cursors = Cursors(self.batch, self.keys)
         self.measures = Measures(self.batch, self.keys)
         self.feed = Feed(self._servers, self.batch, self.keys, self.messages.page, timeout, loop_time)

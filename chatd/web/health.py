@@ -60,6 +60,7 @@ def families(node: Node) -> Iterator[Family]:
     yield from _connections(node)
     yield from _messages(node)
     yield from _store(node)
+    yield from _hooks(node)
     yield from _process(node)
 
 
@@ -108,6 +109,11 @@ def _messages(node: Node) -> Iterator[Family]:
         "From a message's arrival from the store to its being written to its last reader here.",
         histogram_samples(meters.delivery),
     )
+
+
+def _hooks(node: Node) -> Iterator[Family]:
+    text = "Events told to the application, and questions asked before a message, by what became of them."
+    yield "chatd_hooks", "counter", text, _by("result", node.meters.hooks)
 
 
 def _store(node: Node) -> Iterator[Family]:

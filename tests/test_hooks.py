@@ -1,0 +1,303 @@
+"""What the application is told, and is asked, by HTTP: from real nodes to a real receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatd.hooks.addresses import is_public
+from chatd.hooks.courier import RETRY_S, pause
+from tests.conftest import Daemon
+from tests.people import PATIENCE_S, Refused, cluster, person
+
+SECRET = "a secret between chatd and the shop"
+
+
+class Receiver:
+    """The application's end. `answer` says with which status and body a request is answered.
+
+    Attributes:
+        taken: events answered with 2xx, in order; `asked`: all of them; `bodies`: as they came, with their headers.
+    """
+
+    def __init__(self) -> None:
+        self.taken: list[dict[str, Any]] = []
+        self.asked: list[dict[str, Any]] = []
+        self.bodies: list[tuple[dict[str, str], bytes]] = []
+        self.answer: Callable[[dict[str, Any]], tuple[int, Any]] = lambda event: (200, {"allow": True})
+        self._news = threading.Condition()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status, answer = receiver.take(dict(self.headers), body)
+                content = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                if status == 302:
+                    self.send_header("Location", "/elsewhere")
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook"
+
+    def take(self, headers: dict[str, str], body: bytes) -> tuple[int, Any]:
+        event = json.loads(body)
+        with self._news:
+            self.asked.append(event)
+            self.bodies.append((headers, body))
+            self._news.notify_all()
+        status, answer = self.answer(event)
+        with self._news:
+            if 200 <= status < 300:
+                self.taken.append(event)
+            self._news.notify_all()
+        return status, answer
+
+    async def until(self, found: Callable[[], Any]) -> Any:
+        """What `found` gives as soon as it gives something."""
+
+        def wait() -> Any:
+            deadline = time.monotonic() + PATIENCE_S
+            with self._news:
+                while not (value := found()):
+                    assert self._news.wait(deadline - time.monotonic()), (found, self.asked)
+                return value
+
+        return await asyncio.to_thread(wait)
+
+    async def told(self, kind: str, room: str | None = None, count: int = 1) -> list[dict[str, Any]]:
+        """The first `count` events of a kind that were taken, each once."""
+
+        def found() -> list[dict[str, Any]]:
+            events = {e["id"]: e for e in self.taken if e["event"] == kind and room in (None, e["room"])}
+            return list(events.values())[:count] if len(events) >= count else []
+
+        events: list[dict[str, Any]] = await self.until(found)
+        return events
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    receiver = Receiver()
+    thread = threading.Thread(target=receiver.server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        receiver.server.shutdown()
+        receiver.server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as one:
+        yield one
+
+
+def config(receiver: Receiver, **more: Any) -> str:
+    settings = {"url": receiver.url, "secret": SECRET, "allow_private": True, "rooms": ["told-*", "dm#*", ""], **more}
+    return "[hooks]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+
+
+PROMPT = '[limits]\nleave_delay = "1s"\n'
+CREATE = '[rooms."*"]\ncreate = "anybody"\n'
+
+
+# --- delivery ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_said_is_told_signed_and_in_the_rooms_order(tmp_path: Path, receiver: Receiver) -> None:
+    failures = iter([503, 302, 404])
+    receiver.answer = lambda event: (next(failures, 204), {})
+    with cluster(tmp_path, config(receiver)) as (first, second):
+        async with person(first, "ana") as ana, person(second, "ben") as ben:
+            for n in range(10):
+                await (ana, ben)[n % 2].says("told-1", f"m{n}", cid=f"c{n}")
+            await ana.says("untold", "psst")
+            await ana.says("told-1", "m9", cid="c8")
+            events = await receiver.told("message", count=10)
+    assert [event["data"]["data"]["text"] for event in events] == [f"m{n}" for n in range(10)]
+    assert [event["data"]["offset"] for event in events] == list(range(1, 11))
+    assert {(event["room"], event["data"]["info"]["user"]) for event in events} == {
+        ("told-1", "ana"),
+        ("told-1", "ben"),
+    }
+    assert [event["data"]["offset"] for event in receiver.asked][:4] == [1] * 4, "the first is tried until it is taken"
+    headers, body = receiver.bodies[-1]
+    stamp, mac = (part.partition("=")[2] for part in headers["X-Chatd-Signature"].split(","))
+    assert hmac.new(SECRET.encode(), stamp.encode() + b"." + body, "sha256").hexdigest() == mac
+    assert abs(int(stamp) - time.time()) < 60
+    assert headers["X-Chatd-Id"] == receiver.asked[-1]["id"]
+
+
+async def test_what_a_killed_node_was_delivering_is_delivered_by_another(tmp_path: Path, receiver: Receiver) -> None:
+    held = threading.Event()
+    receiver.answer = lambda event: (200 if held.wait(PATIENCE_S) else 500, {})
+    with cluster(tmp_path, config(receiver, timeout="20s")) as nodes:
+        async with person(nodes[0], "ana") as ana:
+            rooms = [f"told-{n}" for n in range(8)]
+            for room in rooms:
+                await ana.says(room, "hi")
+            # Each room is being delivered now, by whichever node holds its shard; nothing was taken yet.
+            await receiver.until(lambda: {event["room"] for event in receiver.asked} >= set(rooms))
+            busy = next(node for node in nodes if node_id(node) in receiver.bodies[0][0]["User-Agent"])
+            busy.kill()
+            receiver.asked.clear()
+            held.set()
+            await receiver.until(lambda: receiver.asked)
+            survivor = nodes[1 - nodes.index(busy)]
+            async with person(survivor, "ben") as ben:
+                await ben.says("told-0", "again")
+            events = await receiver.told("message", "told-0", count=2)
+            assert [event["data"]["offset"] for event in events] == [1, 2]
+            for room in rooms[1:]:
+                await receiver.told("message", room)
+            assert any(node_id(survivor) in headers["User-Agent"] for headers, _ in receiver.bodies)
+
+
+def node_id(node: Daemon) -> str:
+    return node.until_log(r'"node": ?"(\w+)"')[1]
+
+
+async def test_joins_and_leaves_are_told_as_they_are_announced(tmp_path: Path, receiver: Receiver) -> None:
+    with cluster(tmp_path, config(receiver, events=["join", "leave"]) + PROMPT) as (first, second):
+        async with person(first, "ana") as ana, person(second, "ana") as tablet:
+            await ana.joins("told-1")
+            await receiver.told("join", "told-1")
+            await tablet.joins("told-1")
+            async with person(second, "ben") as ben:
+                await ben.joins("told-1")
+                joined = await receiver.told("join", "told-1", count=2)
+            [left] = await receiver.told("leave", "told-1")
+        assert [event["data"]["user"] for event in joined] == ["ana", "ben"], "ana joined once, with two devices"
+        assert left["data"]["user"] == "ben"
+
+
+async def test_who_was_offline_and_has_not_read_is_told_of_and_nobody_else(tmp_path: Path, receiver: Receiver) -> None:
+    with cluster(tmp_path, config(receiver, undelivered_after="1s", events=["undelivered"]) + CREATE) as (
+        first,
+        second,
+    ):
+        async with person(first, "ana") as ana, person(second, "dan") as dan:
+            await ana.call("room.create", room="told-1", public=False, members=["ben", "carl", "dan"])
+            async with person(second, "carl") as carl:
+                await carl.joins("told-1")
+                offset = await ana.says("told-1", "hi")
+                await carl.call("read", room="told-1", offset=offset)
+            await ana.says("dm#ana,eve", "psst")
+            [event] = await receiver.told("undelivered", "told-1")
+            assert (event["data"]["offset"], event["data"]["user"], event["data"]["users"]) == (offset, "ana", ["ben"])
+            [event] = await receiver.told("undelivered", "dm#ana,eve")
+            assert event["data"]["users"] == ["eve"]
+            await dan.joins("told-1")
+
+
+async def test_a_ban_is_told(tmp_path: Path, receiver: Receiver) -> None:
+    with cluster(tmp_path, config(receiver), nodes=1) as (node,):
+        node.cli("ban", "add", "eve", "--reason", "spam")
+        [event] = await receiver.told("ban")
+        assert (event["room"], event["data"]["target"], event["data"]["reason"]) == ("", "eve", "spam")
+
+
+# --- before a message is said -----------------------------------------------------------------------------------------
+
+
+async def test_the_application_may_refuse_a_message_and_change_nothing_else(tmp_path: Path, receiver: Receiver) -> None:
+    def answer(event: dict[str, Any]) -> tuple[int, Any]:
+        allow = "buy" not in event["data"].get("text", "")
+        return 200, {"allow": allow, "reason": "no adverts", "data": {"text": "changed"}}
+
+    receiver.answer = answer
+    asking = config(receiver, url="", before_publish=receiver.url, within="5s")
+    with cluster(tmp_path, asking, nodes=1) as (node,):
+        async with person(node, "ana") as ana:
+            await ana.joins("told-1")
+            with pytest.raises(Refused, match="no adverts") as refused:
+                await ana.says("told-1", "buy now")
+            assert refused.value.code == 417
+            offset = await ana.says("told-1", "hello")
+            assert (await ana.hears("message"))["data"] == {"text": "hello"}
+            with pytest.raises(Refused, match="no adverts"):
+                await ana.call("message.edit", room="told-1", offset=offset, text="buy now")
+            asked = receiver.asked[0]
+            assert (asked["event"], asked["room"], asked["user"]) == ("before_publish", "told-1", "ana")
+            assert await ana.says("untold", "buy now") == 1, "the application does not want to know of this room"
+
+
+@pytest.mark.parametrize("failing", ["open", "closed"])
+async def test_an_application_that_does_not_answer_in_time_decides_nothing(
+    tmp_path: Path, receiver: Receiver, failing: str
+) -> None:
+    over = threading.Event()
+    receiver.answer = lambda event: (200, {"allow": over.wait(PATIENCE_S)})
+    asking = config(receiver, url="", before_publish=receiver.url, failing=failing)
+    try:
+        with cluster(tmp_path, asking, nodes=1) as (node,):
+            async with person(node, "ana") as ana:
+                if failing == "open":
+                    assert await ana.says("told-1", "hello") == 1
+                else:
+                    with pytest.raises(Refused, match="did not answer") as refused:
+                        await ana.says("told-1", "hello")
+                    assert refused.value.code == 417
+            node.until_log("no answer within 0.2 s")
+    finally:
+        over.set()
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::1]"])
+async def test_an_address_of_our_own_network_is_not_spoken_to(tmp_path: Path, receiver: Receiver, name: str) -> None:
+    inside = receiver.url.replace("127.0.0.1", name)
+    asking = config(receiver, url="", before_publish=inside, allow_private=False, within="5s", failing="closed")
+    with cluster(tmp_path, asking, nodes=1) as (node,):
+        async with person(node, "ana") as ana:
+            with pytest.raises(Refused):
+                await ana.says("told-1", "hello")
+        node.until_log("which is no address of the internet; see hooks.allow_private")
+    assert not receiver.asked
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
+        "255.255.255.255", "::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:10.0.0.1",
+        "64:ff9b::a9fe:a9fe", "2002:a00:1::1", "2001:db8::1",
+    ],
+)  # fmt: skip
+def test_what_is_not_the_internet_is_known(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1"])
+def test_what_is_the_internet_is_known(address: str) -> None:
+    assert is_public(address)
+
+
+def test_each_retry_waits_longer_up_to_a_bound() -> None:
+    first, most = RETRY_S
+    assert first / 2 <= pause(1) <= first
+    assert most / 2 <= pause(100) <= most
+    assert len({pause(5) for _ in range(20)}) > 1, "rooms do not come back in step"
