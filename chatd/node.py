@@ -48,6 +48,10 @@ class Listener(Protocol):
     @property
     def address(self) -> str: ...
 
+    @property
+    def certificate_ends(self) -> float | None:
+        """When the certificate that is shown there ends, in Unix seconds; None: none is shown."""
+
     async def start(self) -> None: ...
 
     def reload(self, settings: Settings) -> None:

@@ -420,7 +420,8 @@ class Admin:
     listen: Listen = option(
         "",
         'Where: "127.0.0.1:9000", "unix:/run/chatd/admin.sock", or empty: nowhere. It serves /livez, /readyz and '
-        "/metrics to whoever reaches it, so let that be your monitoring and nobody else. Port 0 takes a free one.",
+        "/metrics to whoever reaches it, and the API to who has a key, without TLS: let only your monitoring and your "
+        "back end reach it. Port 0 takes a free one.",
     )
     socket_mode: Mode = option(Mode(0o660), "As server.socket_mode.")
 
@@ -1499,6 +1500,8 @@ def _others_may_read(path: str) -> bool:
 def _exposed_traffic(settings: Settings) -> Iterator[str]:
     if "*" in settings.server.origins:
         yield 'server.origins has "*": any web page may connect from the browser of whoever looks at it; list your own'
+    if settings.admin.listen and not is_loopback(host_and_port(settings.admin.listen)[0]):
+        yield "admin.listen can be reached from other machines, without TLS: who listens in between can read API keys"
     if any(network.endswith("/0") for network in settings.server.trusted_proxies):
         yield "server.trusted_proxies has everybody: whoever connects may write any address there; list your proxies"
     for key in settings.auth.keys:

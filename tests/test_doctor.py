@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -16,8 +18,10 @@ from click.testing import CliRunner
 from chatd.cli import checks, doctor, main
 from chatd.cli.checks import State
 from chatd.store import redis as store
+from chatd.web import tls
 from tests.conftest import running
 from tests.servers import free_port, redis_server
+from tests.test_listeners import ask
 from tests.test_transport import certificate
 
 ROOT = Path(__file__).parents[1]
@@ -125,15 +129,26 @@ def test_a_certificate_that_cannot_be_used_is_a_failure_of_the_configuration(tmp
     assert (judged["state"], "expected to read tls.certificate" in judged["finding"]) == ("fail", True)
 
 
-def test_a_node_that_speaks_tls_is_recognised(tmp_path: Path) -> None:
+def test_a_node_that_speaks_tls_is_recognised_and_whether_it_shows_the_certificate_of_the_file(tmp_path: Path) -> None:
     certificate(tmp_path)
     port = free_port()
     config = tmp_path / "chatd.toml"
     config.write_text(f'[server]\nport = {port}\n[tls]\ncertificate = "cert.pem"\nkey = "key.pem"\n')
-    with running(tmp_path, "--config", str(config)) as chatd:
+    with running(tmp_path, "--config", str(config), CHATD_ADMIN__LISTEN="127.0.0.1:0") as chatd:
+        admin = chatd.until_log(r"health and metrics +http://(\S+)/")[1]
         checks = {check["name"]: check for check in chatd.ask("doctor")["checks"]}
-    assert checks["port"]["finding"] == f"chatd answers at 127.0.0.1:{port} and is ready"
-    assert checks["certificate"]["state"] == "warn", "it is of a day"
+        assert checks["port"]["finding"] == f"chatd answers at 127.0.0.1:{port} and is ready"
+        assert checks["certificate"]["state"] == "warn", "it is of a day"
+        assert checks["certificate shown"]["state"] == "ok"
+        certificate(tmp_path, lifetime=timedelta(days=90))
+        checks = {check["name"]: check for check in chatd.ask("doctor")["checks"]}
+        assert (checks["certificate"]["state"], checks["certificate shown"]["state"]) == ("ok", "warn")
+        chatd.signal(signal.SIGHUP)
+        chatd.until_log("settings reloaded")
+        checks = {check["name"]: check for check in chatd.ask("doctor")["checks"]}
+        assert checks["certificate shown"]["state"] == "ok"
+        [ends] = re.findall(r"^chatd_certificate_end_timestamp_seconds (\S+)$", ask(admin, "/metrics")[1], re.M)
+        assert float(ends) == tls.expires_at(str(tmp_path / "cert.pem")).timestamp()
 
 
 # --- the store and the machine ----------------------------------------------------------------------------------------

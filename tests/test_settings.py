@@ -349,6 +349,7 @@ def test_a_secret_that_everybody_may_read_is_warned_of(write: Write, tmp_path: P
         ('[redis]\nurl = "redis+sentinel://[::1]:1,10.0.0.1:2/main"', "without TLS"),
         ("[limits]\noutbox = 0", "limits.outbox is 0"),
         ('[server]\ntrusted_proxies = ["0.0.0.0/0"]', "has everybody"),
+        ('[admin]\nlisten = "10.0.0.1:9000"', "can be reached from other machines"),
         ('[heartbeat]\ninterval = "40s"', "do not fit into the 60 s"),
     ],
 )

@@ -148,6 +148,16 @@ def certificate(ends: datetime, now: datetime) -> Check:
     return Check("certificate", State.OK, f"tls.certificate is good until {day}")
 
 
+def certificate_shown(shown: datetime, in_file: datetime) -> Check:
+    """Whether the node that listens shows the certificate that is in the file."""
+    if shown == in_file:
+        return Check("certificate shown", State.OK, "the node shows the certificate that is in the file")
+    finding = (
+        f"the node shows a certificate until {shown:%Y-%m-%d %H:%MZ}, the file has one until {in_file:%Y-%m-%d %H:%MZ}"
+    )
+    return Check("certificate shown", State.WARN, finding, "`systemctl reload chatd` (SIGHUP) whenever it is renewed")
+
+
 SECONDS_BY_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 # What NGINX takes when nothing is said (ngx_http_proxy_module).
 NGINX_READ_TIMEOUT_S = 60.0

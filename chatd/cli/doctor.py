@@ -33,6 +33,7 @@ from .checks import (
     Check,
     State,
     certificate,
+    certificate_shown,
     clocks,
     eviction,
     installation,
@@ -51,6 +52,8 @@ from .output import Column, Row, json_option, on_terminal, plural, print_json, p
 PROXY_FILES = tuple(map(Path, ("/etc/nginx/conf.d/chatd.conf", "/etc/nginx/sites-enabled/chatd.conf")))
 # Whoever answers /readyz on this machine does so at once or is stuck.
 PATIENCE_S = 2.0
+# Who listens everywhere is asked here.
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 COLUMNS = (
@@ -141,6 +144,8 @@ def listeners(settings: Settings) -> list[Check]:
     server, admin = settings.server, settings.admin
     secure = bool(settings.tls.certificate)
     checks = [port("port", server.host, server.port, "server.host and server.port", secure=secure)]
+    if secure and (shown := shown_at(server.host, server.port)) is not None:
+        checks.append(certificate_shown(tls.shown_until(shown), tls.expires_at(settings.tls.certificate)))
     if admin.listen:
         checks.append(port("admin port", *host_and_port(admin.listen), "admin.listen"))
     return checks
@@ -162,14 +167,10 @@ def port(name: str, host: str, number: int, setting: str, *, secure: bool = Fals
 
 def readiness(host: str, number: int, *, secure: bool) -> Mapping[str, object] | None:
     """What a chatd there says at /readyz; None: whoever is there is no chatd."""
-    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    here = anywhere.get(host, host)
+    here = ANYWHERE.get(host, host)
     connection = HTTPConnection(here, number, timeout=PATIENCE_S)
     if secure:
-        anybody = ssl.create_default_context()
-        # The certificate is for another name than the one we ask by, and nothing is told to whoever answers.
-        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
-        connection = HTTPSConnection(here, number, timeout=PATIENCE_S, context=anybody)
+        connection = HTTPSConnection(here, number, timeout=PATIENCE_S, context=anybody())
     try:
         if path := unix_path(host):
             connection.sock = socket.socket(socket.AF_UNIX)
@@ -182,6 +183,27 @@ def readiness(host: str, number: int, *, secure: bool) -> Mapping[str, object] |
     finally:
         connection.close()
     return reply if isinstance(reply, dict) and {"ready", "reason"} <= reply.keys() else None
+
+
+def shown_at(host: str, number: int) -> bytes | None:
+    """The certificate that whoever listens there shows; None: nobody does, or shows none."""
+    if unix_path(host) or not number:
+        return None
+    try:
+        with (
+            socket.create_connection((ANYWHERE.get(host, host), number), PATIENCE_S) as tcp,
+            anybody().wrap_socket(tcp) as secure,
+        ):
+            return secure.getpeercert(binary_form=True)
+    except OSError:
+        return None
+
+
+def anybody() -> ssl.SSLContext:
+    """Whoever answers on this machine is believed: its certificate is for another name, and nothing is told to it."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 async def store_checks(settings: Settings) -> AsyncIterator[Check]:

@@ -145,6 +145,8 @@ def _process(node: Node) -> Iterator[Family]:
     yield "chatd_cpu_seconds", "counter", "Processor time of this process.", _one(process_time())
     yield "chatd_loop_lag_seconds", "histogram", "Lateness of the event loop.", histogram_samples(node.meters.loop_lag)
     yield "chatd_resident_memory_bytes", "gauge", "Memory of this process.", _one(resident_bytes())
+    ends: Samples = [({}, each.certificate_ends) for each in node.listeners if each.certificate_ends is not None]
+    yield "chatd_certificate_end_timestamp_seconds", "gauge", "When the certificate that is shown ends.", ends
     yield "chatd_draining", "gauge", "Whether this node is draining.", _one(node.state in ("draining", "drained"))
 
 

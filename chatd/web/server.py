@@ -21,7 +21,7 @@ from chatd.settings import Settings, host_and_port
 from chatd.transport import CLOSING_S, Closing, Door, Doorway, Handshake
 
 from .sockets import BACKLOG, address_of, bind, bound_unsent, tidy
-from .tls import renew
+from .tls import expires_at, renew
 
 log = structlog.get_logger("chatd")
 
@@ -91,6 +91,7 @@ class Listener:
         self._spare = spare
         self._mode = settings.server.socket_mode
         self._tls = tls
+        self.certificate_ends = None if tls is None else expires_at(settings.tls.certificate).timestamp()
         self.address = address_of(sock)
         self._closing = Closing()
         self._doorway = Doorway(timeout=limits.handshake_timeout, header_bytes=limits.handshake_bytes)
@@ -123,6 +124,7 @@ class Listener:
         if self._tls is not None and settings.tls.certificate:
             try:
                 renew(self._tls, settings.tls)
+                self.certificate_ends = expires_at(settings.tls.certificate).timestamp()
             except ValueError as error:
                 log.error("certificate not read; the old one stays in force", problem=str(error))
 

@@ -55,6 +55,11 @@ def expires_at(certificate: str) -> datetime:
     return x509.load_pem_x509_certificates(Path(certificate).read_bytes())[0].not_valid_after_utc
 
 
+def shown_until(der: bytes) -> datetime:
+    """When a certificate as it is shown in a handshake ends."""
+    return x509.load_der_x509_certificate(der).not_valid_after_utc
+
+
 def _load(made: ssl.SSLContext, tls: Tls) -> None:
     _read("tls.certificate", tls.certificate)
     if b"ENCRYPTED" in _read("tls.key", tls.key):
