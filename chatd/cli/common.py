@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import click
 
+from chatd.errors import Reject
 from chatd.settings import NO_FLAGS, Settings, SettingsError, load
 from chatd.store.errors import StoreError, StoreMisconfigured, StoreUnavailable
 
@@ -34,6 +35,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (StoreMisconfigured, BAD_CONFIGURATION),
     (StoreUnavailable, STORE_UNAVAILABLE),
     (StoreError, FAILED),
+    (Reject, FAILED),
 )
 
 
