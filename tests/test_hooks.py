@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import threading
@@ -50,7 +51,8 @@ class Receiver:
                 if status == 302:
                     self.send_header("Location", "/elsewhere")
                 self.end_headers()
-                self.wfile.write(content)
+                with contextlib.suppress(ConnectionError):  # it was killed, or had no patience
+                    self.wfile.write(content)
 
             def log_message(self, *_: Any) -> None: ...
 
