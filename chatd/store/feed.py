@@ -118,6 +118,11 @@ class Feed:
         """
         watch = self._watched.get(room) or self._begin(room, history)
         watch.readers += 1
+        if not watch.placed.done():
+            await self._until_placed(watch)
+        return watch.tail.position
+
+    async def _until_placed(self, watch: Watch) -> None:
         try:
             async with asyncio.timeout(self._patience):
                 # Others may wait for the same position: cancelling one of them must not cancel it for all.
@@ -128,7 +133,6 @@ class Feed:
         except BaseException:
             self._release(watch)
             raise
-        return watch.tail.position
 
     def unwatch(self, room: str) -> None:
         """Take back one `watch`; with the last the subscription ends."""
