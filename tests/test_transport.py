@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,18 @@ from websockets.frames import Frame, Opcode
 
 from chatd import frames
 from chatd.errors import ABNORMAL, INTERNAL_ERROR, KICKED, POLICY_VIOLATION, SLOW, Disconnect
-from chatd.transport import CLOSING_S, HEADERS, Closing, Door, Doorway, Handshake, Link, LinkRules
+from chatd.transport import (
+    ARRIVALS_A_TURN,
+    CLOSING_S,
+    HEADERS,
+    Arrivals,
+    Closing,
+    Door,
+    Doorway,
+    Handshake,
+    Link,
+    LinkRules,
+)
 
 # The most that anything here may take on a busy machine; nothing waits for it to pass.
 PATIENCE_S = 10.0
@@ -197,7 +209,7 @@ async def serving(
     config = uvicorn.Config(
         house.app,
         http=functools.partial(Door, house.doorway),  # type: ignore[arg-type]  # called like a class
-        ws=functools.partial(Handshake, house.closing, deflate),  # type: ignore[arg-type]
+        ws=functools.partial(Handshake, house.closing, Arrivals(), deflate),  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
         timeout_graceful_shutdown=1,
@@ -477,6 +489,17 @@ def test_nothing_of_a_request_is_logged(caplog: pytest.LogCaptureFixture, capsys
         asyncio.run(story())
     shown = capsys.readouterr()
     assert "hush" not in caplog.text + shown.out + shown.err
+
+
+async def test_of_many_that_come_at_once_a_few_begin_in_each_turn_of_the_loop_in_order() -> None:
+    arrivals, begun, turns = Arrivals(), list[int](), list[int]()
+    for n in range(3 * ARRIVALS_A_TURN):
+        arrivals.enter(functools.partial(begun.append, n))
+    while len(begun) < 3 * ARRIVALS_A_TURN:
+        turns.append(len(begun))
+        await asyncio.sleep(0)
+    assert [after - before for before, after in pairwise([*turns, len(begun)])] == [ARRIVALS_A_TURN] * 3
+    assert begun == sorted(begun)
 
 
 # --- deflate ----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from chatd.settings import Settings, host_and_port
-from chatd.transport import CLOSING_S, Closing, Door, Doorway, Handshake
+from chatd.transport import CLOSING_S, Arrivals, Closing, Door, Doorway, Handshake
 
 from .sockets import BACKLOG, address_of, bind, bound_unsent, tidy
 from .tls import expires_at, renew
@@ -98,7 +98,7 @@ class Listener:
         config = uvicorn.Config(
             app,
             http=functools.partial(Door, self._doorway),  # type: ignore[arg-type]  # called like a class
-            ws=functools.partial(Handshake, self._closing, settings.server.compression),  # type: ignore[arg-type]
+            ws=functools.partial(Handshake, self._closing, Arrivals(), settings.server.compression),  # type: ignore[arg-type]
             lifespan="off",
             log_config=None,
             access_log=False,
