@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the manuals: systemd/deb/manuals DIRECTORY. A page in man1 for every command, and chatd.toml(5).
+"""Writes the manuals: systemd/deb/manuals.py DIRECTORY. A page in man1 for every command, and chatd.toml(5).
 
-The commands' pages are click-man's work; we only find the commands, which are loaded late. The settings' page is made of
-their declarations, as config/chatd.toml is.
+The commands' pages are click-man's work; we only find the commands, which are loaded late. The settings' page is made
+of their declarations, as config/chatd.toml is.
 """
 
 import os
@@ -17,7 +17,7 @@ from click_man.core import generate_man_page
 
 from chatd import __version__
 from chatd.cli import main
-from chatd.settings import KINDS, SECTIONS, Auth, Key, RoomRules, options
+from chatd.settings import KINDS, SECTIONS, TABLES, RoomRules, options
 
 DATE = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
 
@@ -44,26 +44,32 @@ def settings_page() -> str:
         ".SH DESCRIPTION",
         roff(
             "TOML. Each setting is below with its default. On top of the file come systemd's credentials, variables of "
-            "the form CHATD_SECTION__KEY, and flags. Durations are written as \"25s\", sizes as \"64KiB\". Settings "
-            "marked (reload) also change on SIGHUP; the others want a restart. `chatd config check` says what is wrong, "
+            'the form CHATD_SECTION__KEY, and flags. Durations are written as "25s", sizes as "64KiB". Settings marked '
+            "(reload) also change on SIGHUP; the others want a restart. `chatd config check` says what is wrong, "
             "`chatd config show --origin` where each value came from."
         ),
     ]
-    tables = [("[" + name + "]", section) for name, section in SECTIONS.items()]
-    tables.insert(list(SECTIONS).index("auth") + 1, ("[[auth.keys]]", Key))
-    tables.append(('[rooms."*"]', RoomRules))
-    body = [line for title, section in tables for line in table(title, section)]
+    body = [line for title, section in tables() for line in table(title, section)]
     return "\n".join([*head, *body, ".SH SEE ALSO", "chatd(1), chatd\\-serve(1), chatd\\-config(1)", ""])
 
 
+def tables() -> Iterator[tuple[str, type]]:
+    """The tables of the file, in the order of config/chatd.toml, as they are written there."""
+    for name, section in SECTIONS.items():
+        yield f"[{name}]", section
+        yield from ((f"[[{name}.{key}]]", type(rows.example)) for (at, key), rows in TABLES.items() if at == name)
+    yield '[rooms."*"]', RoomRules
+
+
 def table(title: str, section: type) -> Iterator[str]:
-    yield f'.SH "{roff(title).replace(chr(34), chr(92) + "(dq")}"'
+    yield f'.SH "{quoted(title)}"'
     for paragraph in (section.__doc__ or "").split("\n\n"):
         if not paragraph.strip().startswith("Attributes:"):
             yield ".PP"
             yield roff(" ".join(paragraph.split()))
+    lists = {key for at, key in TABLES if SECTIONS[at] is section}
     for key, setting in options(section).items():
-        if (section, key) != (Auth, "keys"):
+        if key not in lists:
             yield from entry(key, setting)
 
 
@@ -78,6 +84,10 @@ def roff(text: str) -> str:
     """`text` as it is: no backslash, leading dot or quote of it commands the formatter."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("`", "\\(ga")
     return f"\\&{escaped}" if escaped.startswith(".") else escaped
+
+
+def quoted(text: str) -> str:
+    return roff(text).replace('"', "\\(dq")
 
 
 def write(directory: Path) -> None:
