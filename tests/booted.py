@@ -58,8 +58,7 @@ def missing() -> str:
 def package(directory: Path) -> Path:
     """The Debian package of this repository, built as for anybody, but for the time that packing it small takes."""
     done = subprocess.run(
-        [REPOSITORY / "systemd" / "deb" / "build", directory],
-        env={**os.environ, "CHATD_DEB_COMPRESSION": "-Zgzip -z1"},
+        [REPOSITORY / "systemd" / "deb" / "build", directory, "-Zgzip", "-z1"],
         capture_output=True,
         text=True,
     )
