@@ -399,7 +399,7 @@ class Server:
     drain: Seconds = option(
         10.0,
         "On SIGTERM, the time over which clients are told to reconnect elsewhere: all at once, their return would "
-        "storm the other nodes. TimeoutStopSec of systemd and the grace period of Kubernetes must be longer.",
+        "storm the other nodes. The grace period of Kubernetes must be longer; systemd is asked for the time.",
         reload=True,
     )
     compression: bool = option(
