@@ -16,10 +16,12 @@ import pytest
 
 from chatd.model import Position, Role, Speaker
 from chatd.office import Office
+from chatd.settings import Hooks
 from chatd.store.changes import Change, What
 from chatd.store.messages import Keep
 from chatd.store.redis import Store
 from chatd.store.traces import PAGE, Forgotten
+from chatd.wire.publication import parse
 from tests.conftest import Daemon
 from tests.people import cluster, person
 from tests.stores import FOR_EVER
@@ -129,6 +131,14 @@ class TestForgetting:
         done, rooms = await forget(store, "ana")
         assert (done, rooms) == (Forgotten(memberships=1, ownerless=1), 1)
         assert (await store.rooms.record("team")).by == ""
+
+    async def test_the_application_is_not_told_any_more_what_they_said(self, store: Store) -> None:
+        store.outbox.hooks = Hooks(url="https://app.example/hook")
+        for user in ("ana", "ben", "ana"):
+            await store.messages.publish("lobby", head(user, "hi"), FOR_EVER, by=Speaker(user), told=True)
+        assert len(await store.outbox.waiting("lobby", 10)) == 3
+        await forget(store, "ana")
+        assert [parse(entry.body).user for entry in await store.outbox.waiting("lobby", 10)] == ["ben"]
 
     async def test_more_than_a_page_of_messages_is_forgotten(self, store: Store) -> None:
         many = 2 * PAGE + 100

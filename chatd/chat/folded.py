@@ -17,9 +17,10 @@ from chatd.wire.publication import Publication, parse
 
 from .context import Context
 
-# One answer looks at no more than so many pages of so many messages and events; `next` says where to look on.
+# One answer reads no more than so many pages, each of what was asked for and a few events more; `next` says where to
+# look on.
 PAGES: Final = 10
-PAGE: Final = 300
+SPARE: Final = 20
 
 Object = dict[str, Any]
 
@@ -67,7 +68,7 @@ async def find(chat: Context, room: str, stretch: Stretch, limit: int) -> Found:
     at, epoch = stretch.start, ""
     for _ in range(PAGES):
         page = await chat.store.messages.history(
-            room, chat.keep(room).ms, after=at, limit=PAGE, reverse=stretch.back, floor=stretch.floor
+            room, chat.keep(room).ms, after=at, limit=limit + SPARE, reverse=stretch.back, floor=stretch.floor
         )
         epoch = page.top.epoch
         for each in map(parse, page.publications):
@@ -78,7 +79,7 @@ async def find(chat: Context, room: str, stretch: Stretch, limit: int) -> Found:
             if each.is_message:
                 found.append(each)
             at = each.offset
-        if len(page.publications) < PAGE:
+        if len(page.publications) < limit + SPARE:
             return Found(epoch, found, None)
     return Found(epoch, found, at)
 

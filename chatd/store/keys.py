@@ -128,7 +128,7 @@ class Keys:
 
     def all_of_user(self, user: str) -> list[str]:
         """What there is of a user outside of rooms, besides the registry of connections."""
-        return [self.rooms_of(user), self.cursors(user)]
+        return [self.rooms_of(user), self.cursors(user), self.seen(user)]
 
     def created(self, shard: int) -> str:
         """A shard of the index of created rooms."""

@@ -15,12 +15,15 @@ import orjson
 
 from chatd.model import Json
 from chatd.settings import Hooks
+from chatd.wire.publication import parse
 
 from .keys import HOOK_SHARDS, Keys, hook_shard
 from .scripts import Batch, Script
 
 # Entries of one room that wait while the application is away; the oldest go first.
 OUTBOX_LENGTH: Final = 10_000
+# Entries looked at in one step, when somebody's are looked for.
+PAGE: Final = 200
 
 HOLD, DELIVERED, UNMARK = map(Script, ["hold", "delivered", "unmark"])
 
@@ -110,6 +113,16 @@ class Outbox:
 
     async def delivered(self, room: str, id: str) -> None:
         await self._batch.script(DELIVERED, [self._keys.outbox(room)], (id,))
+
+    async def withdraw(self, room: str, user: str) -> None:
+        """Do not tell any more what `user` has said."""
+        last = "-"
+        while rows := await self._batch.command("XRANGE", self._keys.outbox(room), last, "+", "COUNT", PAGE):
+            entries = [_entry(id, fields) for id, fields in rows]
+            theirs = [each.id for each in entries if each.event == "message" and parse(each.body).user == user]
+            if theirs:
+                await self._batch.command("XDEL", self._keys.outbox(room), *theirs)
+            last = f"({entries[-1].id}"
 
     async def unmark(self, room: str, state: bytes) -> None:
         """The outbox was empty after the mark had this state: it need not be looked at until somebody marks it."""

@@ -80,7 +80,7 @@ class Store:
         self.messages = Messages(self.batch, self.keys, self.outbox)
         self.changes = Changes(self.batch, self.keys)
         self.retention = Retention(self.batch, self.keys, self._servers)
-        self.traces = Traces(self.batch, self.keys, self.messages, self.retention)
+        self.traces = Traces(self.batch, self.keys, self.messages, self.retention, self.outbox)
         self.rooms = Rooms(self.batch, self.keys)
         self.presence = Presence(self.batch, self.keys, self.outbox)
         self.cursors = Cursors(self.batch, self.keys)

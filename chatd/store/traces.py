@@ -14,6 +14,7 @@ from chatd.wire.publication import head, parse
 
 from .keys import Keys
 from .messages import APPEND, Keep, Messages, appending_args, appending_keys
+from .outbox import Outbox
 from .retention import Retention
 from .scripts import Batch, Script
 
@@ -54,11 +55,12 @@ class Forgotten(NamedTuple):
 class Traces:
     """See the head of this file."""
 
-    def __init__(self, batch: Batch, keys: Keys, messages: Messages, retention: Retention) -> None:
+    def __init__(self, batch: Batch, keys: Keys, messages: Messages, retention: Retention, outbox: Outbox) -> None:
         self._batch = batch
         self._keys = keys
         self._messages = messages
         self._retention = retention
+        self._outbox = outbox
 
     async def rooms(self) -> list[str]:
         """Every room in which there may be something of anybody."""
@@ -76,12 +78,14 @@ class Traces:
             after = publications[-1][0]
 
     async def forget(self, room: str, user: str, keep: Keep) -> Forgotten:
-        """Take `user` out of `room` (forget.lua), and their bodies out of the store's memory (sweep.lua)."""
+        """Take `user` out of `room` (forget.lua), and their bodies out of the store's memory (sweep.lua) and of what
+        the application is still to be told."""
         done = await self._forget(room, user, keep, "", [])
         async for page in self.history(room):
             if offsets := [offset for offset, body in page.publications if parse(body).user == user]:
                 done = done.and_also(await self._forget(room, user, keep, page.epoch, offsets))
         await self._retention.sweep(room, keep)
+        await self._outbox.withdraw(room, user)
         return done
 
     async def forget_personal(self, user: str, room: str) -> Forgotten:
