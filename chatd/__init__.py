@@ -15,6 +15,7 @@ it back to every node, and hub, session and transport bring it out:
     session, hub      who is here, and in which room; fan-out
     chat              what each command does
     control           what an operator may ask
+    office, steward   what is done to the cluster, and to rooms, whoever does it
     api, hooks        what the application's back end may ask, and what it is told and asked itself
     reaper, sweep     the quiet, the expired and the dead; what rooms keep no longer
     node              one daemon: owns every task

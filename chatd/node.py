@@ -119,7 +119,12 @@ class Node:
             held_since=lambda: self._held_since,
         )
         self.sweeper = Sweeper(
-            store.retention, lease=lambda: self.lease, keep=self.chat.keep, period_s=settings.cluster.sweep
+            store.retention,
+            store.rooms,
+            lease=lambda: self.lease,
+            keep=self.chat.keep,
+            idle=self.chat.idle_ms,
+            period_s=settings.cluster.sweep,
         )
         self.responder = Responder(self, self.hub, self.chat, store, self.meters)
         self.hooks = Hooks(self, self.meters.hooks)

@@ -866,6 +866,12 @@ class RoomRules:
         reload=True,
     )
     presence: bool = option(True, "Members may ask who is in the room.", reload=True)
+    idle: Seconds = option(
+        0.0,
+        "How long a created room stays in which nobody is present and nothing is said or changed, before it is taken "
+        "away with its members and all that was said; 0: for ever. Rooms that do not say who is present always stay.",
+        reload=True,
+    )
     create: str = option(
         "nobody",
         'Which clients may create such rooms, and so become their owners: "nobody", so that only operators and the '

@@ -77,16 +77,14 @@ class Steward:
         topic, limits = _topic(topic), self._settings.limits
         fresh = bool(owner) and await self._rooms.belong(owner, room, limits.rooms_per_user)
         try:
-            await self._rooms.create(
-                room, by=self._office.by, owner=owner, public=public, topic=topic, keys=own, unused=unused
-            )
+            await self._rooms.create(room, by=owner, owner=owner, public=public, topic=topic, keys=own, unused=unused)
         except Reject:
             if fresh:
                 await self._rooms.belong_no_more(owner, room)
             raise
         await self._office.write_down("room.create", room=room, public=public, owner=owner)
         for member in members:
-            await self.invite(room, member, by=None)
+            await self.invite(room, member, by=Actor(owner, Role.OWNER) if owner else None)
         if not public:
             await self._office.recheck(room)
 
@@ -121,7 +119,7 @@ class Steward:
         if not news:
             return NOBODY_ASKED
         await self._office.write_down("room.set", room=room, **news)
-        await self._tell(room, "room", news)
+        await self._tell(room, "room", news, by)
         return await self._office.recheck(room) if news.get("public") is False else NOBODY_ASKED
 
     async def delete(self, room: str, *, by: Actor | None) -> Answers:
@@ -145,7 +143,7 @@ class Steward:
         before, _ = await self._place(room, user, Role.MEMBER, by, LEAST[Act.INVITE], keep=True)
         if before is Role.NOBODY:
             await self._office.write_down("room.invite", room=room, user=user)
-            await self._tell(rules.personal_room(user), "invite", {"room": room})
+            await self._tell(rules.personal_room(user), "invite", {"room": room}, by)
 
     async def set_role(self, room: str, user: str, role: Role, *, by: Actor | None) -> Answers:
         """Make `user` what `role` says, tell him, and see that he is out if he may not be there any more.
@@ -160,23 +158,25 @@ class Steward:
         if before is after:
             return NOBODY_ASKED
         await self._office.write_down("room.role", room=room, user=user, role=after.word, before=before.word)
-        await self._tell(rules.personal_room(user), "role", {"room": room, "role": after.word})
+        await self._tell(rules.personal_room(user), "role", {"room": room, "role": after.word}, by)
         return await self._office.recheck(room, user) if after < before else NOBODY_ASKED
 
-    async def join(self, room: str, by: Actor) -> None:
+    async def join(self, room: str, by: Actor | None) -> None:
         """Somebody becomes a member by himself.
 
         Raises:
-            Reject 404, 103, 415.
+            Reject 404, 103, 415. Reject 107: it is the server, who is no member of anything.
         """
+        by = _somebody(by)
         await self._place(room, by.user, Role.MEMBER, by, Role.OWNER, keep=True)
 
-    async def leave(self, room: str, by: Actor) -> None:
+    async def leave(self, room: str, by: Actor | None) -> None:
         """Somebody is a member no longer, by his own will.
 
         Raises:
-            Reject 404. Reject 103: he is the last owner.
+            Reject 404. Reject 103: he is the last owner. Reject 107, as for `join`.
         """
+        by = _somebody(by)
         before, _ = await self._place(room, by.user, Role.NOBODY, by, Role.OWNER)
         if before is not Role.NOBODY:
             await self._office.recheck(room, by.user)
@@ -201,9 +201,9 @@ class Steward:
 
     # --- the telling --------------------------------------------------------------------------------------------------
 
-    async def _tell(self, room: str, kind: str, news: Mapping[str, Any]) -> None:
-        """The server itself says something, and in whose name."""
-        said = head(rpc.encode({**news, "by": self._office.by}), None, {"type": kind})
+    async def _tell(self, room: str, kind: str, news: Mapping[str, Any], by: Actor | None) -> None:
+        """The server itself says something, and whose doing it is; operators are not named to the public."""
+        said = head(rpc.encode({**news, "by": "" if by is None else by.user}), None, {"type": kind})
         await self._messages.publish(room, said, keep(self._settings.room(room)))
 
     def _named(self, room: str) -> None:
@@ -214,6 +214,16 @@ class Steward:
         room_name(room, self._settings.limits.room_name)
         if is_reserved(room):
             raise errors.BAD_REQUEST.because("personal channels and direct rooms belong to their users as they are")
+
+
+def _somebody(by: Actor | None) -> Actor:
+    """
+    Raises:
+        Reject 107.
+    """
+    if by is None:
+        raise errors.BAD_REQUEST.because("only a user joins or leaves; say as whom")
+    return by
 
 
 def _topic(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What keeps rooms as short as their rules say, also those into which nobody writes any more.
+"""What keeps rooms as short as their rules say, also those into which nobody writes, and ends those nobody needs.
 
 A room that is written into is trimmed with every message, and nothing past its age is shown; the sweep is for the rest:
 quiet rooms, rules that have changed, and the bodies of what was deleted. One node at a time does it, in steps so small
@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import structlog
 
+from .errors import Reject
 from .store.errors import StoreError
 from .store.messages import Keep
 from .store.retention import Retention
+from .store.rooms import Rooms
 
 log = structlog.get_logger("chatd")
 
@@ -35,6 +37,7 @@ class Tally:
     rooms: int = 0
     trimmed: int = 0
     rewritten: int = 0
+    collected: int = 0
 
 
 class Sweeper:
@@ -43,13 +46,23 @@ class Sweeper:
     Args:
         lease: the node's current lease, under which it sweeps.
         keep: how a room is kept.
+        idle: after how many milliseconds of idleness a created room is taken away; 0: never.
         period_s: how often there is to be a sweep in the cluster.
     """
 
     def __init__(
-        self, retention: Retention, *, lease: Callable[[], str], keep: Callable[[str], Keep], period_s: float
+        self,
+        retention: Retention,
+        rooms: Rooms,
+        *,
+        lease: Callable[[], str],
+        keep: Callable[[str], Keep],
+        idle: Callable[[str], int],
+        period_s: float,
     ) -> None:
         self._retention = retention
+        self._rooms = rooms
+        self._idle = idle
         self._lease = lease
         self._keep = keep
         self._period_s = period_s
@@ -61,7 +74,8 @@ class Sweeper:
             try:
                 if await self._retention.claim(self._lease(), self._held_ms):
                     done = await self.sweep()
-                    log.info("swept", rooms=done.rooms, trimmed=done.trimmed, rewritten=done.rewritten)
+                    await self.collect(done)
+                    log.info("swept", **asdict(done))
             except StoreError as error:
                 log.warning("sweep not finished", error=str(error))
 
@@ -84,6 +98,29 @@ class Sweeper:
             done.rooms += 1
             done.trimmed += swept.trimmed
             done.rewritten += swept.rewritten
+
+    async def collect(self, done: Tally) -> None:
+        """Take away the created rooms that have been idle for too long.
+
+        Raises:
+            StoreError: as for `sweep`.
+        """
+        after = ""
+        while names := await self._rooms.created(after, AT_ONCE):
+            await self._retention.go_on(self._lease(), self._held_ms)
+            done.collected += sum(await asyncio.gather(*(self._collected(room) for room in names)))
+            after = names[-1]
+            await asyncio.sleep(PAUSE_S)
+
+    async def _collected(self, room: str) -> bool:
+        if not (idle_ms := self._idle(room)):
+            return False
+        try:
+            await self._rooms.dissolve(room, by=None, idle_ms=idle_ms)
+        except Reject:  # it is in use, or was taken away meanwhile
+            return False
+        log.info("idle room taken away", room=room)
+        return True
 
     @property
     def _held_ms(self) -> int:

@@ -56,6 +56,7 @@ MISSING = {
     "control": {"store", "hub", "session", "transport", "web", "cli", "node", "chat"},
     "measures": {"store", "hub", "session", "transport", "web", "cli", "node", "chat"},
     "office": {"hub", "session", "transport", "web", "cli", "node", "chat"},
+    "steward": {"hub", "session", "transport", "web", "cli", "node", "chat"},
     "session": {"transport", "store", "hub", "web", "cli", "node", "chat"},
     "hub": {"transport", "store", "web", "cli", "node", "chat"},
     "store": {"hub", "session", "transport", "web", "cli", "node", "chat"},

@@ -19,6 +19,10 @@ create = "nobody"
 [rooms."team-*"]
 public = false
 create = "moderator"
+[rooms."brief-*"]
+idle = "0.1s"
+[cluster]
+sweep = "0.3s"
 [limits]
 members = 3
 rooms_per_user = 40
@@ -274,3 +278,49 @@ async def test_a_deleted_room_is_left_by_all_and_begins_anew(nodes: tuple[Daemon
         anew = await ben.joins("doomed", recover=True, epoch=first["epoch"], offset=0)
         assert not anew.get("recovered")
         assert (await ana.call("room.info", room="doomed"))["offset"] == 0
+
+
+async def test_an_idle_room_is_taken_away_by_itself_and_one_with_a_reader_is_not(nodes: tuple[Daemon, ...]) -> None:
+    async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben:
+        await ben.joins("brief-read")
+        await present(ben, "brief-read", 1)
+        nodes[0].cli("room", "create", "brief-read", "--public")
+        await ana.call("room.create", room="brief-empty", public=True)
+        while (await ana.call("room.info", room="brief-empty"))["created"]:
+            await asyncio.sleep(0.05)
+        assert (await ana.call("room.info", room="brief-read"))["created"]
+
+
+async def test_an_operator_does_the_same_from_the_command_line_without_being_named(nodes: tuple[Daemon, ...]) -> None:
+    there, here = nodes
+    async with person(there, "ana"), person(here, "ben") as ben, person(there, "mod") as mod:
+        here.cli("room", "create", "fixed-cli", "--owner", "ana", "--member", "ben", "--topic", "t", "--key", "a=1")
+        assert (await ben.hears("invite", "#ben"))["data"] == {"room": "fixed-cli", "by": "ana"}
+        await ben.joins("fixed-cli")
+        here.cli("room", "invite", "fixed-cli", "mod")
+        assert (await mod.hears("invite", "#mod"))["data"] == {"room": "fixed-cli", "by": ""}
+        here.cli("room", "role", "fixed-cli", "mod", "moderator")
+        here.cli("room", "lock", "fixed-cli")
+        assert (await ben.hears("room", "fixed-cli"))["data"] == {"locked": True, "by": ""}
+        assert await refused(ben.says("fixed-cli", "hi")) == 402
+        await mod.says("fixed-cli", "locked")
+        here.cli("room", "unlock", "fixed-cli")
+        here.cli("room", "slow", "fixed-cli", "1h")
+        here.cli("room", "set", "fixed-cli", "--topic", "new", "--key", "a=", "--key", "b=2")
+        info = await ben.call("room.info", room="fixed-cli")
+        assert (info["locked"], info["slow"], info["topic"], info["keys"]) == (False, 3600, "new", {"b": "2"})
+        shown = here.ask("room", "members", "fixed-cli")["members"]
+        assert [(entry["user"], entry["role"], entry["online"]) for entry in shown] == [
+            ("ana", "owner", True),
+            ("ben", "member", True),
+            ("mod", "moderator", True),
+        ]
+        assert "fixed-cli\t1\t1\n" in here.cli("rooms", "--all")
+        here.cli("room", "remove", "fixed-cli", "ben")
+        await ben.sees("unsubscribe", "fixed-cli")
+        here.cli("room", "remove", "fixed-cli", "ana", check=1)
+        here.cli("room", "lock", "fixed-cli")
+        here.cli("room", "delete", "fixed-cli", "--yes")
+        here.cli("room", "delete", "fixed-cli", "--yes", check=4)
+        here.cli("room", "members", "fixed-cli", check=4)
+        assert "fixed-cli" not in here.cli("rooms", "--all")

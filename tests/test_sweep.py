@@ -8,9 +8,9 @@ from pathlib import Path
 from chatd.store.changes import Change, What
 from chatd.store.messages import Keep
 from chatd.store.redis import Store
-from chatd.sweep import Sweeper
+from chatd.sweep import Sweeper, Tally
 from tests.people import cluster, person
-from tests.stores import FOR_EVER
+from tests.stores import FOR_EVER, in_milliseconds
 
 
 def sweeper(store: Store, *, period_s: float = 60.0, lease: str = "n.1") -> Sweeper:
@@ -19,7 +19,10 @@ def sweeper(store: Store, *, period_s: float = 60.0, lease: str = "n.1") -> Swee
     def keep(room: str) -> Keep:
         return Keep(3, 0) if room.startswith("short") else FOR_EVER
 
-    return Sweeper(store.retention, lease=lambda: lease, keep=keep, period_s=period_s)
+    def idle(room: str) -> int:
+        return 1 if room.startswith("short") else 0
+
+    return Sweeper(store.retention, store.rooms, lease=lambda: lease, keep=keep, idle=idle, period_s=period_s)
 
 
 async def kept(store: Store, room: str) -> list[int]:
@@ -37,6 +40,16 @@ async def test_a_sweep_goes_through_all_rooms_by_the_rules_of_each(store: Store)
     assert (done.rooms >= len(rooms), done.trimmed, done.rewritten) == (True, 120, 1)
     assert {tuple(await kept(store, room)) for room in rooms if room.startswith("short")} == {(2, 3, 4)}
     assert await kept(store, "long 7") == [1, 2, 3, 4, 5]
+
+
+async def test_created_rooms_in_which_nothing_happens_are_taken_away_and_those_in_use_stay(store: Store) -> None:
+    rooms = [f"{kind} {n}" for kind in ("short", "long") for n in range(60)]
+    for room in rooms:
+        await store.rooms.create(room, by="", owner="", public=True, topic="", keys={}, unused=False)
+    await store.presence.join("short 7", "n.1", "ana", "c1", b"{}", 0)
+    await in_milliseconds(5)
+    await sweeper(store).collect(done := Tally())
+    assert (done.collected, await store.rooms.created("", 1000)) == (59, sorted(["short 7", *rooms[60:]]))
 
 
 async def test_one_node_at_a_time_sweeps(store: Store) -> None:

@@ -207,6 +207,11 @@ class Context:
         kept = self.rules(room)
         return kept.announce_up_to if kept.join_leave else -1
 
+    def idle_ms(self, room: str) -> int:
+        """After how long a created room in which nothing happens is taken away; 0: never, or nobody could tell."""
+        kept = self.rules(room)
+        return int(kept.idle * 1000) if kept.presence else 0
+
     @property
     def leave_delay_ms(self) -> int:
         return int(self.limits.leave_delay * 1000)
@@ -230,10 +235,10 @@ class Context:
         public = standing.public if standing.exists else self.rules(room).public
         return rules.role_in(identity, room, public=public, invited=invited, member=standing.role, matches=matches)
 
-    def actor(self, session: Session, room: str) -> Actor:
-        """Who wants to change `room`; the store, which knows its members, has the last word."""
+    def actor(self, session: Session, room: str) -> Actor | None:
+        """Who wants to change `room`; the store, which knows its members, has the last word. None: the server."""
         identity = self.who(session)
-        return Actor(identity.user, rules.granted(identity.grants, room, matches))
+        return None if identity is SERVER else Actor(identity.user, rules.granted(identity.grants, room, matches))
 
     def office(self, session: Session) -> Office:
         """Where this client's user acts on the cluster, once it is known that he may."""

@@ -29,7 +29,7 @@ UNREAD_ROOMS: Final = 128
 async def typing(chat: Context, session: Session, args: Typing) -> Mapping[str, object]:
     room_name(args.room, chat.limits.room_name)
     chat.refuse_muted(session, args.room)
-    signal = head(rpc.encode({"on": args.on}), chat.info(session), {"type": "typing"})
+    signal = head(rpc.encode({"on": args.on}), chat.byline(session), {"type": "typing"})
     pause_ms = TYPING_MS if args.on else 0
     await chat.store.messages.signal(args.room, signal, by=chat.speaker(session, args.room), pause_ms=pause_ms)
     return {}
@@ -38,17 +38,19 @@ async def typing(chat: Context, session: Session, args: Typing) -> Mapping[str, 
 async def read(chat: Context, session: Session, args: Read) -> Mapping[str, object]:
     if args.offset < 0:
         raise errors.BAD_REQUEST.because(f"an offset is 0 or more, {args.offset} came")
+    reader = _reader(session)
     await chat.readable(session, args.room)
     standing, _ = await chat.place(session, args.room)
     to = Position(standing.top.epoch, min(args.offset, standing.top.offset))
-    at, moved = await chat.store.cursors.move(session.user, args.room, to)
+    at, moved = await chat.store.cursors.move(reader, args.room, to)
     if moved:
         news = head(rpc.encode({"room": args.room, "offset": at}), None, {"type": "read"})
-        await chat.store.messages.tell(rules.personal_room(session.user), news)
+        await chat.store.messages.tell(rules.personal_room(reader), news)
     return {"offset": at}
 
 
 async def unread(chat: Context, session: Session, args: Unread) -> Mapping[str, object]:
+    reader = _reader(session)
     rooms = list(dict.fromkeys(args.rooms))
     if len(rooms) > UNREAD_ROOMS:
         raise errors.LIMIT_EXCEEDED.because(f"at most {UNREAD_ROOMS} rooms at once, {len(rooms)} came")
@@ -56,13 +58,23 @@ async def unread(chat: Context, session: Session, args: Unread) -> Mapping[str, 
         room_name(room, chat.limits.room_name)
     # All of it is asked for before the first answer, so that it travels in one pipeline.
     cursors, places = await asyncio.gather(
-        chat.store.cursors.of(session.user, rooms), asyncio.gather(*(chat.place(session, room) for room in rooms))
+        chat.store.cursors.of(reader, rooms), asyncio.gather(*(chat.place(session, room) for room in rooms))
     )
     return {
         room: unread_in(standing, cursor)
         for room, cursor, (standing, role) in zip(rooms, cursors, places, strict=True)
         if role > Role.NOBODY and chat.covering(What.BAN, session, room) is None
     }
+
+
+def _reader(session: Session) -> str:
+    """
+    Raises:
+        Reject 107.
+    """
+    if not session.user:
+        raise errors.BAD_REQUEST.because("only a user reads; say as whom")
+    return session.user
 
 
 def unread_in(standing: Standing, cursor: Position) -> int:

@@ -23,7 +23,7 @@ from chatd.methods import (
     SetRole,
     SetRoom,
 )
-from chatd.model import ROLES, SERVER, Member, Role
+from chatd.model import ROLES, Member, Role
 from chatd.session import Session
 from chatd.store.presence import Seen
 
@@ -40,8 +40,7 @@ FIRST_MEMBERS: Final = 100
 async def create(chat: Context, session: Session, args: CreateRoom) -> Answer:
     actor = chat.actor(session, args.room)
     chat.refuse_banned(session, args.room)
-    server = session.identity is SERVER
-    if not server:
+    if actor is not None:
         rules.may_create(chat.rules(args.room).create, actor.granted)
     if len(args.members) > FIRST_MEMBERS:
         raise errors.LIMIT_EXCEEDED.because(f"a room begins with at most {FIRST_MEMBERS} members; invite the others")
@@ -52,7 +51,7 @@ async def create(chat: Context, session: Session, args: CreateRoom) -> Answer:
         topic=args.topic,
         keys=args.keys,
         members=args.members,
-        unused=not server,
+        unused=actor is not None,
     )
     return {}
 

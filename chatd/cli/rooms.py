@@ -1,4 +1,4 @@
-"""`chatd rooms` and `chatd room show`: which rooms there are people in, and all about one."""
+"""`chatd rooms` and `chatd room show`: which rooms there are, and all about one. What is done to one is in room.py."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from chatd.control import SCHEMA_VERSION, Answers, Object, Rooms, Who
 from chatd.settings import RoomRules, Settings
 from chatd.store.messages import Kept
 
-from .cluster import ask, asked, opened, own_up, run
+from .cluster import ask, opened, own_up, run
 from .common import NOT_FOUND, fail, loaded
 from .output import Column, json_option, listed, print_json, print_rows, raw, span
+
+# Names of created rooms asked for at a time.
+PAGE = 1000
 
 COLUMNS = (
     Column("room", "ROOM"),
@@ -30,11 +33,14 @@ MEMBERS = (
 
 
 @click.command(help="Which rooms have people in them, the fullest first.")
+@click.option("--all", "everything", is_flag=True, help="Also created rooms in which nobody is now.")
 @json_option
 @click.pass_context
-def rooms(context: click.Context, as_json: bool) -> None:
-    answers = asked(loaded(context), Rooms())
+def rooms(context: click.Context, everything: bool, as_json: bool) -> None:
+    answers, created = run(there(loaded(context), everything))
     reply = control.rooms(answers)
+    full = {entry["room"] for entry in reply["rooms"]}
+    reply["rooms"] += [{"room": room, "connections": 0, "users": 0} for room in created if room not in full]
     if as_json:
         print_json(reply)
     else:
@@ -42,12 +48,17 @@ def rooms(context: click.Context, as_json: bool) -> None:
     own_up(answers)
 
 
-@click.group(help="One room.")
-def room() -> None:
-    pass
+async def there(settings: Settings, everything: bool) -> tuple[Answers, list[str]]:
+    """What the nodes say of rooms with people in them; and the created rooms by name, if `everything` is wanted."""
+    async with opened(settings) as store:
+        answers = await ask(store, settings, Rooms())
+        created: list[str] = []
+        while everything and (page := await store.rooms.created(created[-1] if created else "", PAGE)):
+            created += page
+        return answers, created
 
 
-@room.command(help="Who is in ROOM, on which nodes; what is kept of it; which rules hold there.")
+@click.command(help="Who is in ROOM, on which nodes; what is kept of it; which rules hold there.")
 @click.argument("name", metavar="ROOM")
 @json_option
 @click.pass_context

@@ -36,6 +36,8 @@ if before == OWNER and after < OWNER then
   if owners == 1 then return {-1, 'last'} end
 end
 
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 if after == 0 then
   redis.call('HDEL', KEYS[2], ARGV[1])
 elseif before > 0 then
@@ -44,10 +46,9 @@ elseif before > 0 then
 else
   local most = tonumber(ARGV[7])
   if most > 0 and redis.call('HLEN', KEYS[2]) >= most then return {-1, 'full'} end
-  local clock = redis.call('TIME')
-  local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   local meta = redis.call('HMGET', KEYS[3], 'epoch', 'offset')
   redis.call('HSET', KEYS[2], ARGV[1],
     string.format('%d %d %d %s', after, tonumber(meta[2] or 0), now, meta[1] or ''))
 end
+redis.call('HSET', KEYS[1], 'alive', string.format('%d', now))  -- see dissolve.lua
 return {before, after}

@@ -111,6 +111,7 @@ class Rooms:
         """Give `room` a record (create.lua).
 
         Args:
+            by: who creates it, for all to see; "" for an operator.
             owner: becomes its owner, and was noted by `belong`; "" for nobody.
             unused: not where something was said or somebody is present.
         Raises:
