@@ -8,6 +8,7 @@ shared      what those do
 operators   what an operator does, by HTTP
 desk        requests come in: the table of all methods, keys, acting as somebody, batches
 openapi     the table as an OpenAPI document
+manual      the reference of all that programs meet
 
 HTTP itself is web's.
 """

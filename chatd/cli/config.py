@@ -114,3 +114,10 @@ def write_new(path: Path, text: str) -> None:
         fail(f"expected to write {path}, got: {error.strerror}; check the directory and who may write there")
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
+
+
+@config.command(help="Print the reference of what programs meet: methods, events, codes and hooks, as Markdown.")
+def reference() -> None:
+    from chatd.api.manual import text  # it knows all of chat
+
+    click.echo(text(), nl=False)

@@ -1,0 +1,165 @@
+"""The reference of what programs meet: methods, events, codes and hooks, as Markdown from the tables of the code.
+
+config/API.md is this text; a test compares. `chatd config reference` prints it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields
+from typing import Any, Final
+
+from chatd import errors
+from chatd.errors import Disconnect, Reject
+from chatd.events import EVENTS
+from chatd.methods import METHODS as CHAT_METHODS
+from chatd.settings import HOOK_EVENTS
+
+from .desk import OPERATORS, SHARED
+from .openapi import ERRORS, description
+
+HEAD: Final = """\
+# What programs meet
+
+Made from the code's own tables by `chatd config reference`; a test compares. Settings are in [chatd.toml](chatd.toml).
+
+Who talks to chatd in the Centrifuge protocol, by an official SDK, asks by `rpc(method, data)` for what the protocol has
+no command for. An application's back end posts the same data to `/api/<method>` on the admin listener (`admin.listen`),
+with a key of `[[api.keys]]` in `X-API-Key`; it acts as the server, who may do everything, or with `"as": "<user>"` as a
+user. The answer is `{"result": ...}` or `{"error": {"code", "message", "retry_after_ms"?}}` with status 200; a request
+that cannot be taken is another status with `{"error": "<sentence>"}`. `/api/openapi.json` describes all of it.
+"""
+HOOKS: Final = """\
+With `hooks.url` set, events are posted there as `{"id", "event", "room", "time", "data"}`, `time` in Unix ms, until
+they are answered with a 2xx: a room's in order, each at least once, `id` (also in `X-Chatd-Id`) the same each time.
+`X-Chatd-Signature` is `t=<Unix seconds>,v1=<hex>`: the HMAC-SHA256, under `hooks.secret`, of `<Unix seconds>.<body>`.
+With `hooks.before_publish` set, `{"event": "before_publish", "room", "user", "time", "data"}` is posted there before a
+client's message is said or edited; the answer is `{"allow": true}`, or `{"allow": false, "reason": "..."}`.
+"""
+HOOK_DATA: Final[Mapping[str, str]] = {
+    "message": "the publication: {data, info?, tags, offset, time}; what users said, not edits and deletions",
+    "join": "{user, client, conn_info?}, as announced in the room: not where it has too many people for that",
+    "leave": "as join, once the user's last connection has been gone for `limits.leave_delay`",
+    "undelivered": "{offset, epoch, user, users}: who of the members is offline and has not read `user`'s message",
+    "report": "the report, as operators list it",
+    "ban": "the measure: {on, target, room, until, reason, by, at}; the event's `room` is empty for one everywhere",
+}
+WORDS: Final = (
+    (r"^Mapping\[.*", "object"),
+    (r"tuple\[(\w+), \.\.\.\]", r"list of \1"),
+    (r"\b(str|On)\b", "text"),
+    (r"\bfloat\b", "number"),
+    (r"\bint\b", "whole number"),
+    (r"\bbool\b", "true or false"),
+    (r"\bAny\b", "any JSON"),
+    (r" \| None$", ""),
+    (r" \| ", " or "),
+)
+
+
+def text() -> str:
+    """The whole reference."""
+    return "\n".join(
+        [
+            HEAD,
+            section("Methods", methods(CHAT_METHODS)),
+            section("Methods of the HTTP API only: Centrifugo's", methods(_args(SHARED))),
+            section("Methods of the HTTP API only: an operator's", methods(_args(OPERATORS))),
+            section("Events", events()),
+            section("Codes of refusals", rejects()),
+            section("Codes of goodbyes", goodbyes()),
+            section("Why a subscription ended", unsubscribes()),
+            section("Statuses of the HTTP API", (f"| {status} | {says} |" for status, says in ERRORS.items()), STATUS),
+            section("Hooks", (f"| `{event}` | {HOOK_DATA[event]} |" for event in HOOK_EVENTS), HOOKS + "\n" + HOOK),
+        ]
+    )
+
+
+STATUS: Final = "| status | when |\n| --- | --- |"
+HOOK: Final = "| event | data |\n| --- | --- |"
+
+
+def section(title: str, lines: Iterable[str], head: str = "") -> str:
+    return "\n".join([f"## {title}\n", *([head] if head else []), *lines, ""])
+
+
+# --- methods ----------------------------------------------------------------------------------------------------------
+
+
+def methods(kinds: Mapping[str, type]) -> Iterator[str]:
+    for name, kind in kinds.items():
+        says, of_fields = _parted(description(kind))
+        yield f"- **`{name}`** {says}"
+        for each in fields(kind):
+            word = _word(str(each.type))
+            about = of_fields.get(each.name, "")
+            yield f"  - `{each.name.removesuffix('_')}`{_optional(each)}: {word}" + (f"; {about}" if about else "")
+
+
+def _args(table: Mapping[str, Any]) -> dict[str, type]:
+    return {name: row.args for name, row in table.items()}
+
+
+def _parted(doc: str) -> tuple[str, dict[str, str]]:
+    """What a docstring says of the whole, on one line, and of each attribute."""
+    whole, _, attributes = doc.partition("\n\nAttributes:\n")
+    about: dict[str, str] = {}
+    for part in re.split(r"(?m)^ {4}(?=\w)", attributes):
+        for each in re.split(r"(?<=;) (?=`\w+`:)", " ".join(part.split())):
+            names, _, says = each.partition(": ")
+            about.update(dict.fromkeys(re.findall(r"\w+", names), says.rstrip(".;")) if says else {})
+    return " ".join(whole.split()), about
+
+
+def _optional(field: Field[Any]) -> str:
+    return "" if field.default is MISSING and field.default_factory is MISSING else "?"
+
+
+def _word(annotation: str) -> str:
+    for pattern, word in WORDS:
+        annotation = re.sub(pattern, word, annotation)
+    return annotation
+
+
+# --- events and codes -------------------------------------------------------------------------------------------------
+
+
+def events() -> Iterator[str]:
+    yield "`tags.type` of a publication; joins and leaves are the protocol's own pushes.\n"
+    yield "| type | data | heard by | kept | means |"
+    yield "| --- | --- | --- | --- | --- |"
+    heard = {"room": "the room", "user": "`#<user>`"}
+    for name, each in EVENTS.items():
+        kept = "yes" if each.kept else "no"
+        yield f"| `{name}` | {each.data} | {heard[each.audience]} | {kept} | {each.says} |"
+
+
+def rejects() -> Iterator[str]:
+    yield "In `error` of a reply. With a temporary one the same may succeed later.\n"
+    yield "| code | text | temporary |"
+    yield "| --- | --- | --- |"
+    for code, each in sorted(_rows(Reject).items()):
+        yield f"| {code} | {each.text} | {'yes' if each.temporary else ''} |"
+
+
+def goodbyes() -> Iterator[str]:
+    yield "Close codes of the WebSocket. Those below 3000 are its own (RFC 6455, 7.4.1).\n"
+    yield "| code | reason | the client |"
+    yield "| --- | --- | --- |"
+    for code, each in sorted(_rows(Disconnect).items()):
+        yield f"| {code} | {each.reason or 'none given'} | {'comes back' if each.comes_back else 'stays away'} |"
+
+
+def unsubscribes() -> Iterator[str]:
+    yield "Below 2500 for good; from there on the SDK subscribes again by itself.\n"
+    yield "| code | reason |"
+    yield "| --- | --- |"
+    for code, reason in sorted(each for name, each in vars(errors).items() if name.startswith("UNSUBSCRIBED_")):
+        yield f"| {code} | {reason} |"
+
+
+def _rows(kind: type) -> dict[int, Any]:
+    """The rows of a table of errors.py by code; of two with one code the last, which is the general one."""
+    rows: list[Any] = [each for each in vars(errors).values() if isinstance(each, kind)]
+    return {each.code: each for each in rows}
