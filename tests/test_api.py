@@ -289,6 +289,7 @@ async def test_an_operators_acts_hold_on_all_nodes_and_stand_in_the_audit_stream
         ("publish", {"channel": 7, "data": 1}, SECRET, 400, "Expected `str`, got `int`"),
         ("publish", {"channel": "a", "data": 1, "b64data": "e30="}, SECRET, 400, "does not offer b64data"),
         ("message.send", {"room": "a", "text": "b", "as": 7}, SECRET, 400, "to name a user"),
+        ("read", {"room": "a", "offset": 1}, SECRET, 400, "to name a user"),
         ("batch", {"commands": [1]}, SECRET, 400, "commands"),
     ],
 )  # fmt: skip

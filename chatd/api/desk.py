@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from hashlib import sha256
 from hmac import compare_digest
@@ -48,6 +49,12 @@ class ApiError(Exception):
         self.sentence = sentence
 
 
+class As(Enum):
+    CANNOT = "cannot"
+    MAY = "may"
+    MUST = "must"
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """What one method is made of.
@@ -56,13 +63,13 @@ class Method:
         args: a dataclass of its data; its first words are the method's description.
         do: carries it out, and returns what is answered.
         result: a dataclass of the answer; None: an object that the description tells of.
-        as_user: the back end may act as a user in it.
+        as_user: whether the back end acts as a user in it: it cannot, may, or must, since nobody else could.
     """
 
     args: type
     do: Callable[[Caller, Any], Awaitable[Any]]
     result: type | None = None
-    as_user: bool = False
+    as_user: As = As.CANNOT
 
 
 async def by_client(name: str, caller: Caller, args: Mapping[str, Any]) -> object:
@@ -94,8 +101,13 @@ OPERATORS: Final[Mapping[str, Method]] = {
     "measures": Method(operators.Measures, operators.measures),
     "lockdown": Method(operators.LockDown, operators.lockdown),
 }
+# What is about whoever asks, and the server is nobody.
+PERSONAL: Final = frozenset(
+    {"typing", "read", "unread", "message.react", "room.join", "room.leave", "user.block", "report"}
+)
 CHAT: Final[Mapping[str, Method]] = {
-    name: Method(args, partial(by_client, name), as_user=True) for name, args in methods.METHODS.items()
+    name: Method(args, partial(by_client, name), as_user=As.MUST if name in PERSONAL else As.MAY)
+    for name, args in methods.METHODS.items()
 }
 METHODS: Final[Mapping[str, Method]] = {**SHARED, **OPERATORS, **CHAT}
 BATCH: Final = "batch"
@@ -214,19 +226,21 @@ class Desk:
             args: Any = rpc.converted(method, members, row.args)
         except Reject as refusal:
             raise ApiError(400, refusal.text) from None
-        return row, caller, members if row.as_user else args
+        return row, caller, args if row.as_user is As.CANNOT else members
 
     def _session(self, key: ApiKey, row: Method, user: object) -> Session:
         """One that stands for the server, or for the user as whom the back end acts."""
         session = Session(f"api:{key.name}", SDK_JSON, "", now=self._chat.clock(), since=self._chat.now())
         session.attach(NoConnection())
         session.state = State.READY
-        session.identity = SERVER if user is None else self._user(key, row, user)
+        session.identity = self._identity(key, row, user)
         return session
 
-    def _user(self, key: ApiKey, row: Method, user: object) -> Identity:
-        """A user for whom the back end vouches as a token of its would: a member everywhere, and no more than that."""
-        if not row.as_user or not isinstance(user, str) or not user:
+    def _identity(self, key: ApiKey, row: Method, user: object) -> Identity:
+        """The server; or a user, for whom the back end vouches as a token of its would: a member, and no more."""
+        if user is None and row.as_user is not As.MUST:
+            return SERVER
+        if row.as_user is As.CANNOT or not isinstance(user, str) or not user:
             raise ApiError(400, f'expected "{AS}" to name a user, in a method that users can call')
         if not any(matches(pattern, user) for pattern in key.users):
             raise ApiError(403, f"the key {key.name} may not act as this user; see its users in [[api.keys]]")

@@ -16,7 +16,7 @@ from chatd.events import EVENTS
 from chatd.methods import METHODS as CHAT_METHODS
 from chatd.settings import HOOK_EVENTS
 
-from .desk import OPERATORS, SHARED
+from .desk import OPERATORS, PERSONAL, SHARED
 from .openapi import ERRORS, description
 
 HEAD: Final = """\
@@ -63,7 +63,7 @@ def text() -> str:
     return "\n".join(
         [
             HEAD,
-            section("Methods", methods(CHAT_METHODS)),
+            section("Methods", methods(CHAT_METHODS), ABOUT_ONESELF),
             section("Methods of the HTTP API only: Centrifugo's", methods(_args(SHARED))),
             section("Methods of the HTTP API only: an operator's", methods(_args(OPERATORS))),
             section("Events", events()),
@@ -76,6 +76,9 @@ def text() -> str:
     )
 
 
+ABOUT_ONESELF: Final = (
+    f"By the HTTP API, {', '.join(f'`{name}`' for name in sorted(PERSONAL))} need `as`: they are about whoever asks.\n"
+)
 STATUS: Final = "| status | when |\n| --- | --- |"
 HOOK: Final = "| event | data |\n| --- | --- |"
 

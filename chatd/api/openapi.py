@@ -11,7 +11,7 @@ import msgspec
 
 from chatd import __version__
 
-from .desk import AS, BATCH, METHODS, Method
+from .desk import AS, BATCH, METHODS, As, Method
 
 REF: Final = "#/components/schemas/{name}"
 ERRORS: Final = {
@@ -64,8 +64,11 @@ def document() -> dict[str, Any]:
 
 def _operation(name: str, row: Method, by_kind: Schemas) -> dict[str, Any]:
     schema = by_kind[row.args]
-    if row.as_user:
-        schema = {"allOf": [schema, {"type": "object", "properties": {AS: AS_USER}}]}
+    if row.as_user is not As.CANNOT:
+        must = row.as_user is As.MUST
+        user = {**AS_USER, "type": "string"} if must else AS_USER
+        member = {"type": "object", "properties": {AS: user}, **({"required": [AS]} if must else {})}
+        schema = {"allOf": [schema, member]}
     result = by_kind[row.result] if row.result is not None else {"type": "object"}
     answer = {
         "type": "object",
@@ -73,7 +76,9 @@ def _operation(name: str, row: Method, by_kind: Schemas) -> dict[str, Any]:
         "minProperties": 1,
         "maxProperties": 1,
     }
-    needed = any(each.default is MISSING and each.default_factory is MISSING for each in fields(row.args))
+    needed = row.as_user is As.MUST or any(
+        each.default is MISSING and each.default_factory is MISSING for each in fields(row.args)
+    )
     return _post(name, description(row.args), schema, answer, needed=needed)
 
 
