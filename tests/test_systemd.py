@@ -305,9 +305,26 @@ async def test_units_are_put_in_place_and_taken_away_by_the_command(host: Host) 
     for port in (8001, 8002):
         async with connect(door(port)) as ana:
             await ana.send("hello")
+    host.run("systemctl", "stop", "chatd.target")
+    await until(lambda: running(host) == [])
+    host.run("systemctl", "start", "chatd.target")
+    assert running(host) == ["chatd-store.service", "chatd@8001.service", "chatd@8002.service"]
     host.run("chatd", "systemd", "uninstall")
     assert not host.run("sh", "-c", "find /etc/systemd/system | grep chatd | grep -v target.wants$", check=None)
-    assert host.run("systemctl", "list-units", "--no-legend", "--state=active", "chatd*.service") == ""
+    assert running(host) == []
+
+
+def running(host: Host) -> list[str]:
+    """The services that run."""
+    lines = host.run("systemctl", "list-units", "--plain", "--no-legend", "--state=active", "chatd*.service")
+    return [line.split()[0] for line in lines.splitlines()]
+
+
+@boots
+async def test_the_target_stops_what_was_started_without_it(host: Host) -> None:
+    host.run("systemctl", "start", "chatd.service")
+    host.run("systemctl", "stop", "chatd.target")
+    await until(lambda: running(host) == [])
 
 
 @boots

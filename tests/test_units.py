@@ -103,6 +103,14 @@ def test_the_log_goes_to_the_journal_where_stderr_does_and_else_stays_text(
         configure_log("info", "auto", stderr)
         structlog.get_logger("chatd").info("ready", node="a1")
         assert b"CHATD_EVENT=ready\nCHATD_NODE=a1\n" in journald.entry()
+        try:
+            raise ValueError("a bug")
+        except ValueError:
+            structlog.get_logger("chatd").exception("failed")
+        bug = journald.entry()
+        assert b"failed\nTraceback (most recent call last):\n" in bug
+        assert b"ValueError: a bug" in bug
+        assert b"PRIORITY=3\n" in bug
         configure_log("info", "json", stderr)
         structlog.get_logger("chatd").info("as asked")
         monkeypatch.setenv("JOURNAL_STREAM", "1:1")
