@@ -39,11 +39,13 @@ class EditMessage:
 
     Attributes:
         text: all of the new text.
+        sig: as in SendMessage; made anew for each try.
     """
 
     room: str
     offset: int
     text: str
+    sig: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

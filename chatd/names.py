@@ -59,6 +59,11 @@ def room_name(text: str, limit_bytes: int) -> str:
     return text
 
 
+def without_hidden(text: str) -> str:
+    """`text` without what nobody sees; see clean_name for a name."""
+    return _HIDDEN.sub("", text)
+
+
 def printable(text: str) -> str:
     r"""Return `text` for a terminal or a log line: what is hidden or steers is spelled out, ESC as `\x1b`.
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from . import __version__, auth, drain
-from .auth import Revocation, Revocations, Verifier
+from .auth import Revocation, Revocations, Signatures, SigningKey, Verifier
 from .chat import Chat
 from .hooks import Hooks
 from .hub import Hub
@@ -103,6 +103,7 @@ class Node:
             self.hub,
             store,
             verifier(settings),
+            signatures(settings),
             Revocations(),
             lease=lambda: self.lease,
             spawn=self.spawn,
@@ -282,6 +283,7 @@ class Node:
         bound_outboxes(settings)
         self.store.outbox.hooks = settings.hooks
         self.chat.verifier = verifier(settings)
+        self.chat.signatures = signatures(settings)
         for listener in self.listeners:
             listener.reload(settings)
         self.on_news("reloaded")
@@ -443,6 +445,11 @@ def verifier(settings: Settings) -> Verifier:
         leeway=settings.auth.leeway,
         display_name=settings.limits.display_name,
     )
+
+
+def signatures(settings: Settings) -> Signatures:
+    """What checks messages with the keys that the settings name."""
+    return Signatures(SigningKey(key.kid, key.secret_bytes, key.until) for key in settings.signatures.keys)
 
 
 async def _guarded(errand: Coroutine[Any, Any, None]) -> None:

@@ -23,6 +23,7 @@ import tomllib
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
+from datetime import UTC, date, datetime
 from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -93,6 +94,10 @@ Texts: TypeAlias = tuple[str, ...]
 
 Listen: TypeAlias = str
 """Where to listen: host:port, [v6]:port, unix:/path; empty: nowhere."""
+
+
+Moment: TypeAlias = str
+"""A date or a time in ISO 8601; a bare date is its beginning, and UTC where it names no zone. Empty: none."""
 
 
 class Mode(int):
@@ -230,6 +235,15 @@ def _read_mode(value: object) -> Mode:
     return Mode(int(text, 8))
 
 
+def _read_moment(value: object) -> str:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    text = _read_text(value)
+    if text:
+        moment(text)
+    return text
+
+
 def _read_tables(value: object) -> tuple[Any, ...]:
     if not isinstance(value, tuple):
         raise ValueError
@@ -315,6 +329,8 @@ KINDS: Mapping[str, Kind] = {
         _texts_from_text,
     ),
     "Texts": Kind('a list of texts such as ["a", "b"]', _read_texts, _show_texts, _texts_from_text),
+    "Moment": Kind('a date such as "2026-12-31" or "2026-12-31T12:00:00Z"', _read_moment, _show_text, str),
+    "SigningKeys": Kind("[[signatures.keys]] tables in the file", _read_tables, str, str, secret=True),
     "Keys": Kind("[[auth.keys]] tables in the file", _read_tables, str, str, secret=True),
     "ApiKeys": Kind("[[api.keys]] tables in the file", _read_tables, str, str, secret=True),
 }
@@ -642,6 +658,51 @@ class Hooks:
 
 
 @dataclass(frozen=True, slots=True)
+class SigningKey:
+    """One key that messages are signed with.
+
+    Attributes:
+        secret_bytes: the secret, from `secret` or from the file.
+        until: Unix seconds of accept_until; 0.0: no end.
+        where: the file and line it was declared in.
+    """
+
+    kid: str = option("", "Name of the key, as signatures say it; without a colon.", reload=True)
+    secret: Secret = option(
+        Secret(""),
+        "Shared with your back end, at least 32 bytes; no client ever sees it. `openssl rand -base64 48` makes one.",
+        reload=True,
+    )
+    secret_file: str = option(
+        "", "Or the file that holds it, as in [[auth.keys]]; better, since chatd alone can read it.", reload=True
+    )
+    accept_until: Moment = option(
+        "",
+        "When signatures with this key end: a date, or a time; a bare date is its beginning, in UTC. Empty: they do "
+        "not. To change keys add the new one, give the old one a date when no client has it any more, then remove it.",
+        reload=True,
+    )
+    secret_bytes: bytes = field(default=b"", repr=False)
+    until: float = field(default=0.0, repr=False)
+    where: str = field(default="", repr=False, compare=False)
+
+
+SigningKeys: TypeAlias = tuple[SigningKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signatures:
+    """Signed messages, for rooms that take them (rooms.*.signatures)."""
+
+    keys: SigningKeys = option(
+        (),
+        "Keys, one table each, with exactly one of secret and secret_file. `chatd token signing-key` prints what a "
+        "user signs with.",
+        reload=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Redis:
     """Where everything is kept: Redis 7 or Valkey 8 and newer. Without a URL chatd runs a private Valkey of its own."""
 
@@ -858,6 +919,29 @@ class RoomRules:
         choices=("any", "chat"),
         reload=True,
     )
+    signatures: str = option(
+        "off",
+        'Signed messages: "off": not looked at; "optional": one that comes must be right; "required": none without. '
+        "The keys stand in [[signatures.keys]].",
+        choices=("off", "optional", "required"),
+        reload=True,
+    )
+    words: Texts = option(
+        (),
+        "Words not taken here, as they are, without patterns. They are found as whole words in any string of a "
+        "message, in capitals or not.",
+        reload=True,
+    )
+    words_file: str = option(
+        "", "Or a file of them, one a line, relative to this file's directory; both count.", reload=True
+    )
+    on_word: str = option(
+        "refuse",
+        '"refuse" a message with such a word, or "mask" the word with stars. One that stands outside of the text, or '
+        "in a signed message, is refused in any case.",
+        choices=("refuse", "mask"),
+        reload=True,
+    )
     join_leave: bool = option(True, "Announce joins and leaves to the clients that ask for them.", reload=True)
     announce_up_to: int = option(
         500,
@@ -926,6 +1010,7 @@ class Settings:
     auth: Auth = Auth()
     api: Api = Api()
     hooks: Hooks = Hooks()
+    signatures: Signatures = Signatures()
     redis: Redis = Redis()
     cluster: Cluster = Cluster()
     heartbeat: Heartbeat = Heartbeat()
@@ -946,12 +1031,25 @@ SECTIONS: Mapping[str, type] = {
     "auth": Auth,
     "api": Api,
     "hooks": Hooks,
+    "signatures": Signatures,
     "redis": Redis,
     "cluster": Cluster,
     "heartbeat": Heartbeat,
     "limits": Limits,
     "log": Log,
 }
+
+
+def moment(text: Moment) -> float:
+    """Unix seconds; 0.0 for none.
+
+    Raises:
+        ValueError: it is no date.
+    """
+    if not text:
+        return 0.0
+    found = datetime.fromisoformat(text)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -1150,6 +1248,11 @@ def _rooms_in_file(source: _Source, sources: dict[str, str]) -> Rooms:
         where = partial(source.where, "rooms", pattern)
         overrides[pattern] = _judged_table(RoomRules, title, source.table("rooms", pattern), where)
         sources.update({f"{title}.{key}": where(key) for key in overrides[pattern]})
+        if file := overrides[pattern].get("words_file"):
+            listed = _read_bytes_of("words_file", source.path.parent / file, where("words_file")).decode(
+                errors="replace"
+            )
+            overrides[pattern]["words"] = (*overrides[pattern].get("words", ()), *listed.splitlines())
     return Rooms(overrides)
 
 
@@ -1231,6 +1334,24 @@ def _with_api_secret(key: ApiKey, base: Path) -> ApiKey:
     return replace(key, secret_file=file, secret_bytes=secret)
 
 
+def _with_signing_secret(key: SigningKey, base: Path) -> SigningKey:
+    """The key with its secret; a relative path starts at `base`."""
+    name = f"key {_show_text(key.kid)}"
+    if not key.kid or ":" in key.kid or bool(key.secret) == bool(key.secret_file):
+        raise SettingsError(
+            f"{key.where}: expected {name} of [[signatures.keys]] to have a kid without a colon, and exactly one of "
+            "secret and secret_file, got something else"
+        )
+    file = str(base / key.secret_file) if key.secret_file else ""
+    secret = _read_bytes_of("secret_file", Path(file), key.where) if file else key.secret.encode()
+    if len(secret) < HMAC_KEY_BYTES["HS256"]:
+        raise SettingsError(
+            f"{key.where}: expected the secret of {name} to have at least {HMAC_KEY_BYTES['HS256']} bytes, got "
+            f"{len(secret)}; make one with `openssl rand -base64 48`"
+        )
+    return replace(key, secret_file=file, secret_bytes=secret, until=moment(key.accept_until))
+
+
 class Table(NamedTuple):
     """Settings that are a list of tables, such as [[auth.keys]].
 
@@ -1248,6 +1369,7 @@ class Table(NamedTuple):
 TABLES: Mapping[tuple[str, str], Table] = {
     ("auth", "keys"): Table(Key, _with_material, Key(kid="main", algorithm="HS256")),
     ("api", "keys"): Table(ApiKey, _with_api_secret, ApiKey(name="backend", scopes=("publish", "history"))),
+    ("signatures", "keys"): Table(SigningKey, _with_signing_secret, SigningKey(kid="2026-1")),
 }
 
 
@@ -1366,6 +1488,7 @@ def _complaints(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _auth_complaints(settings)
     yield from _api_complaints(settings.api.keys)
     yield from _hook_complaints(settings.hooks)
+    yield from _signature_complaints(settings.signatures.keys)
     yield from _time_complaints(settings)
     yield from _size_complaints(settings.limits)
     if bool(settings.tls.certificate) is not bool(settings.tls.key):
@@ -1414,6 +1537,11 @@ def _api_complaints(keys: ApiKeys) -> Iterator[tuple[str, str]]:
     names, secrets = [key.name for key in keys], [key.secret_bytes for key in keys]
     if len(set(names)) < len(names) or len(set(secrets)) < len(secrets):
         yield "api.keys", "expected every key of [[api.keys]] to have a name and a secret of its own, got one twice"
+
+
+def _signature_complaints(keys: SigningKeys) -> Iterator[tuple[str, str]]:
+    if len({key.kid for key in keys}) < len(keys):
+        yield "signatures.keys", "expected every key of [[signatures.keys]] to have a kid of its own, got one twice"
 
 
 def _time_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -1484,7 +1612,11 @@ def warnings(settings: Settings) -> list[str]:
 def _exposed_secrets(settings: Settings) -> Iterator[str]:
     if settings.tls.key and _others_may_read(settings.tls.key):
         yield f"{settings.tls.key} holds the key of tls.certificate and everybody may read it; `chmod 640` it"
-    keys: tuple[Key | ApiKey, ...] = (*settings.auth.keys, *settings.api.keys)
+    keys: tuple[Key | ApiKey | SigningKey, ...] = (
+        *settings.auth.keys,
+        *settings.api.keys,
+        *settings.signatures.keys,
+    )
     for key in keys:
         path = key.secret_file or (key.where.rpartition(":")[0] if key.secret else "")
         if path and _others_may_read(path):

@@ -42,7 +42,7 @@ OUTSIDE = {
 }
 
 # Those that decide: no clock, no event loop, nothing to wait for.
-PURE = {"model", "events", "errors", "frames", "rules", "control", "names", "measures"}
+PURE = {"model", "events", "errors", "frames", "rules", "control", "names", "measures", "words"}
 WAITING = {"asyncio", "time", "socket", "threading", "selectors", "subprocess"}
 
 # Arrows that are missing on purpose: room -> rooms of ours that it must not know.
@@ -56,6 +56,7 @@ MISSING = {
     "rules": {"store", "hub", "session", "transport", "web", "cli", "node", "chat"},
     "control": {"store", "hub", "session", "transport", "web", "cli", "node", "chat"},
     "measures": {"store", "hub", "session", "transport", "web", "cli", "node", "chat"},
+    "words": {"store", "hub", "session", "transport", "web", "cli", "node", "chat", "settings"},
     "office": {"hub", "session", "transport", "web", "cli", "node", "chat"},
     "steward": {"hub", "session", "transport", "web", "cli", "node", "chat"},
     "session": {"transport", "store", "hub", "web", "cli", "node", "chat"},

@@ -9,6 +9,7 @@ tokens       whose a token is; minting
 claims       what a token says
 keys         what tokens are signed with
 revocations  what no longer counts
+signatures   proof of who said a message
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from .claims import LAST_SECOND, TOKEN_BYTES
 from .keys import ASYMMETRIC, KEY_SET_BYTES, SYMMETRIC, Key
 from .revocations import Revocation, Revocations
+from .signatures import Signatures, Signed, SigningKey
 from .tokens import KEY_SET_FRESH_S, Verifier, inspect, mint
 
 __all__ = [
@@ -28,6 +30,9 @@ __all__ = [
     "Key",
     "Revocation",
     "Revocations",
+    "Signatures",
+    "Signed",
+    "SigningKey",
     "Verifier",
     "inspect",
     "mint",

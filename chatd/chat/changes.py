@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from chatd import errors
+from chatd.auth import Signed
 from chatd.methods import DeleteMessage, EditMessage, React
 from chatd.model import SERVER, Json
 from chatd.names import room_name
@@ -17,6 +18,7 @@ from chatd.store.changes import Change, What
 from chatd.wire import payload, rpc
 from chatd.wire.publication import head
 
+from . import scrutiny
 from .context import Context
 
 # An emoji of a whole family has 25 bytes, a flag of a region 28.
@@ -26,12 +28,14 @@ REASON_CHARS: Final = 200
 
 
 async def edit(chat: Context, session: Session, args: EditMessage) -> Mapping[str, object]:
-    data = rpc.encode({"text": args.text})
+    data = rpc.encode({"text": args.text, **({} if args.sig is None else {"sig": args.sig})})
     said = payload.check(data, limit=chat.limits.body, depth=chat.limits.depth, chat=True)
+    nonce = scrutiny.proven(chat, session, args.room, said, Signed.EDIT, str(args.offset))
+    changed = scrutiny.worded(chat, args.room, said)
     if session.identity is not SERVER:
-        await chat.approve(args.room, session.user, said.data)
+        await chat.approve(args.room, session.user, changed)
     wanted = Change(What.EDIT, args.offset, _window_ms(chat, args.room))
-    return await change(chat, session, args.room, wanted, said.data)
+    return await change(chat, session, args.room, wanted, changed, nonce)
 
 
 async def delete(chat: Context, session: Session, args: DeleteMessage) -> Mapping[str, object]:
@@ -47,7 +51,9 @@ async def react(chat: Context, session: Session, args: React) -> Mapping[str, ob
     return await change(chat, session, args.room, wanted, rpc.encode({"kind": args.kind, "on": args.on}))
 
 
-async def change(chat: Context, session: Session, room: str, wanted: Change, data: Json) -> Mapping[str, object]:
+async def change(
+    chat: Context, session: Session, room: str, wanted: Change, data: Json, nonce: str | None = None
+) -> Mapping[str, object]:
     """Append the event that says `data` of a message, and do what it says.
 
     Raises:
@@ -60,7 +66,7 @@ async def change(chat: Context, session: Session, room: str, wanted: Change, dat
     if not keep.messages:
         raise errors.NOT_AVAILABLE.because("this room keeps no history, so that nothing in it can be changed")
     event = head(data, chat.byline(session), {"type": wanted.what, "of": str(wanted.of)})
-    published, fresh = await chat.store.changes.make(room, wanted, event, keep, by=speaker)
+    published, fresh = await chat.store.changes.make(room, wanted, event, keep, by=speaker, nonce=nonce)
     chat.messages_in += fresh
     assert published.position is not None, "the room has a history"
     return {"offset": published.position.offset}

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from chatd import errors, rules, steward
-from chatd.auth import Revocations, Verifier
+from chatd.auth import Revocations, Signatures, Verifier
 from chatd.errors import Disconnect, Reject
 from chatd.hub import Hub
 from chatd.measures import Lockdown, Measure, Measures, What
@@ -91,6 +91,7 @@ class Context:
         hub: Hub,
         store: Store,
         verifier: Verifier,
+        signatures: Signatures,
         revocations: Revocations,
         *,
         lease: Callable[[], str],
@@ -102,6 +103,7 @@ class Context:
         self.hub = hub
         self.store = store
         self.verifier = verifier
+        self.signatures = signatures
         self.revocations = revocations
         self.lease = lease
         self.spawn = spawn

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from chatd import errors
+from chatd.auth import Signed
 from chatd.methods import SendMessage
 from chatd.model import SERVER, History, HistoryResult, Json, Publish, Published
 from chatd.names import room_name
@@ -15,7 +16,7 @@ from chatd.store.messages import Keep
 from chatd.wire import payload, rpc
 from chatd.wire.publication import head
 
-from . import mentions
+from . import mentions, scrutiny
 from .context import Context
 
 NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -58,14 +59,16 @@ async def say(
     chat.refuse_muted(session, room)
     speaker, kept = chat.speaker(session, room), chat.rules(room)
     said = payload.check(data, limit=chat.limits.body, depth=chat.limits.depth, chat=kept.payload == "chat")
+    nonce = scrutiny.proven(chat, session, room, said, Signed.MESSAGE, said.cid)
+    worded = scrutiny.worded(chat, room, said)
     if session.identity is not SERVER:
-        await chat.approve(room, session.user, said.data)
+        await chat.approve(room, session.user, worded)
     cid = cid or said.cid
     repeat = (session.user, cid) if cid is not None else None
-    publication = head(said.data, chat.byline(session), {**tags, "type": "message"})
+    publication = head(worded, chat.byline(session), {**tags, "type": "message"})
     keep = Keep(0, 0) if fleeting else chat.keep(room)
     published, fresh = await chat.store.messages.publish(
-        room, publication, keep, repeat, by=speaker, reply_to=said.reply_to, told=True
+        room, publication, keep, repeat, by=speaker, nonce=nonce, reply_to=said.reply_to, told=True
     )
     chat.messages_in += fresh
     if fresh and said.mentions and published.position is not None:

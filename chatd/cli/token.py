@@ -84,6 +84,22 @@ def mint(
     click.echo(auth.mint(key, claims, now=time.time(), lifetime=lifetime))
 
 
+@token.command("signing-key", help="Print the key with which a user signs messages, as hexadecimal digits.")
+@click.option("--user", required=True, help="Whose it is.")
+@click.option("--kid", help="Derived from this key; else from the first that is accepted now.")
+@click.pass_context
+def signing_key_of(context: click.Context, user: str, kid: str | None) -> None:
+    keys, now = loaded(context).signatures.keys, time.time()
+    found = next((key for key in keys if kid in (None, key.kid) and not 0 < key.until <= now), None)
+    if found is None:
+        fail(
+            f"expected a key {'' if kid is None else f'named {kid!r} '}of [[signatures.keys]] that is accepted now, "
+            f"got {', '.join(key.kid for key in keys) or 'none'}",
+            BAD_CONFIGURATION,
+        )
+    click.echo(auth.SigningKey(found.kid, found.secret_bytes).of(user).hex())
+
+
 def signing_key(settings: Settings, kid: str | None) -> auth.Key:
     """The key named `kid`, or the first that can sign.
 

@@ -1,6 +1,7 @@
 -- Edit, delete or react to a message, as an event of its own that is appended to the room's history, if its author may.
 --
 -- KEYS  1 meta, 2 log, 3 gone, 4 notes, 5 feed, 6 room, 7 members, 8 quiet   as in append.lua
+--       9 nonce   as in publish.lua
 -- ARGV  1 head, 2 keep, 3 keep_ms, 4 epoch, 5 user, 6 role, 7 public, 8 blocker, 9 least   as in append.lua
 --       10 what       edit, delete or react
 --       11 of         offset of the message
@@ -8,6 +9,7 @@
 --       13 kind       of the reaction
 --       14 on         1: it is put there; 0: it is taken back
 --       15 kinds      the most kinds of reactions that a message has
+--       16 nonce_ms   how long the signature must not be used again; 0: there is none
 -- Returns {offset, epoch, ms, fresh}, where fresh is 0 when that was so already and nothing was done, and the offset is
 -- the room's last; or {-1, why, wait_ms} when it was refused, with why as in publish.lua or one of foreign, late, full.
 
@@ -48,6 +50,7 @@ why = lacking or refused(message, role) or (what == 'react' and on and full() an
 if why then return {-1, why, 0} end
 local wait_ms = silent_ms()
 if wait_ms > 0 then return {-1, 'slow', wait_ms} end
+if ARGV[16] ~= '0' and not redis.call('SET', KEYS[9], '', 'NX', 'PX', ARGV[16]) then return {-1, 'replayed', 0} end
 
 local offset, epoch = append(ARGV[11])
 if what == 'edit' then

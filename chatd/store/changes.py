@@ -15,7 +15,7 @@ from typing import NamedTuple
 from chatd.model import Json, Published, Speaker
 
 from .keys import Keys
-from .messages import APPEND, KINDS, LOG, Keep, appending_args, appending_keys, published, see_offset
+from .messages import APPEND, KINDS, LOG, NONCE_MS, Keep, appending_args, appending_keys, published, see_offset
 from .scripts import Batch, Script
 
 CHANGE, NOTES = Script("change", after=APPEND), Script("notes", after=LOG)
@@ -60,18 +60,19 @@ class Changes:
         self._keys = keys
 
     async def make(
-        self, room: str, change: Change, head: bytes, keep: Keep, *, by: Speaker | None = None
+        self, room: str, change: Change, head: bytes, keep: Keep, *, by: Speaker | None = None, nonce: str | None = None
     ) -> tuple[Published, bool]:
         """Append the event and do what it says, as one step (change.lua).
 
         Args:
             head: the event as JSON without closing brace, offset and time.
             by: who does it; None: the server, who may always.
+            nonce: of the change's signature, which may not come again; None: it is not signed.
         Returns:
             Where the event stands, and whether it was new; what is so already is not done again, and the position is
             the room's top.
         Raises:
-            Reject 103, 402, 404, 405, 410, 411, 412, 415, 416: this message may not be changed so, by this user, now.
+            Reject 103, 402, 404, 405, 409 to 412, 415, 416: this message may not be changed so, by this user, now.
             StoreUnavailable: whether it was done is not known; it may safely be asked again.
         """
         see_offset(change.of)
@@ -83,8 +84,11 @@ class Changes:
             change.kind,
             int(change.on),
             KINDS,
+            NONCE_MS if nonce is not None else 0,
         )
-        return published(await self._batch.script(CHANGE, appending_keys(self._keys, room, by), args))
+        user = by.user if by is not None else ""
+        keys = [*appending_keys(self._keys, room, by), self._keys.nonce(room, user, nonce or "")]
+        return published(await self._batch.script(CHANGE, keys, args))
 
     async def notes(self, room: str, offsets: Sequence[int]) -> list[Notes]:
         """What changed each of these messages (notes.lua)."""

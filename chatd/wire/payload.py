@@ -8,6 +8,7 @@ here.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
@@ -73,6 +74,25 @@ def check(data: bytes, *, limit: int, depth: int, chat: bool) -> Payload:
     cid, sig = _word(members, "cid", CID_CHARS), _word(members, "sig", SIG_CHARS)
     reply_to, mentions = _reply_to(members, strict=chat), _mentions(members, strict=chat)
     return Payload(_one_line(data), cid, text if isinstance(text, str) else None, sig, reply_to, mentions)
+
+
+def strings(data: Json) -> Iterator[str]:
+    """Every string in data that was checked, wherever it stands; names of members too."""
+    waiting = [orjson.loads(data)]
+    while waiting:
+        match waiting.pop():
+            case str() as text:
+                yield text
+            case list() as items:
+                waiting += items
+            case dict() as members:
+                yield from members
+                waiting += members.values()
+
+
+def with_text(data: Json, text: str) -> Json:
+    """Data that was checked and is an object, with another "text"."""
+    return orjson.dumps({**orjson.loads(data), "text": text})
 
 
 def claimed_user(data: Json | None) -> str | None:

@@ -1,0 +1,54 @@
+"""What is looked at in everything that is said before it is stored: the room's words, and its author's signature."""
+
+from __future__ import annotations
+
+from chatd import errors
+from chatd.auth import Signed
+from chatd.model import Json
+from chatd.session import Session
+from chatd.wire import payload
+from chatd.wire.payload import Payload
+from chatd.words import word_list
+
+from .context import Context
+
+
+def proven(chat: Context, session: Session, room: str, said: Payload, what: Signed, cid: str | None) -> str | None:
+    """The nonce of what is said, if the room looks at signatures and it has one.
+
+    Args:
+        cid: what stands for the client id in what is signed.
+    Raises:
+        Reject 407: it is not right. Reject 408: the room wants one.
+    """
+    wanted = chat.rules(room).signatures
+    if wanted == "off" or (said.sig is None and wanted == "optional"):
+        return None
+    if said.sig is None:
+        raise errors.SIGNATURE_NEEDED.anew()
+    if cid is None or said.text is None:
+        raise errors.BAD_SIGNATURE.because('what is signed has a "text" and a "cid", and this lacks one of them')
+    return chat.signatures.check(
+        said.sig, what=what, user=session.user, room=room, cid=cid, text=said.text, now=chat.now()
+    )
+
+
+def worded(chat: Context, room: str, said: Payload) -> Json:
+    """The data as the room takes it: where its words are masked, with stars in the text.
+
+    Raises:
+        Reject 414: it has one of the room's words, and the room refuses those; or it stands where it cannot be masked:
+            beside the text, or in a text that is signed.
+    """
+    kept = chat.rules(room)
+    if not kept.words:
+        return said.data
+    words = word_list(kept.words)
+    if not words.in_(payload.strings(said.data)):
+        return said.data
+    if kept.on_word == "refuse" or said.sig is not None or said.text is None:
+        raise errors.WORD_REFUSED.anew()
+    masked = payload.with_text(said.data, words.masked(said.text))
+    if words.in_(payload.strings(masked)):
+        raise errors.WORD_REFUSED.anew()
+    return masked
