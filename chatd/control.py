@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 SCHEMA_VERSION = 1
 Object: TypeAlias = dict[str, Any]
@@ -34,11 +34,20 @@ class Rooms:
 
 
 @dataclass(frozen=True, slots=True)
+class Granted:
+    """What is the most that the tokens of `user`, as far as he is connected, make of him in `room`? A role's number."""
+
+    room: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
 class Kick:
     """Throw out whoever matches: `target` is a user or a connection id, `address` an address or a network.
 
     With `room` they are put out of that room only. With `revoke` their tokens end as well. With `client` only that
-    connection of theirs goes; connections in `keep` stay. `code` is the goodbye's, 0 for the usual one.
+    connection of theirs goes; connections in `keep` stay. `code` is the goodbye's, 0 for the usual one. `rank` is what
+    a room's moderator is there: `target` is a user then, and whom a token makes as much stays; 0: an operator's.
     """
 
     target: str = ""
@@ -49,6 +58,7 @@ class Kick:
     client: str = ""
     keep: tuple[str, ...] = ()
     code: int = 0
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +152,10 @@ class Undrain:
     node: str
 
 
-Question: TypeAlias = Status | Who | Rooms | Kick | Enter | Revoke | Impose | Lift | Lock | Recheck | Drain | Undrain
-_QUESTIONS = {
-    kind.__name__.lower(): kind
-    for kind in (Status, Who, Rooms, Kick, Enter, Revoke, Impose, Lift, Lock, Recheck, Drain, Undrain)
-}
+Question: TypeAlias = (
+    Status | Who | Rooms | Granted | Kick | Enter | Revoke | Impose | Lift | Lock | Recheck | Drain | Undrain
+)
+_QUESTIONS: Mapping[str, Any] = {kind.__name__.lower(): kind for kind in get_args(Question)}
 
 
 def encode(question: Question) -> Object:
@@ -174,7 +183,8 @@ def decode(question: object) -> Question:
             raise ValueError(f"{kind.__name__}.{field.name} must be {field.type}, {parts[field.name]!r:.100} came")
     given: dict[str, Any] = {name: tuple(part) if isinstance(part, list) else part for name, part in parts.items()}
     try:
-        return kind(**given)
+        asked: Question = kind(**given)
+        return asked
     except TypeError as error:
         raise ValueError(str(error)) from None
 

@@ -38,7 +38,7 @@ class Lockdown(IntEnum):
     """How far the operators have closed the cluster; each level includes those before it."""
 
     OPEN = 0
-    GUESTS_SILENT = 1  # who only came in by an open door does not speak, and nobody becomes owner of a new room
+    GUESTS_SILENT = 1  # who only came in by an open door does not speak, nor becomes more than that
     MODERATORS_ONLY = 2  # only moderators and owners speak
     NOBODY_NEW = 3  # nobody new is let in
 

@@ -231,6 +231,84 @@ class Unread:
     rooms: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class KickUser:
+    """As a moderator, put `user` out of `room`; answers {closed}, how many of his subscriptions ended.
+
+    Attributes:
+        for_: how long he may not come back, in seconds or as "10m"; left out: he may at once.
+        reason: what he is told.
+    """
+
+    room: str
+    user: str
+    for_: float | str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MuteUser:
+    """As a moderator, let `user` say nothing in `room`; answers {until}, Unix seconds, null for ever.
+
+    Attributes:
+        for_: how long, in seconds or as "10m"; left out: for ever.
+        reason: what he is told.
+    """
+
+    room: str
+    user: str
+    for_: float | str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BanUser:
+    """As a moderator, put `user` out of `room` and keep him out; answers {until}, Unix seconds, null for ever.
+
+    Attributes:
+        for_: how long, in seconds or as "10m"; left out: for ever.
+        reason: what he is told.
+    """
+
+    room: str
+    user: str
+    for_: float | str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnmuteUser:
+    """As a moderator, let `user` speak in `room` again; answers {}. What an operator did, only an operator undoes."""
+
+    room: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnbanUser:
+    """As a moderator, let `user` into `room` again; answers {}. What an operator did, only an operator undoes."""
+
+    room: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlockUser:
+    """Take no direct messages from `user` any more, or (`on` false) again; answers {}. He is told when he writes."""
+
+    user: str
+    on: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMessage:
+    """Tell the operators that the message at `offset` in `room` should not be there; answers {id}, the report's."""
+
+    room: str
+    offset: int
+    reason: str = ""
+
+
 METHODS: Mapping[str, type] = {
     "message.send": SendMessage,
     "message.edit": EditMessage,
@@ -250,4 +328,11 @@ METHODS: Mapping[str, type] = {
     "room.role": SetRole,
     "room.set": SetRoom,
     "room.delete": DeleteRoom,
+    "mod.kick": KickUser,
+    "mod.mute": MuteUser,
+    "mod.unmute": UnmuteUser,
+    "mod.ban": BanUser,
+    "mod.unban": UnbanUser,
+    "user.block": BlockUser,
+    "report": ReportMessage,
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from asyncio import gather
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Final
 
 from . import rules
@@ -41,7 +42,7 @@ class Office:
 
     async def write_down(self, act: str, **details: object) -> None:
         """An act that no node need be told of, for the audit stream."""
-        await self.store.audit({"at": await self.store.clock(), "by": self.by, "ask": act, **details})
+        await self.store.audit.write({"at": await self.store.clock(), "by": self.by, "ask": act, **details})
 
     # --- people -------------------------------------------------------------------------------------------------------
 
@@ -90,6 +91,15 @@ class Office:
     async def lock_down(self, level: Lockdown) -> Answers:
         version = await self.store.measures.set_lockdown(level)
         return await self.ask(Lock(version, level))
+
+    # --- reports ------------------------------------------------------------------------------------------------------
+
+    async def close_report(self, id: str) -> bool:
+        """A report needs nobody's eye any more; False: it was not open. What it was stands in the audit stream."""
+        report = await self.store.reports.close(id)
+        if report is not None:
+            await self.write_down("report.close", id=id, report=asdict(report))
+        return report is not None
 
     # --- rooms --------------------------------------------------------------------------------------------------------
 

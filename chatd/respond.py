@@ -17,12 +17,28 @@ from typing import Protocol
 from . import __version__, control, errors, rules
 from .auth import Revocation
 from .chat import Chat
-from .control import Drain, Enter, Impose, Kick, Lift, Lock, Object, Recheck, Revoke, Rooms, Status, Undrain, Who
+from .control import (
+    Drain,
+    Enter,
+    Granted,
+    Impose,
+    Kick,
+    Lift,
+    Lock,
+    Object,
+    Recheck,
+    Revoke,
+    Rooms,
+    Status,
+    Undrain,
+    Who,
+)
 from .errors import Disconnect
 from .hub import Hub
 from .measures import Lockdown, Measure, On, What
 from .model import Door, Role, Subscribe
 from .session import Session, State
+from .settings import matches
 from .store.redis import Store
 from .telemetry import Meters, resident_bytes
 
@@ -69,6 +85,8 @@ class Responder:
                 return {"connections": [self.describe(session) for session in self.matching(question)]}
             case Rooms():
                 return {"rooms": {name: dict(self.present(name)) for name in self.public_rooms()}}
+            case Granted():
+                return {"role": int(self.granted(question))}
             case Kick():
                 return self.kick(question)
             case Enter():
@@ -152,6 +170,13 @@ class Responder:
     def present(self, room: str) -> Counter[str]:
         return Counter(session.user for session in self.hub.rooms[room].sessions())
 
+    def granted(self, asked: Granted) -> Role:
+        identities = [session.identity for session in self.hub.sessions() if session.user == asked.user]
+        return max(
+            (rules.granted(each.grants, asked.room, matches) for each in identities if each is not None),
+            default=Role.NOBODY,
+        )
+
     def matching(self, who: Who) -> Iterator[Session]:
         networks = [ip_network(who.address, strict=False)] if who.address else []
         for session in self.hub.sessions():
@@ -172,9 +197,7 @@ class Responder:
         hit = [
             session
             for session in self.matching(Who(room=kick.room, address=kick.address))
-            if (not kick.target or kick.target in (session.user, session.id))
-            and kick.client in ("", session.id)
-            and session.id not in kick.keep
+            if self._meant(session, kick) and kick.client in ("", session.id) and session.id not in kick.keep
         ]
         for session in hit:
             if kick.room:
@@ -183,6 +206,12 @@ class Responder:
                 session.close(goodbye)
         tokens = sorted({self._void(session) for session in hit}) if kick.revoke else []
         return {"closed": len(hit), "tokens": [list(row) for row in tokens]}
+
+    def _meant(self, session: Session, kick: Kick) -> bool:
+        if kick.rank == Role.NOBODY:
+            return not kick.target or kick.target in (session.user, session.id)
+        granted = rules.granted(self.chat.who(session).grants, kick.room, matches)
+        return kick.target == session.user and granted < kick.rank
 
     async def enter(self, enter: Enter) -> int:
         """Make whoever matches a reader of the room; how many became one. A plain client has a room already."""

@@ -86,6 +86,16 @@ def require(act: Act, role: Role) -> None:
         raise PERMISSION_DENIED.because(f"to {act.value} here takes the role {LEAST[act].word}, yours is {role.word}")
 
 
+def require_above(role: Role, target: Role) -> None:
+    """Refuse whoever would act on somebody who is as much as he is, or more.
+
+    Raises:
+        Reject 103.
+    """
+    if role <= target:
+        raise PERMISSION_DENIED.because(f"a {role.word} acts on those who are less than that in this room")
+
+
 def may_speak(room: str, role: Role) -> None:
     """Refuse whoever may not say anything in `room`.
 

@@ -199,6 +199,15 @@ def _read_seconds(value: object) -> Seconds:
     return _read_quantity(value, MS_BY_UNIT) / 1000 if isinstance(value, str) else float(_read_number(value))
 
 
+def seconds_in(value: object) -> Seconds:
+    """A duration as people and programs write it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return _read_seconds(value)
+
+
 def _read_bytes(value: object) -> Bytes:
     return int(_read_quantity(value, BYTES_BY_UNIT)) if isinstance(value, str) else _read_whole(value)
 

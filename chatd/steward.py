@@ -17,7 +17,7 @@ from .model import Actor, Role
 from .names import clean_name, is_reserved, room_name
 from .office import Office
 from .rules import LEAST, Act
-from .settings import KINDS, RoomRules, Settings
+from .settings import RoomRules, Settings, seconds_in
 from .store.messages import Keep
 from .store.rooms import RECORD_KEYS
 from .wire import rpc
@@ -235,11 +235,12 @@ def _seconds(slow: float | str) -> float:
     Raises:
         Reject 107.
     """
-    kind = KINDS["Seconds"]
     try:
-        seconds = float(str(kind.read(slow)))
+        seconds = seconds_in(slow)
     except ValueError:
-        raise errors.BAD_REQUEST.because(f'"slow" is {kind.expected}, or a number of seconds; {slow!r} came') from None
+        raise errors.BAD_REQUEST.because(
+            f'"slow" is a duration such as "10s", or a number of seconds; {slow!r} came'
+        ) from None
     if not 0 <= seconds <= SLOWEST_S:
         raise errors.BAD_REQUEST.because(f'"slow" is at most {SLOWEST_S:g} s, {seconds:g} came; a lock does more')
     return seconds

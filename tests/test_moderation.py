@@ -22,7 +22,8 @@ from tests.people import Refused, cluster, person, token
 from tests.servers import redis_server
 
 # Everybody may say where he comes from: the tests need addresses other than their own.
-BEHIND_PROXY = '[server]\ntrusted_proxies = ["127.0.0.0/8"]\n'
+# A new room's founder would be its owner.
+BEHIND_PROXY = '[rooms."*"]\ncreate = "anybody"\n[server]\ntrusted_proxies = ["127.0.0.0/8"]\n'
 PRIVATE = '[rooms."private-*"]\npublic = false\n'
 
 
@@ -236,6 +237,10 @@ async def test_a_lockdown_closes_step_by_step(nodes: tuple[Daemon, ...]) -> None
                 assert (await ask(nodes[1], "lockdown"))["lockdown"] == int(level)
                 assert (await ask(nodes[1], "status"))["cluster"]["lockdown"] == int(level)
                 assert tuple([await heard(each) for each in (guest, member, boss)]) == expected
+            for command in ("room.create", "room.join"):
+                with pytest.raises(Refused) as no:
+                    await guest.call(command, room="raided", **({"public": True} if command == "room.create" else {}))
+                assert no.value.code == 416
             assert [await refused(node, "ole") for node in nodes] == [503, 503]
         finally:
             await run(nodes[1], "lockdown", "0")

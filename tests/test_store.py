@@ -16,6 +16,7 @@ from chatd.measures import Lockdown, Measure, On, What
 from chatd.model import Kind, Position
 from chatd.store.messages import Keep
 from chatd.store.redis import Registration, Store
+from chatd.store.reports import Report
 from tests.stores import FOR_EVER, PATIENCE_S, head, heard, in_milliseconds, listening, opened, texts
 
 ANYBODY = 1000
@@ -322,12 +323,22 @@ class TestStore:
         assert await store.revocations(now=50.0) == [["user", "ana", 200.0, 50.25]]
 
     async def test_acts_are_written_down_in_order(self, store: Store) -> None:
-        for n in range(3):
-            await store.audit({"by": "root", "n": n})
-        entries = await store.batch.command("XRANGE", store.keys.audit, "-", "+")
-        assert [json.loads(fields[b"entry"] if isinstance(fields, dict) else fields[1]) for _, fields in entries] == [
-            {"by": "root", "n": n} for n in range(3)
-        ]
+        for n in range(5):
+            await store.audit.write({"by": "root", "n": n})
+        first = await store.audit.read("", 2)
+        rest = await store.audit.read(first[-1].id, 100)
+        assert [act.entry for act in (*first, *rest)] == [{"by": "root", "n": n} for n in range(5)]
+        assert await store.audit.read(rest[-1].id, 100) == []
+        assert await store.audit.read("0", 100) == first + rest
+
+    async def test_a_report_is_open_until_one_closes_it(self, store: Store) -> None:
+        filed = [Report("with {braces}", n, "eve", "spam", "ana", 1.5) for n in (1, 2)]
+        ids = [await store.reports.file(report) for report in filed]
+        assert await store.reports.open() == dict(zip(ids, filed, strict=True))
+        assert await store.reports.close(ids[0]) == filed[0]
+        assert await store.reports.close(ids[0]) is None
+        assert await store.reports.close("no-id") is None
+        assert list(await store.reports.open()) == ids[1:]
 
     # --- control ------------------------------------------------------------------------------------------------------
 
@@ -353,9 +364,7 @@ class TestStore:
     async def test_an_act_is_written_down_before_it_is_done_and_a_question_is_not(self, store: Store) -> None:
         await store.request(Status(), patience=0.1, by="root")
         await store.request(Kick("ana", reason="spam"), patience=0.1, by="root")
-        (entry,) = await store.batch.command("XRANGE", store.keys.audit, "-", "+")
-        fields = entry[1]
-        written = json.loads(fields[b"entry"] if isinstance(fields, dict) else fields[1])
+        [(_, written)] = await store.audit.read("", 10)
         assert (written["by"], written["ask"], written["target"], written["reason"]) == ("root", "kick", "ana", "spam")
         assert abs(written["at"] - await store.clock()) < PATIENCE_S
 

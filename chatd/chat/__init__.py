@@ -13,6 +13,7 @@ changes   what becomes of that: edits, deletions, reactions
 folded    how it stands now
 mentions  who is told that he was spoken of
 cursors   typing, reading, and what is unread
+moderation what a room's moderators do; blocking and reporting
 scrutiny  what is looked at in everything that is said
 tokens    what ends, and is renewed
 context   what all of these work with

@@ -201,6 +201,15 @@ class Context:
         role = rules.granted(identity.grants, room, matches)
         return self.measures.covering(what, identity, session.ip, room, self.now(), role=role)
 
+    def refuse_in_lockdown(self, role: Role) -> None:
+        """Keep whoever is less than the lockdown wants from doing what takes as much as speaking.
+
+        Raises:
+            Reject 416.
+        """
+        if role < self.measures.least_to_speak:
+            raise errors.LOCKDOWN.anew()
+
     def presence_kept(self, room: str) -> bool:
         return not room.startswith("#") and self.rules(room).presence
 
@@ -268,10 +277,8 @@ class Context:
         """What holds in `room`, for somebody who may read it.
 
         Raises:
-            Disconnect 3501: no room is named. Reject 107, 103, 403.
+            Reject 107, 103, 403.
         """
-        if not room:
-            raise errors.BAD_COMMAND.because("a channel is needed")
         room_name(room, self.limits.room_name)
         await self.may_read(session, room, invited=room in session.rooms)
         return self.rules(room)

@@ -83,6 +83,8 @@ def _members(args: SendMessage) -> Mapping[str, object]:
 
 
 async def history(chat: Context, session: Session, command: History) -> HistoryResult:
+    if not command.room:
+        raise errors.BAD_COMMAND.because("history needs a channel")
     kept = await chat.readable(session, command.room)
     if kept.history == 0:
         raise errors.NOT_AVAILABLE.because("this room keeps no history")

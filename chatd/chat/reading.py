@@ -237,5 +237,7 @@ async def presence_stats(chat: Context, session: Session, command: PresenceStats
 
 
 async def _presence_readable(chat: Context, session: Session, room: str) -> None:
+    if not room:
+        raise errors.BAD_COMMAND.because("presence needs a channel")
     if not (await chat.readable(session, room)).presence:
         raise errors.NOT_AVAILABLE.because("this room does not say who is present")

@@ -41,6 +41,7 @@ async def create(chat: Context, session: Session, args: CreateRoom) -> Answer:
     actor = chat.actor(session, args.room)
     chat.refuse_banned(session, args.room)
     if actor is not None:
+        chat.refuse_in_lockdown(actor.granted)
         rules.may_create(chat.rules(args.room).create, actor.granted)
     if len(args.members) > FIRST_MEMBERS:
         raise errors.LIMIT_EXCEEDED.because(f"a room begins with at most {FIRST_MEMBERS} members; invite the others")
@@ -117,13 +118,18 @@ def _as_member(member: Member, seen: Seen | None) -> Answer:
 
 async def invite(chat: Context, session: Session, args: InviteToRoom) -> Answer:
     chat.refuse_banned(session, args.room)
+    if chat.measures.lockdown:
+        _, role = await chat.place(session, args.room)
+        chat.refuse_in_lockdown(role)
     await chat.steward(session).invite(args.room, args.user, by=chat.actor(session, args.room))
     return {}
 
 
 async def join(chat: Context, session: Session, args: JoinRoom) -> Answer:
+    actor = chat.actor(session, args.room)
     chat.refuse_banned(session, args.room)
-    await chat.steward(session).join(args.room, chat.actor(session, args.room))
+    chat.refuse_in_lockdown(actor.granted)
+    await chat.steward(session).join(args.room, actor)
     return {}
 
 

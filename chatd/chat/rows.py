@@ -27,7 +27,7 @@ from chatd.model import (
 from chatd.session import Session
 from chatd.wire import rpc
 
-from . import changes, cursors, entry, folded, messages, reading, rooms, tokens
+from . import changes, cursors, entry, folded, messages, moderation, reading, rooms, tokens
 from .context import Context
 
 
@@ -110,6 +110,13 @@ METHOD_ROWS: Final[Mapping[str, Row]] = {
     "room.role": method(rooms.set_role, speaks=True),
     "room.set": method(rooms.change, speaks=True),
     "room.delete": method(rooms.delete, speaks=True),
+    "mod.kick": method(moderation.kick, speaks=True),
+    "mod.mute": method(moderation.mute, speaks=True),
+    "mod.unmute": method(moderation.unmute, speaks=True),
+    "mod.ban": method(moderation.ban, speaks=True),
+    "mod.unban": method(moderation.unban, speaks=True),
+    "user.block": method(moderation.block, speaks=True),
+    "report": method(moderation.report, speaks=True),
 }
 
 

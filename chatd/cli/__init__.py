@@ -34,6 +34,8 @@ COMMANDS = {
     "lockdown": ("chatd.cli.lockdown:lockdown", "Close the cluster step by step while it is being flooded."),
     "export": ("chatd.cli.export:export", "Print all that is kept of a room, or of what a user wrote."),
     "forget": ("chatd.cli.forget:forget", "Take a user out of every room: messages, reactions, memberships."),
+    "reports": ("chatd.cli.reports:reports", "What users have reported; close what was seen to."),
+    "audit": ("chatd.cli.audit:audit", "What operators, moderators and the back end have done."),
     "token": ("chatd.cli.token:token", "Mint, inspect and revoke tokens."),
     "config": ("chatd.cli.config:config", "Check, show and begin the configuration."),
     "doctor": ("chatd.cli.doctor:doctor", "Look for what is wrong, and say how to mend it."),

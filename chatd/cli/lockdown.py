@@ -14,15 +14,15 @@ from .output import json_option, print_json
 
 SENTENCES = {
     Lockdown.OPEN: "open",
-    Lockdown.GUESTS_SILENT: "guests are silent, and no rooms are created",
+    Lockdown.GUESTS_SILENT: "guests are silent, and create or join no rooms",
     Lockdown.MODERATORS_ONLY: "only moderators and owners speak",
     Lockdown.NOBODY_NEW: "nobody new is let in, and only moderators and owners speak",
 }
 
 
 @click.command(
-    help="Show the lockdown, or set its LEVEL: 0 open; 1 whoever only came in by an open door does not speak, and no "
-    "rooms are created; 2 only moderators and owners speak; 3 nobody new is let in. Each includes those before it."
+    help="Show the lockdown, or set its LEVEL: 0 open; 1 whoever only came in by an open door does not speak, nor "
+    "create or join rooms; 2 only moderators and owners speak; 3 nobody new is let in. Each includes those before it."
 )
 @click.argument("level", required=False, type=click.IntRange(0, max(Lockdown)), metavar="[LEVEL]")
 @json_option

@@ -190,6 +190,10 @@ class Keys:
         return f"{self.prefix}:{{nodes}}:control"
 
     @property
+    def reports(self) -> str:
+        return f"{self.prefix}:{{nodes}}:reports"
+
+    @property
     def audit(self) -> str:
         return f"{self.prefix}:{{nodes}}:audit"
 

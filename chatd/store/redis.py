@@ -1,4 +1,4 @@
-"""The store in chatd's words: the registry of connections, leases, revocations, audit; and, as parts of their own,
+"""The store in chatd's words: the registry of connections, leases, revocations; and, as parts of their own,
 messages and their changes, rooms, presence, cursors and the feed.
 
 Each method is one script or one command, sent through the shared pipeline; none is tried again below its caller. What
@@ -20,6 +20,7 @@ import structlog
 
 from chatd import control
 
+from .audit import Audit
 from .changes import Changes
 from .connect import servers
 from .cursors import Cursors
@@ -30,6 +31,7 @@ from .measures import Measures
 from .messages import Messages
 from .outbox import Outbox
 from .presence import Presence
+from .reports import Reports
 from .retention import Retention
 from .rooms import Rooms, pairs
 from .scripts import Batch, Script, translated
@@ -39,8 +41,6 @@ log = structlog.get_logger("chatd.store")
 
 # A claimant that needs longer than this for a dead node has died itself; another may go on.
 CLAIM_MS: Final = 30_000
-# Administrative acts kept; older ones go first. At a thousand a day, a quarter of a year.
-AUDIT_LENGTH: Final = 100_000
 # Redis 7.0.15 is the floor: sharded pub/sub came with 7.0, and 15 closed holes in the scripting engine.
 OLDEST: Final = (7, 0, 15)
 
@@ -85,6 +85,8 @@ class Store:
         self.presence = Presence(self.batch, self.keys, self.outbox)
         self.cursors = Cursors(self.batch, self.keys)
         self.measures = Measures(self.batch, self.keys)
+        self.reports = Reports(self.batch, self.keys)
+        self.audit = Audit(self.batch, self.keys)
         self.feed = Feed(self._servers, self.batch, self.keys, self.messages.page, timeout, loop_time)
 
     async def __aenter__(self) -> Store:
@@ -177,7 +179,7 @@ class Store:
         found = pairs(await self.batch.script(NODES, [self.keys.leases, self.keys.nodes]))
         return {lease.decode(): orjson.loads(info) for lease, info in found}
 
-    # --- revocations and audit ----------------------------------------------------------------------------------------
+    # --- revocations --------------------------------------------------------------------------------------------------
 
     async def revoke(self, entry: Sequence[object], until: float) -> None:
         """Remember a revocation (see auth.Revocations) until `until`, Unix seconds."""
@@ -187,12 +189,6 @@ class Store:
         """All revocations in force at `now`, Unix seconds; those that have ended are forgotten."""
         await self.batch.command("ZREMRANGEBYSCORE", self.keys.revoked, "-inf", f"({now}")
         return [orjson.loads(entry) for entry in await self.batch.command("ZRANGE", self.keys.revoked, 0, -1)]
-
-    async def audit(self, entry: Mapping[str, object]) -> None:
-        """Write down an administrative act."""
-        await self.batch.command(
-            "XADD", self.keys.audit, "MAXLEN", "~", AUDIT_LENGTH, "*", "entry", orjson.dumps(entry)
-        )
 
     # --- control ------------------------------------------------------------------------------------------------------
 
@@ -205,7 +201,7 @@ class Store:
         """
         request = secrets.token_urlsafe(9)
         if control.changes_something(question):
-            await self.audit({"at": await self.clock(), "by": by, "request": request, **control.encode(question)})
+            await self.audit.write({"at": await self.clock(), "by": by, "request": request, **control.encode(question)})
         waiting_for = set(await self.nodes())
         question_json = orjson.dumps(control.encode(question))
         await self.batch.command("SPUBLISH", self.keys.control, request.encode() + b"\n" + question_json)

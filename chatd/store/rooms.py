@@ -179,6 +179,11 @@ class Rooms:
         )
         return frozenset(field.decode() for field in changed)
 
+    async def shut(self, room: str, user: str, *, on: bool) -> None:
+        """In a direct room, let `user` say nothing to the other one, or let him again; no record comes of it."""
+        field = blocker(room, user)
+        await self.alter(room, {field: "1" if on else ""}, by=None, least=Role.OWNER, created=False)
+
     async def dissolve(self, room: str, *, by: Actor | None, idle_ms: int = 0) -> int:
         """Take `room` away with all that was said in it (dissolve.lua); how many belonged to it.
 

@@ -1,0 +1,63 @@
+"""`chatd reports`: what users have reported, until somebody has looked at it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from chatd.control import SCHEMA_VERSION, Object
+from chatd.settings import Settings
+
+from .cluster import office, opened, run
+from .common import NOT_FOUND, fail, loaded
+from .output import Column, json_option, moment, print_json, print_rows
+
+COLUMNS = (
+    Column("id", "REPORT"),
+    Column("room", "ROOM"),
+    Column("offset", "OFFSET", right=True),
+    Column("user", "SAID BY"),
+    Column("reason", "REASON"),
+    Column("by", "REPORTED BY"),
+    Column("at", "AT", moment),
+)
+
+
+@click.group(help="What users have reported. Without a command: list what is open.", invoke_without_command=True)
+@click.pass_context
+def reports(context: click.Context) -> None:
+    if context.invoked_subcommand is None:
+        context.invoke(ls)
+
+
+@reports.command(help="What is open, oldest first.")
+@click.option("--room", default="", help="Of this room only.")
+@json_option
+@click.pass_context
+def ls(context: click.Context, room: str, as_json: bool) -> None:
+    found = [row for row in run(all_open(loaded(context))) if room in ("", row["room"])]
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "reports": found})
+    else:
+        print_rows(COLUMNS, found)
+
+
+async def all_open(settings: Settings) -> list[Object]:
+    async with opened(settings) as store:
+        return [{"id": id, **asdict(report)} for id, report in (await store.reports.open()).items()]
+
+
+@reports.command(help="Take REPORT off the list; what it was stands in `chatd audit`.")
+@click.argument("ids", metavar="REPORT...", nargs=-1, required=True)
+@click.pass_context
+def close(context: click.Context, ids: tuple[str, ...]) -> None:
+    if missing := run(closed(loaded(context), ids)):
+        fail(f"expected open reports, {', '.join(missing)} came; see `chatd reports`", NOT_FOUND)
+
+
+async def closed(settings: Settings, ids: tuple[str, ...]) -> list[str]:
+    """Those that were not open."""
+    async with opened(settings) as store:
+        here = office(store, settings)
+        return [id for id in ids if not await here.close_report(id)]
