@@ -247,14 +247,17 @@ async def test_every_act_says_who_did_what(nodes: tuple[Daemon, ...]) -> None:
 
 
 async def test_the_audit_can_be_followed(nodes: tuple[Daemon, ...]) -> None:
-    arguments = [sys.executable, "-m", "chatd", *nodes[0].arguments[:2], "audit", "--since", "1s", "--follow"]
+    arguments = [sys.executable, "-m", "chatd", *nodes[0].arguments[:2], "audit", "--since", "1h", "--follow"]
     with subprocess.Popen(arguments, env=nodes[0].environ, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None
-        await run(nodes[1], "mute", "add", "followed")
-        async with asyncio.timeout(20):
-            while "target=followed" not in await asyncio.to_thread(following.stdout.readline):
-                pass
-        following.kill()
+        try:
+            for target in ("before", "after"):
+                await run(nodes[1], "mute", "add", target)
+                async with asyncio.timeout(20):
+                    while f"target={target}" not in await asyncio.to_thread(following.stdout.readline):
+                        pass
+        finally:
+            following.kill()
 
 
 async def hears_nothing_of(somebody: Person, kind: str) -> bool:
