@@ -41,5 +41,10 @@ EVENTS: Final[Mapping[str, EventType]] = {
     "mention": EventType("user", True, "{}", "`info.user` spoke of you in `tags.room`, at offset `tags.of`."),
     "invite": EventType("user", True, "{room, by}", "You are a member of this room now."),
     "role": EventType("user", True, "{room, role, by}", "You have this role in the room now; null: you are no member."),
+    "kick": EventType("user", True, "{room, reason, by}", "You were put out of the room, and may come back."),
+    "mute": EventType("user", True, "{room, reason, until, by}", "You are silent there until then; null: for ever."),
+    "unmute": EventType("user", True, "{room, by}", "You may speak there again."),
+    "ban": EventType("user", True, "{room, reason, until, by}", "You are kept out of it until then; null: for ever."),
+    "unban": EventType("user", True, "{room, by}", "You may come in there again."),
     "read": EventType("user", False, "{room, offset}", "Another of your devices has read the room up to this offset."),
 }

@@ -7,6 +7,7 @@ token: the nodes, which alone know the tokens, are asked before, and leave out w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Final
 
 from chatd import errors, rules
@@ -27,6 +28,10 @@ Answer = Mapping[str, object]
 
 # What somebody is told, or an operator reads, is a line and not a message.
 REASON_CHARS: Final = 200
+
+# What the one concerned is told, see events.
+IMPOSED: Final = {What.BAN: "ban", What.MUTE: "mute"}
+LIFTED: Final = {What.BAN: "unban", What.MUTE: "unmute"}
 
 
 # --- moderators -------------------------------------------------------------------------------------------------------
@@ -72,7 +77,9 @@ async def _impose(
     wanted = Measure(what, On.USER, args.user, args.room, reason=reason, rank=rank)
     _see_rank(chat, wanted)
     measure, answers = await chat.office(session).impose(wanted, lasts)
-    await _tell(chat, session, what, args.user, {"room": args.room, "reason": reason, "until": measure.until or None})
+    await _tell(
+        chat, session, IMPOSED[what], args.user, {"room": args.room, "reason": reason, "until": measure.until or None}
+    )
     return measure, sum(answer["closed"] for answer in answers.by_node.values())
 
 
@@ -83,7 +90,7 @@ async def _lift(chat: Context, session: Session, what: What, args: UnmuteUser | 
     lifted, _ = await chat.office(session).lift(measure)
     if not lifted:
         raise errors.NO_SUCH.because(f"there is no {what} of this user in this room")
-    await _tell(chat, session, f"un{what}", args.user, {"room": args.room})
+    await _tell(chat, session, LIFTED[what], args.user, {"room": args.room})
     return {}
 
 
@@ -173,4 +180,6 @@ async def report(chat: Context, session: Session, args: ReportMessage) -> Answer
         by=session.user,
         at=round(chat.now(), 3),
     )
-    return {"id": await chat.store.reports.file(filed)}
+    id = await chat.store.reports.file(filed)
+    await chat.store.outbox.add("report", args.room, {"id": id, **asdict(filed)})
+    return {"id": id}

@@ -128,7 +128,8 @@ async def invite(chat: Context, session: Session, args: InviteToRoom) -> Answer:
 async def join(chat: Context, session: Session, args: JoinRoom) -> Answer:
     actor = chat.actor(session, args.room)
     chat.refuse_banned(session, args.room)
-    chat.refuse_in_lockdown(actor.granted)
+    if actor is not None:
+        chat.refuse_in_lockdown(actor.granted)
     await chat.steward(session).join(args.room, actor)
     return {}
 
