@@ -10,6 +10,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,6 +157,27 @@ class TestForgetting:
             ("root", "forget", "ana"), ("root", "forgotten", "ana")
         ]  # fmt: skip
         assert (written[1]["rooms"], written[1]["messages"]) == (1, 1)
+
+
+async def test_nodes_on_any_kind_of_store_tell_those_who_were_away_what_the_others_heard(
+    url: str, prefix: str, tmp_path: Path
+) -> None:
+    with cluster(tmp_path, CHATD_REDIS__URL=url, CHATD_REDIS__PREFIX=prefix) as nodes:
+        async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben:
+            there = await ben.joins("{lobby}", recover=True)
+            for text in ("the oldest", "helo"):
+                await ana.says("{lobby}", text)
+            await ben.says("{lobby}", "hi", mentions=["ana"])
+            await ana.call("message.delete", room="{lobby}", offset=1)
+            await ana.call("message.edit", room="{lobby}", offset=2, text="hello")
+            assert nodes[0].ask("forget", "ben", "--yes")["messages"] == 1
+            last = await ana.says("{lobby}", "bye")
+            heard = [await ben.publication("{lobby}") for _ in range(last)]
+            for since in range(last):
+                async with person(nodes[1], f"cem {since}") as late:
+                    joined = await late.joins("{lobby}", recover=True, offset=since, epoch=there["epoch"])
+                    assert shown(heard[:since] + joined["publications"]) == shown(heard)
+            assert {of: text for of, (text, _) in shown(heard).items()} == {1: None, 2: "hello", 3: None, last: "bye"}
 
 
 # --- by the commands --------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Daemon
-from tests.people import Refused, cluster, may, person, plain
+from tests.people import Refused, cluster, may, person, plain, token
+from tests.sdk import sdk_client, subscribed
 
 CONFIG = """
 [rooms."private-*"]
@@ -112,6 +113,27 @@ async def test_readers_who_recover_see_the_same_end_state_as_readers_who_were_th
             1: ("ana", None, ()), 2: ("ana", "2, edited", (("mia", "👍"),)), 3: ("ana", None, ()),
             4: ("ana", "4", ()), last: ("ana", "5", ()),
         }  # fmt: skip
+
+
+async def test_the_official_sdk_recovers_what_became_of_messages_while_it_was_away(nodes: tuple[Daemon, ...]) -> None:
+    async with person(nodes[0], "ana") as ana, sdk_client(nodes[1].sdk, token=token("ben")) as (ben, _):
+        _, heard = await subscribed(ben, "sdk", recoverable=True)
+        for text in ("helo", "a secret"):
+            await ana.says("sdk", text)
+            assert (await heard.next("publication")).pub.data == {"text": text}
+        await ben.disconnect()
+        await ana.says("sdk", "another secret")
+        await ana.call("message.edit", room="sdk", offset=1, text="hello")
+        for offset in (2, 3):
+            await ana.call("message.delete", room="sdk", offset=offset)
+        await ben.connect()
+        missed = [(await heard.next("publication")).pub for _ in range(4)]
+        assert [(each.offset, each.tags, each.data) for each in missed] == [
+            (3, {"type": "deleted"}, {}), (4, {"type": "edit", "of": "1"}, {"text": "hello"}),
+            (5, {"type": "delete", "of": "2"}, {}), (6, {"type": "delete", "of": "3"}, {}),
+        ]  # fmt: skip
+        folded = (await ben.rpc("message.history", {"room": "sdk"})).data["messages"]
+        assert [(each["text"], each["deleted"]) for each in folded] == [("hello", False), (None, True), (None, True)]
 
 
 async def test_a_deleted_message_is_nowhere_to_be_read_any_more(nodes: tuple[Daemon, ...]) -> None:
