@@ -40,7 +40,9 @@ EVENTS: Final[Mapping[str, EventType]] = {
     "typing": EventType("room", False, "{on}", "`info.user` is typing, or is no more."),
     "mention": EventType("user", True, "{}", "`info.user` spoke of you in `tags.room`, at offset `tags.of`."),
     "invite": EventType("user", True, "{room, by}", "You are a member of this room now."),
-    "role": EventType("user", True, "{room, role, by}", "You have this role in the room now; null: you are no member."),
+    "role": EventType(
+        "user", True, "{room, role, by}", "You have this role in the room now; nobody: you are no member."
+    ),
     "kick": EventType("user", True, "{room, reason, by}", "You were put out of the room, and may come back."),
     "mute": EventType("user", True, "{room, reason, until, by}", "You are silent there until then; null: for ever."),
     "unmute": EventType("user", True, "{room, by}", "You may speak there again."),

@@ -68,13 +68,17 @@ class Steward:
         Args:
             unused: not where something was said or somebody is present, as that would be taking over others' room.
         Raises:
-            Reject 406: there is one. Reject 107, 415.
+            Reject 406: there is one. Reject 107, 415: it was not created; or, where that is said, not all are members.
         """
         self._named(room)
         own = {key: value for key, value in _checked_keys(keys or {}).items() if value}
         if len(own) > RECORD_KEYS:
             raise errors.FULL.because(f"a room has at most {RECORD_KEYS} keys, {len(own)} came")
+        if not all(members):
+            raise errors.BAD_REQUEST.because("expected users as members, an empty one came")
         topic, limits = _topic(topic), self._settings.limits
+        if 0 < limits.members < len({owner, *members} - {""}):
+            raise errors.FULL.because(f"a room has at most {limits.members} members, {len(members)} came with it")
         fresh = bool(owner) and await self._rooms.belong(owner, room, limits.rooms_per_user)
         try:
             await self._rooms.create(room, by=owner, owner=owner, public=public, topic=topic, keys=own, unused=unused)
@@ -83,10 +87,9 @@ class Steward:
                 await self._rooms.belong_no_more(owner, room)
             raise
         await self._office.write_down("room.create", room=room, public=public, owner=owner)
-        for member in members:
-            await self.invite(room, member, by=Actor(owner, Role.OWNER) if owner else None)
         if not public:
             await self._office.recheck(room)
+        await self._invite_all(room, members, Actor(owner, Role.OWNER) if owner else None)
 
     async def set(
         self,
@@ -130,7 +133,9 @@ class Steward:
         """
         members = await self._rooms.dissolve(room, by=by)
         await self._office.write_down("room.delete", room=room, members=members)
-        return await self._office.ask(Kick(room=room, reason="the room was deleted"))
+        answers = await self._office.ask(Kick(room=room, reason="the room was deleted"))
+        await self._office.recheck(room)  # whoever was on the way in has been let in by what is there no more
+        return answers
 
     # --- who belongs to it --------------------------------------------------------------------------------------------
 
@@ -144,6 +149,22 @@ class Steward:
         if before is Role.NOBODY:
             await self._office.write_down("room.invite", room=room, user=user)
             await self._tell(rules.personal_room(user), "invite", {"room": room}, by)
+
+    async def _invite_all(self, room: str, users: Sequence[str], by: Actor | None) -> None:
+        """
+        Raises:
+            Reject 415: some are members of too many rooms already; the others are members.
+        """
+        left_out = []
+        for user in dict.fromkeys(users):
+            try:
+                await self.invite(room, user, by=by)
+            except Reject as refusal:
+                if refusal != errors.FULL:
+                    raise
+                left_out.append(user)
+        if left_out:
+            raise errors.FULL.because(f"the room is there, without those who are in too many already: {left_out}")
 
     async def set_role(self, room: str, user: str, role: Role, *, by: Actor | None) -> Answers:
         """Make `user` what `role` says, tell him, and see that he is out if he may not be there any more.

@@ -324,3 +324,32 @@ async def test_an_operator_does_the_same_from_the_command_line_without_being_nam
         here.cli("room", "delete", "fixed-cli", "--yes", check=4)
         here.cli("room", "members", "fixed-cli", check=4)
         assert "fixed-cli" not in here.cli("rooms", "--all")
+
+
+async def test_what_comes_with_a_new_room_is_checked_before_and_who_is_in_too_many_is_named(
+    nodes: tuple[Daemon, ...],
+) -> None:
+    async with person(nodes[0], "ana") as ana:
+        assert await refused(ana.call("room.create", room="crowded", public=True, members=["b", "c", "d"])) == 415
+        assert await refused(ana.call("room.create", room="crowded", public=True, members=[""])) == 107
+        assert (await ana.call("room.info", room="crowded"))["created"] is None
+        async with person(nodes[1], "busy") as busy:
+            mine = len((await busy.call("room.list", mine=True))["rooms"])
+            for n in range(mine, 40):
+                await busy.call("room.create", room=f"busy-{n}", public=False)
+        with pytest.raises(Refused, match="busy"):
+            await ana.call("room.create", room="crowded", public=True, members=["busy", "ben"])
+        assert [m["user"] for m in (await ana.call("room.members", room="crowded"))["members"]] == ["ana", "ben"]
+
+
+async def test_the_muted_put_neither_words_nor_people_into_a_room(nodes: tuple[Daemon, ...]) -> None:
+    await staffed(nodes[0], "hushed", public=True)
+    nodes[1].cli("mute", "add", "mod", "--room", "hushed")
+    async with person(nodes[0], "mod") as mod:
+        for asking in (
+            mod.call("room.set", room="hushed", topic="shouting"),
+            mod.call("room.invite", room="hushed", user="eve"),
+            mod.call("typing", room="hushed", on=True),
+        ):
+            assert await refused(asking) == 401
+        await mod.call("room.role", room="hushed", user="ben", role="nobody")

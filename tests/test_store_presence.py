@@ -137,6 +137,7 @@ async def test_presence_counts_connections_and_users_and_names_no_more_than_aske
     assert await store.presence.of(room) == {client: info(client) for client in ("c1", "c2", "c3")}
     assert await store.presence.of(room, 3) is not None
     assert await store.presence.of(room, 2) is None
+    assert await store.presence.of(room, 0) is None
     assert await store.presence.among(room, ["ana", 'b"ö\0n', "an", "eve"]) == {"ana", 'b"ö\0n'}
     assert await store.presence.stats("nowhere") == (0, 0)
     assert await store.presence.of("nowhere") == {}

@@ -6,6 +6,7 @@ from chatd import errors
 from chatd.errors import Disconnect, Reject
 from chatd.hub import JOINING
 from chatd.model import (
+    SERVER,
     Delivery,
     Json,
     Position,
@@ -224,7 +225,7 @@ def lost_history(chat: Context, delivery: Delivery) -> None:
 
 async def presence(chat: Context, session: Session, command: Presence) -> PresenceResult:
     await _presence_readable(chat, session, command.room)
-    most = chat.rules(command.room).announce_up_to
+    most = None if session.identity is SERVER else chat.rules(command.room).announce_up_to
     found = await chat.store.presence.of(command.room, most)
     if found is None:
         raise errors.NOT_AVAILABLE.because(f"more than {most} are in this room; ask presence_stats how many")

@@ -1,6 +1,7 @@
 """Rooms by method: creating them, who belongs to them, what holds in them.
 
-What is done to a room goes through the steward, as it does for operators; here stands only who may ask. Being in a room
+What is done to a room goes through the steward, as it does for operators; here stands only who may ask. Whoever is
+muted may not put words into it, or people, either. Being in a room
 is reading's business: a member need not be there, and a guest who is need not be a member.
 """
 
@@ -39,7 +40,7 @@ FIRST_MEMBERS: Final = 100
 
 async def create(chat: Context, session: Session, args: CreateRoom) -> Answer:
     actor = chat.actor(session, args.room)
-    chat.refuse_banned(session, args.room)
+    chat.refuse_muted(session, args.room)
     if actor is not None:
         chat.refuse_in_lockdown(actor.granted)
         rules.may_create(chat.rules(args.room).create, actor.granted)
@@ -117,7 +118,7 @@ def _as_member(member: Member, seen: Seen | None) -> Answer:
 
 
 async def invite(chat: Context, session: Session, args: InviteToRoom) -> Answer:
-    chat.refuse_banned(session, args.room)
+    chat.refuse_muted(session, args.room)
     if chat.measures.lockdown:
         _, role = await chat.place(session, args.room)
         chat.refuse_in_lockdown(role)
@@ -149,7 +150,7 @@ async def set_role(chat: Context, session: Session, args: SetRole) -> Answer:
 
 
 async def change(chat: Context, session: Session, args: SetRoom) -> Answer:
-    chat.refuse_banned(session, args.room)
+    chat.refuse_muted(session, args.room)
     await chat.steward(session).set(
         args.room,
         by=chat.actor(session, args.room),

@@ -96,9 +96,9 @@ class Presence:
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
-    async def of(self, room: str, most: int = 0) -> dict[str, Json] | None:
-        """Connection id to client info, of everybody present; None if they are more than `most` (0: no limit)."""
-        found = await self._batch.script(PRESENT, [self._keys.present(room)], (most,))
+    async def of(self, room: str, most: int | None = None) -> dict[str, Json] | None:
+        """Connection id to client info, of everybody present; None if they are more than `most` (None: no limit)."""
+        found = await self._batch.script(PRESENT, [self._keys.present(room)], (-1 if most is None else most,))
         if isinstance(found, int):
             return None
         return {client.decode(): info for _, client, _, info in (member.split(b"\0", 3) for member in found)}
