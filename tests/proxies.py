@@ -281,6 +281,25 @@ class BehindAProxy:
         assert found["ana"][0] == "127.0.0.9"
         assert found["ana"][1] != found["bob"][1], "one on each node"
 
+    async def test_a_drained_node_costs_nobody_a_handshake_or_a_message(
+        self, start: StartProxy, tmp_path: Path
+    ) -> None:
+        with proxied(tmp_path, start) as (site, first, second):
+            async with sdk_client(site.sdk) as (one, _), sdk_client(site.sdk) as (two, _):
+                heard = [(await subscribed(client, "lobby", recoverable=True))[1] for client in (one, two)]
+                assert connections(first, second) == [1, 1]
+                drain = asyncio.create_task(asyncio.to_thread(first.cli, "drain", str(first.port)))
+                async with sdk_client(second.sdk) as (writer, _):
+                    texts = [str(n) for n in range(1, 30)]
+                    for text in texts:
+                        newcomer = (f"127.0.1.{text}", 0)
+                        async with connect(f"{site.ws}/chat/new?room=elsewhere", local_addr=newcomer):
+                            await said(writer, text)
+                    await drain
+                    for each in heard:
+                        assert [(await each.next("publication")).pub.data["text"] for _ in texts] == texts
+                await until(lambda: connections(second) == [2])
+
     # The SDK leaves the sockets of attempts that a dead node cut short to the garbage collector.
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     async def test_clients_of_a_killed_node_come_back_on_the_other_and_miss_nothing(
