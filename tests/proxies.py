@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from cryptography import x509
@@ -160,14 +160,34 @@ def connections(*nodes: Daemon) -> list[int]:
     return [int(float(re.search(r"^chatd_connections (\S+)", node.get("/metrics")[1], re.M)[1])) for node in nodes]
 
 
+async def people(node: Daemon, *, count: int, room: str = "lobby") -> list[dict[str, Any]]:
+    """Who is in the room, once so many are. Asked in a thread, for the clients have pings to answer meanwhile."""
+    async with asyncio.timeout(PATIENCE_S):
+        while len(found := (await asyncio.to_thread(node.ask, "who", room))["connections"]) != count:
+            pass
+    return found
+
+
 async def hear(listener: ClientConnection, text: str) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while await listener.recv() != text:
             pass
 
 
+def moving(test: Any) -> Any:
+    """Marks a test whose clients lose a node: the SDK leaves the sockets that were cut to the garbage collector."""
+    ignored = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    return ignored(pytest.mark.usefixtures("collected")(test))
+
+
 class BehindAProxy:
     """The promises. A subclass gives the fixtures `proxy`, for those that break nothing, and `start`."""
+
+    @pytest.fixture
+    def collected(self) -> Iterator[None]:
+        """What a test leaves behind is found at its end, and not by whichever comes next."""
+        yield
+        gc.collect()
 
     async def test_both_doors_are_open_and_share_a_room(self, proxy: tuple[Proxy, Daemon, Daemon]) -> None:
         site, *_ = proxy
@@ -227,9 +247,7 @@ class BehindAProxy:
         site, first, _ = proxy
         forged = {"X-Forwarded-For": "203.0.113.7"}
         async with connect(f"{site.ws}/chat/ana?room=where", additional_headers=forged, local_addr=("127.0.0.9", 0)):
-            await until(lambda: first.ask("who", "where")["connections"])
-            (entry,) = first.ask("who", "where")["connections"]
-            assert entry["ip"] == "127.0.0.9"
+            assert [entry["ip"] for entry in await people(first, count=1, room="where")] == ["127.0.0.9"]
 
     async def test_an_address_has_only_so_many_connections(self, proxy: tuple[Proxy, Daemon, Daemon]) -> None:
         site, *_ = proxy
@@ -267,20 +285,21 @@ class BehindAProxy:
     async def test_nodes_may_listen_on_files(self, start: StartProxy, tmp_path: Path) -> None:
         (tmp_path / "one").mkdir()
         (tmp_path / "two").mkdir()
+        store = {"CHATD_REDIS__STATE_DIRECTORY": str(tmp_path / "state")}
         with (
-            on_files(tmp_path / "one", CHATD_REDIS__STATE_DIRECTORY=str(tmp_path / "state")) as (first, door, _),
-            on_files(tmp_path / "two", CHATD_REDIS__STATE_DIRECTORY=str(tmp_path / "state")) as (second, other_door, _),
+            on_files(tmp_path / "one", **TRUSTING, **store) as (first, door, _),
+            on_files(tmp_path / "two", **TRUSTING, **store) as (second, other_door, _),
         ):
             first.address, second.address = f"unix:{door}", f"unix:{other_door}"
             with contextlib.closing(start(tmp_path, first, second)) as site:
                 site.until_it_listens()
                 local = ("127.0.0.9", 0)
                 async with connect(f"{site.ws}/chat/ana", local_addr=local), connect(f"{site.ws}/chat/bob"):
-                    await until(lambda: len(first.ask("who")["connections"]) == 2)
-                    found = {entry["user"]: (entry["ip"], entry["node"]) for entry in first.ask("who")["connections"]}
+                    found = {entry["user"]: (entry["ip"], entry["node"]) for entry in await people(first, count=2)}
         assert found["ana"][0] == "127.0.0.9"
         assert found["ana"][1] != found["bob"][1], "one on each node"
 
+    @moving
     async def test_a_drained_node_costs_nobody_a_handshake_or_a_message(
         self, start: StartProxy, tmp_path: Path
     ) -> None:
@@ -300,8 +319,7 @@ class BehindAProxy:
                         assert [(await each.next("publication")).pub.data["text"] for _ in texts] == texts
                 await until(lambda: connections(second) == [2])
 
-    # The SDK leaves the sockets of attempts that a dead node cut short to the garbage collector.
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    @moving
     async def test_clients_of_a_killed_node_come_back_on_the_other_and_miss_nothing(
         self, start: StartProxy, tmp_path: Path
     ) -> None:
@@ -319,7 +337,6 @@ class BehindAProxy:
                         str(n) for n in range(10)
                     ]
             await self._no_token_is_logged(site, second)
-        gc.collect()  # here, where such warnings are expected
 
     async def _no_token_is_logged(self, site: Proxy, last: Daemon) -> None:
         """Neither of what goes well nor, with nobody behind the proxy any more, of what fails."""
