@@ -174,16 +174,12 @@ async def hear(listener: ClientConnection, text: str) -> None:
             pass
 
 
-def moving(test: Any) -> Any:
-    """Marks a test whose clients lose a node: the SDK leaves the sockets that were cut to the garbage collector."""
-    ignored = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    return ignored(pytest.mark.usefixtures("collected")(test))
-
-
+# The SDK leaves its sockets to the garbage collector where it was cut off, and where a proxy takes its time to close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class BehindAProxy:
     """The promises. A subclass gives the fixtures `proxy`, for those that break nothing, and `start`."""
 
-    @pytest.fixture
+    @pytest.fixture(autouse=True)
     def collected(self) -> Iterator[None]:
         """What a test leaves behind is found at its end, and not by whichever comes next."""
         yield
@@ -299,7 +295,6 @@ class BehindAProxy:
         assert found["ana"][0] == "127.0.0.9"
         assert found["ana"][1] != found["bob"][1], "one on each node"
 
-    @moving
     async def test_a_drained_node_costs_nobody_a_handshake_or_a_message(
         self, start: StartProxy, tmp_path: Path
     ) -> None:
@@ -319,7 +314,6 @@ class BehindAProxy:
                         assert [(await each.next("publication")).pub.data["text"] for _ in texts] == texts
                 await until(lambda: connections(second) == [2])
 
-    @moving
     async def test_clients_of_a_killed_node_come_back_on_the_other_and_miss_nothing(
         self, start: StartProxy, tmp_path: Path
     ) -> None:
