@@ -264,8 +264,8 @@ async def test_a_person_who_waits_sees_how_far_it_is_and_a_program_reads_only_th
     with os.fdopen(terminal, "rb", buffering=0) as screen:
         environ = {**node.environ, "TERM": "xterm", "COLUMNS": "80"}
         answer = subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=end, timeout=30, check=True)
+        assert b"exporting watched" in screen.read(4096)
         os.close(end)
-        assert b"exporting watched" in screen.read(1000)
     assert [json.loads(line)["publication"]["offset"] for line in answer.stdout.splitlines()] == [1]
 
 

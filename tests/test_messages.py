@@ -77,15 +77,18 @@ async def test_what_cannot_be_done_is_refused_in_a_sentence(
 
 
 async def test_an_edit_is_heard_on_the_other_node_and_by_the_plain_door(nodes: tuple[Daemon, ...]) -> None:
-    async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben, plain(nodes[1], "cem", "edited") as cem:
-        await ben.joins("edited")
-        said = await ana.says("edited", "helo")
-        event = await ana.call("message.edit", room="edited", offset=said, text="hello")
-        heard = await ben.hears("edit")
-        assert (heard["offset"], heard["data"], heard["tags"]) == (
-            event["offset"], {"text": "hello"}, {"type": "edit", "of": str(said)}
-        )  # fmt: skip
-        assert [await cem.recv(), await cem.recv()] == ["ana: helo", "ana: hello (edited)"]
+    async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben:
+        await ben.joins("edited", join_leave=True)
+        async with plain(nodes[1], "cem", "edited") as cem:
+            while (await ben.sees("join"))["info"]["user"] != "cem":
+                pass
+            said = await ana.says("edited", "helo")
+            event = await ana.call("message.edit", room="edited", offset=said, text="hello")
+            heard = await ben.hears("edit")
+            assert (heard["offset"], heard["data"], heard["tags"]) == (
+                event["offset"], {"text": "hello"}, {"type": "edit", "of": str(said)}
+            )  # fmt: skip
+            assert [await cem.recv(), await cem.recv()] == ["ana: helo", "ana: hello (edited)"]
 
 
 async def test_readers_who_recover_see_the_same_end_state_as_readers_who_were_there(nodes: tuple[Daemon, ...]) -> None:
