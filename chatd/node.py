@@ -129,7 +129,7 @@ class Node:
         )
         self.responder = Responder(self, self.hub, self.chat, store, self.meters)
         self.hooks = Hooks(self, self.meters.hooks)
-        self.chat.approve = self.hooks.callout.approve
+        self.chat.callout = self.hooks.callout
         store.outbox.hooks = settings.hooks
         self.hub.on_round = self.meters.round_done
         self.chat.on_end = self._ended

@@ -245,6 +245,36 @@ async def test_the_application_may_refuse_a_message_and_change_nothing_else(tmp_
             assert await ana.says("untold", "buy now") == 1, "the application does not want to know of this room"
 
 
+async def test_what_is_asked_about_keeps_its_order_and_meets_what_was_done_meanwhile(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    second_asked, muted = threading.Event(), threading.Event()
+    too_early: list[bool] = []
+
+    def answer(event: dict[str, Any]) -> tuple[int, Any]:
+        match event["data"]["text"]:
+            case "first":
+                too_early.append(second_asked.wait(0.3))
+            case "second":
+                second_asked.set()
+            case "slow":
+                muted.wait(PATIENCE_S)
+        return 200, {"allow": True}
+
+    receiver.answer = answer
+    asking = config(receiver, url="", before_publish=receiver.url, within="20s")
+    with cluster(tmp_path, asking, nodes=1) as (node,):
+        async with person(node, "ana") as ana:
+            first, second = await asyncio.gather(ana.says("told-1", "first"), ana.says("told-1", "second"))
+            assert (second, too_early) == (first + 1, [False])
+            saying = asyncio.create_task(ana.says("told-1", "slow"))
+            await receiver.until(lambda: [event for event in receiver.asked if event["data"]["text"] == "slow"])
+            await asyncio.to_thread(node.cli, "mute", "add", "ana")
+            muted.set()
+            with pytest.raises(Refused, match="muted"):
+                await saying
+
+
 @pytest.mark.parametrize("failing", ["open", "closed"])
 async def test_an_application_that_does_not_answer_in_time_decides_nothing(
     tmp_path: Path, receiver: Receiver, failing: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -60,8 +60,28 @@ class Debts:
                 del self._owed[what]
 
 
-async def nobody_asks(room: str, user: str, data: Json) -> None:
-    """As hooks.Callout.approve, where the application does not want to be asked."""
+class Approver(Protocol):
+    """Who is asked before something is said."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked at all; what is asked about is said only after its answer, one after the other."""
+
+    async def approve(self, room: str, user: str, data: Json) -> None:
+        """Return if `user` may say `data` in `room`.
+
+        Raises:
+            Reject 417.
+        """
+
+
+class NobodyIsAsked:
+    """An application that leaves it to the rooms' rules."""
+
+    asks = False
+
+    async def approve(self, room: str, user: str, data: Json) -> None:
+        return
 
 
 class Context:
@@ -79,7 +99,7 @@ class Context:
         commands: what clients asked for, by the name of the command's class.
         on_end: told of each session whose socket is gone.
         on_refusal: told of each command that was refused.
-        approve: asks the application whether a user may say some data in a room, and raises Reject 417 if not.
+        callout: asks the application before something is said.
         debts: what the store is still to be told.
         speaking: users' allowances, see rules.pace.
         entered: rooms in which this node has told the store that it has somebody.
@@ -116,7 +136,7 @@ class Context:
         self.commands: Counter[str] = Counter()
         self.on_end: Callable[[Session], None] = lambda session: None
         self.on_refusal: Callable[[Reject | Disconnect], None] = lambda why: None
-        self.approve: Callable[[str, str, Json], Awaitable[None]] = nobody_asks
+        self.callout: Approver = NobodyIsAsked()
         self.debts = Debts()
         self.speaking: dict[str, float] = {}
         self.entered: set[str] = set()

@@ -165,7 +165,7 @@ def _next(session: Session) -> Pending:
 def _that_may_go_along(chat: Context, session: Session, first: Pending) -> list[Pending]:
     """Take what waits next and may be done along with `first`: messages, whose turn it is by now."""
     entries: list[Pending] = []
-    while row_of(first.request.command).in_turn and session.waiting:
+    while row_of(first.request.command).in_turn and session.waiting and not chat.callout.asks:
         entry = session.waiting[0]
         if not row_of(entry.request.command).in_turn or entry.due > chat.clock():
             break

@@ -57,12 +57,15 @@ async def say(
     """
     room_name(room, chat.limits.room_name)
     chat.refuse_muted(session, room)
-    speaker, kept = chat.speaker(session, room), chat.rules(room)
-    said = payload.check(data, limit=chat.limits.body, depth=chat.limits.depth, chat=kept.payload == "chat")
+    chat_only = chat.rules(room).payload == "chat"
+    said = payload.check(data, limit=chat.limits.body, depth=chat.limits.depth, chat=chat_only)
     nonce = scrutiny.proven(chat, session, room, said, Signed.MESSAGE, said.cid)
     worded = scrutiny.worded(chat, room, said)
-    if session.identity is not SERVER:
-        await chat.approve(room, session.user, worded)
+    if session.identity is not SERVER and chat.callout.asks:
+        await chat.callout.approve(room, session.user, worded)
+        chat.refuse_muted(session, room)  # an operator may have acted meanwhile, and his command have returned
+    # No await from here to the store: what was looked at still holds, and messages keep their client's order.
+    speaker = chat.speaker(session, room)
     cid = cid or said.cid
     repeat = (session.user, cid) if cid is not None else None
     publication = head(worded, chat.byline(session), {**tags, "type": "message"})

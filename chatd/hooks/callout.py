@@ -44,6 +44,10 @@ class Callout:
         self._results = results
         self._under_way = 0
 
+    @property
+    def asks(self) -> bool:
+        return bool(self._hooks().before_publish)
+
     async def approve(self, room: str, user: str, data: Json) -> None:
         """Ask about `data` that `user` wants to say in `room`, if the application wants to be asked.
 
