@@ -271,6 +271,22 @@ async def test_an_operators_acts_hold_on_all_nodes_and_stand_in_the_audit_stream
         assert (await eve.goodbye())[0] == 4500
 
 
+async def test_an_operator_looks_after_reports_tokens_and_people_who_go(nodes: Any) -> None:
+    async with person(nodes[1], "ugo") as ugo, person(nodes[0], "ana") as ana:
+        offset = await ugo.says("mess", "rude")
+        filed = (await ana.call("report", room="mess", offset=offset, reason="rude"))["id"]
+        [report] = post(nodes[0], "reports", {"room": "mess"})[1]["result"]["reports"]
+        assert (report["id"], report["user"], report["by"]) == (filed, "ugo", "ana")
+        assert post(nodes[1], "close_report", {"id": filed})[1] == {"result": {}}
+        assert post(nodes[1], "close_report", {"id": filed})[1]["error"]["code"] == 404
+        assert post(nodes[0], "revoke", {"user": "ugo"})[1]["result"]["closed"] == 1
+        assert (await ugo.goodbye())[0] == 4501
+        assert post(nodes[0], "forget", {"user": "ugo"})[1]["result"]["messages"] == 1
+    acts = post(nodes[0], "audit")[1]["result"]["acts"]
+    assert {act["ask"] for act in acts if act["by"] == "api:shop"} >= {"revoke", "forget", "report.close"}
+    assert post(nodes[0], "audit", {"after": acts[-1]["id"]})[1]["result"]["acts"] == []
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 

@@ -50,8 +50,8 @@ class Receiver:
                 self.send_header("Content-Length", str(len(content)))
                 if status == 302:
                     self.send_header("Location", "/elsewhere")
-                self.end_headers()
                 with contextlib.suppress(ConnectionError):  # it was killed, or had no patience
+                    self.end_headers()
                     self.wfile.write(content)
 
             def log_message(self, *_: Any) -> None: ...
@@ -213,11 +213,16 @@ async def test_who_was_offline_and_has_not_read_is_told_of_and_nobody_else(tmp_p
             await dan.joins("told-1")
 
 
-async def test_a_ban_is_told(tmp_path: Path, receiver: Receiver) -> None:
+async def test_a_ban_and_a_report_are_told(tmp_path: Path, receiver: Receiver) -> None:
     with cluster(tmp_path, config(receiver), nodes=1) as (node,):
         node.cli("ban", "add", "eve", "--reason", "spam")
         [event] = await receiver.told("ban")
         assert (event["room"], event["data"]["target"], event["data"]["reason"]) == ("", "eve", "spam")
+        async with person(node, "ana") as ana, person(node, "ben") as ben:
+            offset = await ben.says("told-1", "rude")
+            await ana.call("report", room="told-1", offset=offset, reason="rude")
+            [event] = await receiver.told("report")
+            assert (event["room"], event["data"]["offset"], event["data"]["user"]) == ("told-1", offset, "ben")
 
 
 # --- before a message is said -----------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ goes: to chat's functions, or to the office. Nothing is done here a second time.
 
 shapes      what Centrifugo's server API and ours have in common: requests and results as dataclasses
 shared      what those do
-operators   what an operator does, by HTTP
+operators   what an operator does to people, by HTTP
+duties      what else an operator looks after
 desk        requests come in: the table of all methods, keys, acting as somebody, batches
 openapi     the table as an OpenAPI document
 manual      the reference of all that programs meet

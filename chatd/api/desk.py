@@ -29,7 +29,7 @@ from chatd.store.errors import StoreError
 from chatd.wire import rpc
 from chatd.wire.centrifuge_json import SDK_JSON
 
-from . import operators, shapes, shared
+from . import duties, operators, shapes, shared
 from .shared import Caller, refused
 
 log = structlog.get_logger("chatd")
@@ -100,6 +100,11 @@ OPERATORS: Final[Mapping[str, Method]] = {
     "unmute": Method(operators.Unmute, operators.unmute),
     "measures": Method(operators.Measures, operators.measures),
     "lockdown": Method(operators.LockDown, operators.lockdown),
+    "revoke": Method(duties.Revoke, duties.revoke),
+    "reports": Method(duties.Reports, duties.reports),
+    "close_report": Method(duties.CloseReport, duties.close_report),
+    "audit": Method(duties.Audit, duties.audit),
+    "forget": Method(duties.Forget, duties.forget),
 }
 # What is about whoever asks, and the server is nobody.
 PERSONAL: Final = frozenset(

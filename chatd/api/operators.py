@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import Any, Final
 
 from chatd import control
+from chatd.chat.moderation import lasting
 from chatd.control import Answers
 from chatd.errors import BAD_REQUEST
 from chatd.measures import Lockdown, Measure, On, What
@@ -44,14 +45,14 @@ class Ban:
     Attributes:
         target: a user, an address or network, or a token's `jti`, as `on` says: "user", "address" or "token".
         room: where; everywhere if left out.
-        for_: seconds; for ever if left out.
+        for_: how long, in seconds or as "10m"; for ever if left out.
         reason: what they are told.
     """
 
     target: str
     on: On = On.USER
     room: str = ""
-    for_: float | None = None
+    for_: float | str | None = None
     reason: str = ""
 
 
@@ -104,10 +105,11 @@ async def mute(caller: Caller, args: Mute) -> control.Object:
 
 
 async def _impose(caller: Caller, what: What, args: Ban) -> control.Object:
-    if args.for_ is not None and not 0 < args.for_ <= LONGEST_S:
-        raise BAD_REQUEST.because(f"expected `for` to be seconds, more than 0 and at most {LONGEST_S:.0f}")
+    lasts = lasting(args.for_)
+    if lasts > LONGEST_S:
+        raise BAD_REQUEST.because(f"expected `for` to be at most {LONGEST_S:.0f} seconds; leave it out for ever")
     wanted = Measure(what, args.on, _whom(caller, args), args.room, reason=args.reason)
-    imposed, answers = await caller.office.impose(wanted, args.for_ or 0.0)
+    imposed, answers = await caller.office.impose(wanted, lasts)
     closed = sum(answer["closed"] for answer in answers.by_node.values())
     return {"closed": closed, "until": imposed.until or None, **_silent(answers)}
 

@@ -38,7 +38,7 @@ LIFTED: Final = {What.BAN: "unban", What.MUTE: "unmute"}
 
 
 async def kick(chat: Context, session: Session, args: KickUser) -> Answer:
-    lasts, rank = _lasting(args.for_), await _rank_over(chat, session, args.room, args.user)
+    lasts, rank = lasting(args.for_), await _rank_over(chat, session, args.room, args.user)
     reason = args.reason[:REASON_CHARS]
     if lasts:
         _, closed = await _impose(chat, session, What.BAN, args, rank)
@@ -73,7 +73,7 @@ async def _impose(
     chat: Context, session: Session, what: What, args: KickUser | MuteUser | BanUser, rank: Role
 ) -> tuple[Measure, int]:
     """The measure as it is in force, and how many subscriptions ended for it."""
-    lasts, reason = _lasting(args.for_), args.reason[:REASON_CHARS]
+    lasts, reason = lasting(args.for_), args.reason[:REASON_CHARS]
     wanted = Measure(what, On.USER, args.user, args.room, reason=reason, rank=rank)
     _see_rank(chat, wanted)
     measure, answers = await chat.office(session).impose(wanted, lasts)
@@ -135,7 +135,7 @@ async def _tell(chat: Context, session: Session, kind: str, user: str, news: Map
     await chat.store.messages.publish(personal, notice, chat.keep(personal))
 
 
-def _lasting(given: float | str | None) -> float:
+def lasting(given: float | str | None) -> float:
     """Seconds; 0.0 for ever.
 
     Raises:
