@@ -35,10 +35,12 @@ LEAVES_S: Final = 0.5
 def silent(shard: Shard, now: float, timeout: float) -> list[Session]:
     """Those of `shard` that have given no sign of life for `timeout` seconds since they were pinged; loop seconds.
 
-    A session that was closed and whose socket lingers is not counted again.
+    A session that was closed and whose socket lingers is not counted again; one whose requests we are still at work on
+    is not silent, for we may have stopped reading from it.
     """
     sessions = shard.sessions.values()
-    return [s for s in sessions if s.pinged_at and s.heard_at < s.pinged_at <= now - timeout and s.open]
+    quiet = [s for s in sessions if s.pinged_at and s.heard_at < s.pinged_at <= now - timeout and s.open]
+    return [s for s in quiet if s.waiting is None]
 
 
 def overdue(unknown: dict[Session, float], now: float) -> list[Session]:
