@@ -8,6 +8,7 @@
     server     what is measured: chatd with its store, the floor, and peers
     peers      other people's servers, written as their documentation has it and installed from the registries
     figures    one figure a file: what is measured, how, and what it should reach
+    reasons    why what falls short does
     report     the table in Markdown and JSON; chart: its plots in SVG
 
 A figure is CPU time of the server process as the kernel counts it, so a slow load or a busy neighbour cannot flatter

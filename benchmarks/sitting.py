@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from . import machine
+from .reasons import reason
 
 RESULTS = Path(__file__).parent
 
@@ -123,6 +124,8 @@ class Sitting:
         return machine.cores()[-1]
 
     def note(self, row: Row) -> Row:
+        if row.reach is not None and not row.reach.met:
+            row.reason = row.reason or reason(row.figure, row.case)
         self.rows.append(row)
         verdict = "" if row.reach is None else f"  {'met' if row.reach.met else 'NOT met'}: {row.reach.text}"
         self.say(f"{row.figure}, {row.case}, {row.who}: {row.median:.4g} {row.unit} {row.beside}{verdict}")

@@ -24,6 +24,8 @@ FIGURE = "slow readers"
 OUTBOX_KB = 64
 SETTINGS = f'outbox = "{OUTBOX_KB}KiB"\nbody = "16KiB"\n'
 TEXT_BYTES = 8_000
+# A reader's own kernel holds twice this; a small one ends the wait sooner, for those who read there is room for eight.
+RECEIVE_BYTES = 32_768
 # Messages a second for a room of 10,000: about a third of what a core can deliver. Not above the second in a small one,
 # or the slow would miss more than a client may recover before they are let read again.
 RATE, MOST_RATE = 3.0, 40.0
@@ -31,7 +33,7 @@ RATE, MOST_RATE = 3.0, 40.0
 PATIENCE_S = 60.0
 LONG_S = 600
 # Its socket is cut if it does not answer the goodbye within 5 s; by then it must read again, or it never hears why.
-ALL_TOLD_S = 1.5
+ALL_TOLD_S = 1.0
 
 
 def measure(sitting: Sitting) -> None:
@@ -39,14 +41,14 @@ def measure(sitting: Sitting) -> None:
     slow, rate = crowd // 10, min(RATE * 10_000 / crowd, MOST_RATE)
     with server.chatd(sitting, extra=SETTINGS) as (chatd, directory), loading(sitting.load_core) as load:
         setup = chatd.setup(directory, crowd)
-        settle(load, crowd, setup, size=TEXT_BYTES, depth=4_000)
+        settle(load, crowd, setup, size=TEXT_BYTES, receive=RECEIVE_BYTES, depth=4_000)
         before = load.run(seconds=20 / rate, rate=rate)[0].p99_ms
         load.ask("pause", count=slow)
         base = chatd.node.rss_bytes()
         with _peak(chatd.node) as peak:
             after = _stall(load, chatd, rate, f"user-{crowd - 1}")
-        _come_back(load, slow)
-    _note(sitting, slow, before, after, (peak[0] - base) / slow / 1024)
+        told = _come_back(load, slow)
+    _note(sitting, slow, before, after, (peak[0] - base) / slow / 1024, told)
 
 
 def _stall(load: Load, chatd: Chatd, rate: float, last: str) -> float:
@@ -68,19 +70,18 @@ async def _until_gone(url: str, user: str) -> None:
             await asyncio.sleep(0.1)
 
 
-def _come_back(load: Load, slow: int) -> None:
-    """Let the slow ones read again, hear the goodbye, come back and catch up."""
+def _come_back(load: Load, slow: int) -> int:
+    """Let the slow ones read again, hear the goodbye, come back and catch up; returns how many were told why."""
     load.tell("resume", count=slow)
     load.hear()
     for _ in range(40):
         load.tell("idle", seconds=0.25)
         if (cut := load.hear()).closed_3008 == slow:
             break
-    if cut.closed_3008 < slow:
-        raise Faulty(f"{cut.closed_3008} of {slow} were told 3008: {cut}")
     back = load.open(at_once=256)
     if back.recovered < slow:
         raise Faulty(f"{back.recovered} of {slow} recovered without a gap")
+    return cut.closed_3008
 
 
 @contextmanager
@@ -101,7 +102,7 @@ def _peak(node: Server) -> Iterator[list[int]]:
         watcher.join()
 
 
-def _note(sitting: Sitting, slow: int, before: float, after: float, kb: float) -> None:
+def _note(sitting: Sitting, slow: int, before: float, after: float, kb: float, told: int) -> None:
     crowd = f"{slow:,} of {10 * slow:,} do not read"
     sitting.note(
         Row(
@@ -116,5 +117,5 @@ def _note(sitting: Sitting, slow: int, before: float, after: float, kb: float) -
     )
     met = Reach(f"≤ {OUTBOX_KB} KB each", kb <= OUTBOX_KB)
     sitting.note(Row(FIGURE, f"{crowd}: memory for each", "chatd", "KB", [kb], reach=met))
-    told = f"{crowd}: told 3008, and recovered without a gap"
-    sitting.note(Row(FIGURE, told, "chatd", "of them", [float(slow)], reach=Reach("all", met=True)))
+    case = f"{crowd}: told 3008; all recovered without a gap"
+    sitting.note(Row(FIGURE, case, "chatd", "of them", [float(told)], reach=Reach("all", told == slow)))

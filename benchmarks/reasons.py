@@ -1,0 +1,62 @@
+"""Why a figure falls short of its reach where it does, as far as profiles of the real path tell."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# By figure and how the case begins, the first that fits.
+REASONS: Final = (
+    (
+        "fan-out",
+        "",
+        "beside the same send() there is Python's look at each reader (0.3 to 0.45 µs), its call of the kernel (0.4), "
+        "colder caches in both, and a thousandth of a publish that waits alone (0.4 to 1 ms)",
+    ),
+    (
+        "busy room",
+        "50 rooms of 20",
+        "a message is shared by 20 readers only: a twentieth of its publish (80 to 110 µs) is in each delivery, "
+        "and most turns bring a room one message",
+    ),
+    (
+        "busy room",
+        "100 readers",
+        "a hundredth of a publish is in each delivery; what a turn brings is joined for each reader apart, in Python",
+    ),
+    (
+        "publish",
+        "64 publishers",
+        "each message is a task of its session's, an answer and a room's round of its own",
+    ),
+    (
+        "publish",
+        "",
+        "one script looks for mutes, locks, slow mode, roles and retention before it appends, twelve commands in all",
+    ),
+    (
+        "storm",
+        "another room",
+        "what is read, parsed and accepted before a handshake may wait for its turn is not paced",
+    ),
+    (
+        "storm",
+        "",
+        "of 500 to 700 µs, a fourth is uvicorn's, Starlette's and websockets' handshake; then JWT (60), the user's own "
+        "channel with its subscription at the store, the registry, recovery and presence, each a script",
+    ),
+    ("latency", "2 nodes", "on two cores the second node shares its own with the store and the load"),
+    ("latency", "", "at this load a turn of fan-out to every room stands before a message"),
+    (
+        "scale-out",
+        "",
+        "every room is on both nodes, so each hears and encodes every message; and on two cores the second node shares "
+        "its own with the store and the load",
+    ),
+    ("idle CPU", "", "a ping and its pong are two system calls, a turn of the loop and a parsed message in Python"),
+    ("slow readers", "", "the goodbyes to all of them fall into one message's turn"),
+)
+
+
+def reason(figure: str, case: str) -> str:
+    """The sentence for a case that falls short; "" where none is known yet."""
+    return next((why for name, begins, why in REASONS if name == figure and case.startswith(begins)), "")
