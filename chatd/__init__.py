@@ -18,7 +18,7 @@ it back to every node, and hub, session and transport bring it out:
     office, steward   what is done to the cluster, and to rooms, whoever does it
     api, hooks        what the application's back end may ask, and what it is told and asked itself
     reaper, sweep     the quiet, the expired and the dead; what rooms keep no longer
-    node              one daemon: owns every task
+    node, drain       one daemon: owns every task; how it empties itself
     store             Redis or Valkey; the only place that knows redis-py
     transport, web    the socket, the doors
     telemetry, cli    what operators see; journal: the log in systemd's

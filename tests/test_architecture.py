@@ -64,6 +64,7 @@ MISSING = {
     "store": {"hub", "session", "transport", "web", "cli", "node", "chat"},
     "chat": {"transport", "web", "cli", "node"},
     "reaper": {"transport", "web", "cli", "node"},
+    "drain": {"store", "transport", "web", "cli", "node", "chat"},
     "sweep": {"hub", "session", "transport", "web", "cli", "node", "chat"},
     "hooks": {"hub", "session", "transport", "web", "cli", "node", "chat"},
     "api": {"transport", "web", "cli", "node"},

@@ -8,7 +8,9 @@ import random
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,13 @@ async def test_who_comes_in_at_the_last_moment_is_told_as_well() -> None:
 
 
 async def test_a_drained_node_lives_lets_nobody_in_and_can_be_taken_back(tmp_path: Path) -> None:
-    with running(tmp_path, "--port", "0", **ALONE) as chatd:
+    with running(tmp_path, "--port", "0", **ALONE) as chatd, closing(HTTPConnection(chatd.address)) as kept:
+        kept.request("GET", "/livez")
+        assert kept.getresponse().read() == b"ok\n"
         async with Raw(chatd) as ana:
             reply = await asyncio.to_thread(chatd.ask, "drain")
             assert await ana.goodbye() == (3001, "shutdown")
+        assert kept.sock.recv(1) == b"", "nor does a proxy's idle connection lead in"
         [node] = chatd.ask("status")["nodes"]
         assert reply == {"schema_version": 1, "node": node["id"], "state": "drained", "left": 1, "connections": 0}
         assert (node["state"], node["connections"]) == ("drained", 0)

@@ -113,6 +113,16 @@ def test_what_is_no_tls_or_too_old_gets_no_answer_and_makes_no_noise(chatd: Daem
     assert chatd.log[before:] == []
 
 
+def test_who_is_silent_in_the_tls_handshake_is_cut_when_its_time_is_up(tmp_path: Path) -> None:
+    certificate(tmp_path)
+    (tmp_path / "chatd.toml").write_text(CONFIG + '[limits]\nhandshake_timeout = "0.3s"\n')
+    with (
+        running(tmp_path, "--config", str(tmp_path / "chatd.toml")) as chatd,
+        socket.create_connection(("127.0.0.1", chatd.port), PATIENCE_S) as mute,
+    ):
+        assert mute.recv(1) == b""
+
+
 def encrypted(key: Path) -> bytes:
     loaded = serialization.load_pem_private_key(key.read_bytes(), None)
     return loaded.private_bytes(

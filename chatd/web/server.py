@@ -136,6 +136,9 @@ class Listener:
         while self._server.servers:
             self._server.servers.pop().close()
         self._socket.close()
+        for connection in list(self._server.server_state.connections):
+            if isinstance(connection, Door):  # idle, or it ends with the answer that is under way
+                connection.shutdown()
         await asyncio.sleep(0)  # uvloop closes sockets at the end of its turn, and until then the address is taken
 
     async def open(self) -> None:
