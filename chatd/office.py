@@ -112,7 +112,7 @@ class Office:
     async def forget(
         self, user: str, keep: Callable[[str], Keep], progress: Callable[[int, int], None] = lambda done, all: None
     ) -> tuple[Forgotten, int]:
-        """Take `user` out of every room: what they wrote, their reactions, memberships and cursors.
+        """Take `user` out of every room: what they wrote, their reactions, memberships and cursors; and reports.
 
         Who is connected stays so, and can write again; measures on a user, and what operators did, are not forgotten.
 
@@ -127,6 +127,7 @@ class Office:
         await self.write_down("forget", target=user)
         traces, touched = self.store.traces, 0
         total = await traces.forget_personal(user, rules.personal_room(user))
+        total = total._replace(reports=await self.store.reports.forget(user))
         rooms = await traces.rooms()
         for start in range(0, len(rooms), AT_ONCE):
             part = rooms[start : start + AT_ONCE]

@@ -21,6 +21,7 @@ from chatd.settings import Hooks
 from chatd.store.changes import Change, What
 from chatd.store.messages import Keep
 from chatd.store.redis import Store
+from chatd.store.reports import Report
 from chatd.store.traces import PAGE, Forgotten
 from chatd.wire.publication import parse
 from tests.conftest import Daemon
@@ -132,6 +133,13 @@ class TestForgetting:
         done, rooms = await forget(store, "ana")
         assert (done, rooms) == (Forgotten(memberships=1, ownerless=1), 1)
         assert (await store.rooms.record("team")).by == ""
+
+    async def test_reports_by_them_and_about_them_are_closed(self, store: Store) -> None:
+        for user, by in (("ana", "ben"), ("ben", "ana"), ("ben", "cem")):
+            await store.reports.file(Report("lobby", 1, user, "spam", by, 0.0))
+        done, _ = await forget(store, "ana")
+        assert done == Forgotten(reports=2)
+        assert [report.by for report in (await store.reports.open()).values()] == ["cem"]
 
     async def test_the_application_is_not_told_any_more_what_they_said(self, store: Store) -> None:
         store.outbox.hooks = Hooks(url="https://app.example/hook")

@@ -14,12 +14,14 @@ from .common import NOT_FOUND, fail, loaded
 from .output import json_option, plural, print_json
 from .progress import bar
 
+NOUNS = ("message", "reaction", "membership", "cursor", "report")
+
 
 @click.command(
     help="Take USER out of every room: the bodies of all messages and edits, whose places stay as tombstones, "
-    "reactions, memberships and cursors. Readers are told, as of any deletion. It cannot be undone, so see "
-    "`chatd export --user`. Who is connected can write again, so ban them before. Other people's words, bans, and the "
-    "audit stream stay."
+    "reactions, memberships, cursors, and open reports by or about them. Readers are told, as of any deletion. It "
+    "cannot be undone, so see `chatd export --user`. Who is connected can write again, so ban them before. Other "
+    "people's words, measures on the user, notices of what they did as a moderator, and the audit stream stay."
 )
 @click.argument("user")
 @json_option
@@ -48,11 +50,10 @@ async def forgotten(settings: Settings, user: str) -> Object:
 
 
 def found(reply: Object) -> bool:
-    return bool(reply["rooms"] or reply["cursors"])
+    return bool(reply["rooms"] or reply["cursors"] or reply["reports"])
 
 
 def told(reply: Object) -> str:
-    nouns = {"messages": "message", "reactions": "reaction", "memberships": "membership", "cursors": "cursor"}
-    counts = ", ".join(plural(reply[key], noun) for key, noun in nouns.items())
+    counts = ", ".join(plural(reply[f"{noun}s"], noun) for noun in NOUNS)
     lost = f"; {plural(reply['ownerless'], 'room')} without an owner now" if reply["ownerless"] else ""
     return f"gone: {counts}, in {plural(reply['rooms'], 'room')}{lost}"

@@ -59,6 +59,11 @@ class Reports:
         closed = await self._batch.command("XDEL", self._keys.reports, id) if found else 0
         return found.get(id) if closed else None
 
+    async def forget(self, user: str) -> int:
+        """Close what was reported by `user`, or about them; how many these were."""
+        theirs = [id for id, report in (await self.open()).items() if user in (report.by, report.user)]
+        return sum([await self.close(id) is not None for id in theirs])
+
 
 def _reports(entries: list[tuple[bytes, Any]]) -> dict[str, Report]:
     return {id.decode(): Report(**orjson.loads(dict(pairs(fields))[b"report"])) for id, fields in entries}

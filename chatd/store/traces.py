@@ -39,6 +39,7 @@ class Forgotten(NamedTuple):
     Attributes:
         messages: bodies, of messages and of their edits.
         cursors: rooms in which it was known how far they had read.
+        reports: open reports by them or about what they said.
         ownerless: rooms that lost their last owner.
     """
 
@@ -47,6 +48,7 @@ class Forgotten(NamedTuple):
     memberships: int = 0
     ownerless: int = 0
     cursors: int = 0
+    reports: int = 0
 
     def and_also(self, more: Forgotten) -> Forgotten:
         return Forgotten(*(one + other for one, other in zip(self, more, strict=True)))
