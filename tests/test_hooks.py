@@ -180,6 +180,22 @@ def node_id(node: Daemon) -> str:
     return node.until_log(r'"node": ?"(\w+)"')[1]
 
 
+async def test_what_is_never_taken_holds_up_its_own_room_only_and_is_dropped_in_the_end(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    receiver.answer = lambda event: (500 if event["data"]["data"]["text"] == "bad" else 200, {})
+    with cluster(tmp_path, config(receiver, keep="2s"), nodes=1) as (node,):
+        async with person(node, "ana") as ana:
+            await ana.says("told-1", "bad")
+            await ana.says("told-2", "good")
+            await receiver.told("message", "told-2")
+            await asyncio.to_thread(node.until_log, "hook dropped")
+            await ana.says("told-1", "good")
+            [event] = await receiver.told("message", "told-1")
+            assert event["data"]["offset"] == 2
+            assert 'chatd_hooks_total{result="dropped"} 1.0' in node.get("/metrics")[1]
+
+
 async def test_joins_and_leaves_are_told_as_they_are_announced(tmp_path: Path, receiver: Receiver) -> None:
     with cluster(tmp_path, config(receiver, events=["join", "leave"]) + PROMPT) as (first, second):
         async with person(first, "ana") as ana, person(second, "ana") as tablet:

@@ -37,7 +37,7 @@ def test_the_description_is_served_and_has_every_method(node: Daemon) -> None:
 
 @schema.parametrize()
 @settings(
-    max_examples=5,
+    max_examples=3,
     deadline=None,
     derandomize=True,
     database=None,

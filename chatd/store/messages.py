@@ -17,7 +17,7 @@ from chatd.errors import Reject
 from chatd.model import HistoryResult, Json, Position, Published, Speaker
 
 from .keys import Keys
-from .outbox import Outbox, Watched
+from .outbox import Outbox
 from .rooms import blocker
 from .scripts import Argument, Batch, Script
 
@@ -118,21 +118,16 @@ class Messages:
             self._keys.nonce(room, user, nonce or ""),
             self._keys.outbox(room),
         ]
-        length = self._outbox.length("message", room) if told else 0
         args = (
             *appending_args(room, head, keep, by),
             REPEAT_MS if repeat is not None else 0,
             NONCE_MS if nonce is not None else 0,
             reply_to or 0,
-            length,
+            self._outbox.length("message", room) if told else 0,
         )
         said, fresh = published(await self._batch.script(PUBLISH, keys, args))
-        # Also when it was said before: the node that did so may have died before it got here, and acknowledged nothing.
-        if length:
-            await self._outbox.mark(room)
-        if told and said.position is not None:
-            epoch, offset = said.position
-            await self._outbox.watch(Watched(room, offset, epoch, user), said.time_ms)
+        if told:
+            await self._outbox.said(room, said, user)
         return said, fresh
 
     async def signal(self, room: str, head: bytes, *, by: Speaker, pause_ms: int) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from chatd.model import Json
+from chatd.model import Json, Published
 from chatd.settings import Hooks
 from chatd.wire.publication import parse
 
@@ -66,6 +66,17 @@ class Outbox:
         """For a script that writes an entry: how many may wait; 0: nobody wants to know of it."""
         return OUTBOX_LENGTH if self.hooks.wants(event, room) else 0
 
+    async def said(self, room: str, said: Published, author: str) -> None:
+        """See that a message is told, and later who has not read it, where that is wanted.
+
+        It is done before the message is acknowledged; and again when it is repeated, since whoever appended it may have
+        died before it got here.
+        """
+        if self.hooks.wants("message", room):
+            await self.mark(room)
+        if said.position is not None and self.hooks.wants("undelivered", room):
+            await self._watch(Watched(room, said.position.offset, said.position.epoch, author), said.time_ms)
+
     async def mark(self, room: str) -> None:
         """Have the room's outbox looked at."""
         shard = hook_shard(room)
@@ -81,13 +92,8 @@ class Outbox:
         await self._batch.command("XADD", self._keys.outbox(room), "MAXLEN", "~", OUTBOX_LENGTH, "*", *entry)
         await self.mark(room)
 
-    async def watch(self, message: Watched, said_ms: int) -> None:
-        """Have it seen, when it is time, who has not read a message; said again, it has no second effect.
-
-        Nothing happens where the application does not want to know.
-        """
-        if not self.hooks.wants("undelivered", message.room):
-            return
+    async def _watch(self, message: Watched, said_ms: int) -> None:
+        """Have it seen, when it is time, who has not read a message; said again, it has no second effect."""
         key, due_ms = (
             self._keys.unread_due(hook_shard(message.room)),
             said_ms + int(self.hooks.undelivered_after * 1000),
