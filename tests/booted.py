@@ -136,6 +136,8 @@ def booted(deb: Path) -> Iterator[Host]:
             )
             try:
                 leader = ready.leader(process, Path(console.name))
+                # It goes on telling us how the system is, and would wait for ever for us to listen.
+                ready.close()
             except BaseException:
                 process.terminate()
                 process.wait(START_S)
