@@ -19,6 +19,7 @@ from chatd.settings import (
     load,
     matches,
     origin,
+    reading,
     to_toml,
     warnings,
 )
@@ -32,7 +33,7 @@ Write = Callable[[str], Path]
 
 @pytest.fixture(autouse=True)
 def no_machine_wide_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DEFAULT_FILE", tmp_path / "etc.toml")
+    monkeypatch.setattr(reading, "DEFAULT_FILE", tmp_path / "etc.toml")
 
 
 @pytest.fixture
@@ -421,7 +422,7 @@ def test_equally_long_patterns_go_by_fewer_stars_then_by_order(write: Write):
 
 
 def test_rooms_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "REMEMBERED_ROOMS", 10)
+    monkeypatch.setattr(module.rooms, "REMEMBERED_ROOMS", 10)
     settings = Settings()
     first = settings.room("lobby")
     assert settings.room("lobby") is first
