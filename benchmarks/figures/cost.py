@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.load import Load
+from benchmarks.machine import TICKS
 from benchmarks.server import Server
 from benchmarks.sitting import Sitting
 
@@ -28,7 +29,7 @@ def per_delivery(
 
 def _one(sitting: Sitting, load: Load, cpu_s: Callable[[], float], window: int) -> float:
     answer, before, after = load.run(cpu_s, seconds=sitting.scale.seconds, window=window)
-    return float(after - before) / answer.delivered * 1e6
+    return max(after - before, 1 / TICKS) / answer.delivered * 1e6  # less than a tick cannot be told
 
 
 def bytes_per_connection(server: Server, load: Load, readers: int, setup: dict[str, object]) -> float:
