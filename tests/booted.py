@@ -37,7 +37,7 @@ mkdir "$1/upper" "$1/work" "$1/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 for unit in $3; do ln -sf /dev/null "$1/root/etc/systemd/system/$unit.service"; done
 rm -f "$1/root/etc/machine-id" && touch "$1/root/etc/machine-id"
-rm -f "$1/root/var/lib/man-db/auto-update"
+rm -f "$1/root/var/lib/man-db/auto-update" "$1"/root/etc/dpkg/dpkg.cfg.d/*
 cp "$2" "$1/root/opt/chatd.deb"
 exec systemd-nspawn -q -D "$1/root" --private-network --register=no --keep-unit --notify-ready=yes --console=pipe \
   -b systemd.unit=basic.target
