@@ -40,12 +40,12 @@ class Nginx(Proxy):
 
 
 def nginx_conf(directory: Path, site: str) -> Path:
-    """A whole configuration around the site, for a worker of ours in the foreground."""
+    """A whole configuration around the site, for workers of ours in the foreground."""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temps = "".join(f"{kind}_temp_path {directory}/{kind};" for kind in kinds)
     config = directory / "nginx.conf"
     config.write_text(
-        f"daemon off; user root root; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/error.log;"
+        f"daemon off; user root root; worker_processes 2; pid {directory}/nginx.pid; error_log {directory}/error.log;"
         f"worker_shutdown_timeout 5s; events {{}} http {{ {temps} {site} }}"
     )
     return config

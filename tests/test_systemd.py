@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -283,6 +284,26 @@ async def test_secrets_are_handed_over_from_where_root_alone_may_read(host: Host
     with pytest.raises(InvalidStatus, match="401"):
         await connect(url, ssl=trusting)
     host.run("rm", "-r", "/etc/credstore")
+
+
+@boots
+async def test_debians_nginx_takes_the_site_as_printed_and_its_group_reaches_instances_on_files(host: Host) -> None:
+    drop_in(host, "chatd@.service", "Group=www-data", "Environment=CHATD_SERVER__HOST=unix:/run/chatd-%i/chatd.sock")
+    host.run("systemctl", "start", "chatd-store", "chatd@8001", "chatd@8002")
+    files = [f"unix:/run/chatd-{port}/chatd.sock" for port in (8001, 8002)]
+    upstreams = [word for file in files for word in ("--upstream", file)]
+    site = host.run("chatd", "nginx", "print", "--no-tls", "--server-name", "127.0.0.1", *upstreams)
+    host.write("/etc/nginx/conf.d/chatd.conf", site)
+    host.run("systemctl", "start", "nginx")
+    async with connect(door(80, "ana"), local_addr=("127.0.0.9", 0)) as ana, connect(door(80, "bob")) as bob:
+        await until(lambda: len(json.loads(host.run("chatd", "who", "lobby", "--json"))["connections"]) == 2)
+        who = {each["user"]: each for each in json.loads(host.run("chatd", "who", "--json"))["connections"]}
+        assert who["ana"]["ip"] == "127.0.0.9"
+        assert who["ana"]["node"] != who["bob"]["node"]
+        await ana.send("hello")
+        assert await asyncio.wait_for(bob.recv(), PATIENCE_S) == "ana: hello"
+    host.run("systemctl", "stop", "nginx")
+    host.run("rm", "/etc/nginx/conf.d/chatd.conf")
 
 
 @boots

@@ -53,6 +53,8 @@ log_format chatd '$remote_addr [$time_iso8601] $request_method $uri $status $req
                  '$upstream_addr $upstream_status $upstream_connect_time';
 @zones
 upstream chatd {
+    # One count for all workers: else each knows only of the connections, and of the failures, that it has seen itself.
+    zone chatd_nodes 256k;
     least_conn;
     # A node that refuses twice in five seconds, because it drains or is dead, is left alone for five. One address takes
     # 28,000 connections, which is how many ports NGINX has to come from; a unix socket knows no such end.
@@ -137,7 +139,7 @@ server {
     ssl_protocols TLSv1.2 TLSv1.3;
     ssl_ciphers @ciphers;
     ssl_prefer_server_ciphers off;
-    ssl_session_cache shared:chatd:10m;
+    ssl_session_cache shared:chatd_tls:10m;
     ssl_session_timeout 1d;
     ssl_session_tickets off;
     # Chat is small: 16k, the default, would be held for each connection.
