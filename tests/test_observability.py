@@ -60,9 +60,12 @@ def test_every_metric_is_on_the_dashboard(metrics: Daemon) -> None:
 
 
 async def test_a_query_names_labels_that_are_there(tmp_path: Path) -> None:
-    with running(tmp_path, "--port", "0") as chatd:
+    # Nobody listens there, which is something to be told as well.
+    hooks = {"URL": "http://127.0.0.1:1/", "SECRET": "a secret of twenty bytes or more", "ALLOW_PRIVATE": "true"}
+    with running(tmp_path, "--port", "0", **{f"CHATD_HOOKS__{name}": value for name, value in hooks.items()}) as chatd:
         await everything_happens(chatd)
-        await until(lambda: 'chatd_closed_total{code="3500"' in chatd.get("/metrics")[1])
+        for sample in ('chatd_closed_total{code="3500"', "chatd_hooks_total{"):
+            await until(lambda sample=sample: sample in chatd.get("/metrics")[1])
         text = chatd.get("/metrics")[1]
     seen = set(re.findall(r"(\w+)=\"", text)) | OF_PROMETHEUS
     for query in (*QUERIES, *(alert["expr"] for alert in ALERTS)):
