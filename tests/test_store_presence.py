@@ -106,6 +106,16 @@ async def test_what_a_node_took_on_and_did_not_do_is_done_by_the_next(
     assert told(events) == [(Kind.LEAVE, "c1")]
 
 
+async def test_a_leave_that_was_noted_in_the_room_only_is_found_by_whoever_clears_up(store: Store) -> None:
+    await join(store, "ana", "c1")
+    await leave(store, "ana", "c1", delay_ms=1)
+    await store.batch.command("DEL", store.keys.due)  # the node died between the two
+    assert await announce(store) == []
+    assert await store.presence.leave("lobby", "n.1", ANYBODY) == 0
+    await in_milliseconds(5)
+    assert await announce(store) == ["lobby"]
+
+
 async def test_a_leave_noted_while_the_room_was_seen_to_keeps_its_place_in_the_list(store: Store) -> None:
     for user, client in (("ana", "c1"), ("ben", "c2")):
         await join(store, user, client)
