@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from chatd import errors, rules
+from chatd.measures import What
 from chatd.methods import (
     CreateRoom,
     DeleteRoom,
@@ -92,6 +93,8 @@ async def _entry(chat: Context, session: Session, room: str, *, mine: bool) -> A
     """A room as the list shows it; None where it is not for this user to see."""
     (standing, role), record = await asyncio.gather(chat.place(session, room), chat.store.rooms.record(room))
     if (standing.role if mine else role) is Role.NOBODY or not standing.exists:
+        return None
+    if chat.covering(What.BAN, session, room) is not None:
         return None
     return {
         "room": room,

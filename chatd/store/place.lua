@@ -16,18 +16,19 @@ local public = redis.call('HGET', KEYS[1], 'public')
 if not public then return {-1, 'missing'} end
 local function role_of(user) return tonumber(string.match(redis.call('HGET', KEYS[2], user) or '0', '^%d+')) end
 local before, after = role_of(ARGV[1]), tonumber(ARGV[2])
+local stays = ARGV[3] == '1' and before > 0
 
 if ARGV[4] == ARGV[1] then
   -- By himself one comes in by an open door or by a token, and otherwise becomes only less.
   local may_come = before == 0 and after <= MEMBER and (public == '1' or ARGV[5] ~= '0')
   if before == 0 and after > 0 and not may_come then return {-1, 'outsider'} end
-  if before > 0 and after > before then return {-1, 'rank'} end
+  if before > 0 and after > before and not stays then return {-1, 'rank'} end
 elseif ARGV[4] ~= '' then
   local actor = math.max(tonumber(ARGV[5]), role_of(ARGV[4]))
-  local below = actor == OWNER or (before < actor and after <= actor)
+  local below = stays or actor == OWNER or (before < actor and after <= actor)
   if actor < tonumber(ARGV[6]) or not below then return {-1, 'rank'} end
 end
-if ARGV[3] == '1' and before > 0 then return {before, before} end
+if stays then return {before, before} end
 if before == OWNER and after < OWNER then
   local owners = 0
   for _, member in ipairs(redis.call('HVALS', KEYS[2])) do
