@@ -85,7 +85,7 @@ def of_protocol(command: str, **more: Any) -> Callable[[str, int], dict[str, Any
 SPEAKS = (103, 0, 0, 401, 0, 403, 0)
 READS = (103, 0, 0, 0, 0, 403, 0)
 LISTS = (HIDDEN, 0, 0, 0, 0, HIDDEN, 0)
-INVITES = (103, 103, 0, 0, 0, 403, 0)
+INVITES = (103, 103, 0, 401, 0, 403, 0)
 MODERATES = (103, 103, 103, 103, 0, 403, 0)
 UNDOES = (103, 103, 103, 103, 404, 403, 404)  # there is nothing to be undone
 GOVERNS = (103, 103, 103, 103, 103, 403, 0)
@@ -114,7 +114,7 @@ METHOD_TRIALS = {
     "room.join": Trial(rpc("room.join"), READS),
     "room.leave": Trial(rpc("room.leave"), ANYBODY),
     "room.role": Trial(rpc("room.role", user="tam", role="moderator"), GOVERNS),
-    "room.set": Trial(rpc("room.set", topic="new"), MODERATES),
+    "room.set": Trial(rpc("room.set", topic="new"), (103, 103, 103, 401, 0, 403, 0)),
     "room.delete": Trial(rpc("room.delete"), GOVERNS),
     "mod.kick": Trial(rpc("mod.kick", user="tam"), MODERATES),
     "mod.mute": Trial(rpc("mod.mute", user="tam"), MODERATES),
