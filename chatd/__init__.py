@@ -11,7 +11,8 @@ it back to every node, and hub, session and transport bring it out:
     settings          every option, once
     names, rules      what may be called what, who may do what; pure
     frames, wire      bytes of WebSocket, bytes of the two doors' languages
-    auth              tokens to identities
+    measures, words   what operators have put in force, and what rooms do not take; pure
+    auth              tokens to identities; signatures
     session, hub      who is here, and in which room; fan-out
     chat              what each command does
     control           what an operator may ask

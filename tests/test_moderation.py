@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from chatd.cli import main
 from tests.conftest import Daemon
 from tests.people import Refused, cluster, person, token
-from tests.servers import redis_server
+from tests.servers import Server, redis_server
 
 # Everybody may say where he comes from: the tests need addresses other than their own.
 # A new room's founder would be its owner.
@@ -71,7 +71,7 @@ async def test_a_user_banned_on_one_node_is_gone_from_the_other_and_cannot_retur
             await socket.send(json.dumps({"id": 1, "connect": {"token": token("eve")}}))
             await socket.wait_closed()
             assert (socket.close_code, socket.close_reason) == (4502, "spam")
-    await run(nodes[1], "ban", "rm", "eve")
+    assert await ask(nodes[1], "ban", "rm", "eve") == {"schema_version": 1, "lifted": True}
     async with person(nodes[0], "eve"):
         pass
 
@@ -147,6 +147,24 @@ async def test_a_plain_client_banned_from_its_room_is_closed(nodes: tuple[Daemon
         await run(nodes[1], "ban", "add", "jan", "--room", "plain", "--reason", "enough")
         await jan.wait_closed()
         assert (jan.close_code, jan.close_reason) == (4500, "enough")
+
+
+async def test_a_fresh_token_that_opens_less_ends_what_it_opens_no_more(nodes: tuple[Daemon, ...]) -> None:
+    async with person(nodes[0], "yan", rooms=["private-*"]) as yan:
+        await yan.joins("private-kept")
+        await yan.joins("private-lost")
+        await yan.ask(refresh={"token": token("yan", rooms=["private-kept"])})
+        assert (await yan.sees("unsubscribe"))["code"] == 2000
+        assert await refusal_code(yan, "private-lost") == 103
+        await yan.says("private-kept", "hi")
+
+
+async def test_a_banned_token_is_not_taken_for_a_fresh_one(nodes: tuple[Daemon, ...]) -> None:
+    async with person(nodes[0], "zac", jti="good") as zac:
+        await run(nodes[1], "ban", "add", "token:stolen")
+        with pytest.raises(ConnectionClosed):
+            await zac.ask(refresh={"token": token("zac", jti="stolen")})
+        assert (await zac.goodbye())[0] == 4502
 
 
 # --- mutes ------------------------------------------------------------------------------------------------------------
@@ -286,25 +304,45 @@ async def test_a_node_that_was_away_takes_in_what_it_missed(tmp_path: Path) -> N
 
 
 async def muted(somebody: Any) -> bool:
-    try:
-        await somebody.says("lobby", "hi")
-    except Refused as no:
-        return no.code == 401
-    return False
+    return await refusal_code(somebody) == 401
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[str]:
-    (tmp_path / "redis").mkdir()
-    async with redis_server(tmp_path / "redis") as server:
-        yield server.url
+async def store(tmp_path: Path) -> AsyncIterator[Server]:
+    async with redis_server(tmp_path / "store") as server:
+        yield server
 
 
-async def test_what_is_in_force_outlives_the_nodes(tmp_path: Path, store: str) -> None:
-    with cluster(tmp_path, nodes=1, CHATD_REDIS__URL=store) as (node,):
+async def test_what_is_in_force_outlives_the_stores_death(tmp_path: Path, store: Server) -> None:
+    with cluster(tmp_path, CHATD_REDIS__URL=store.url) as (first, second):
+        async with person(second, "wim") as wim, person(second, "xia") as xia:
+            await run(first, "mute", "add", "wim")
+            await asyncio.sleep(1.1)  # appendfsync everysec: what a crash may take is not promised
+            store.kill()
+            assert await muted(wim)
+            await store.start()
+            async with asyncio.timeout(20):
+                while await refusal_code(xia) == 400:
+                    await asyncio.sleep(0.05)
+            assert await muted(wim)
+            await run(first, "ban", "add", "xia")
+            assert (await xia.goodbye())[0] == 4502
+            assert [row["target"] for row in (await ask(second, "mute", "ls"))["mutes"]] == ["wim"]
+
+
+async def refusal_code(somebody: Any, room: str = "lobby") -> int:
+    try:
+        await somebody.says(room, "hi")
+    except Refused as no:
+        return no.code
+    return 0
+
+
+async def test_what_is_in_force_outlives_the_nodes(tmp_path: Path, store: Server) -> None:
+    with cluster(tmp_path, nodes=1, CHATD_REDIS__URL=store.url) as (node,):
         await run(node, "ban", "add", "uma")
         await run(node, "lockdown", "1")
-    with cluster(tmp_path, nodes=1, CHATD_REDIS__URL=store) as (node,):
+    with cluster(tmp_path, nodes=1, CHATD_REDIS__URL=store.url) as (node,):
         assert (await ask(node, "lockdown"))["lockdown"] == 1
         async with connect(node.sdk) as socket:
             await socket.send(json.dumps({"id": 1, "connect": {"token": token("uma")}}))

@@ -104,10 +104,13 @@ def _rm(what: What) -> click.Command:
     @click.command("rm", help=f"End a {what.value}; --room as it was given.")
     @target_argument
     @room_option
+    @json_option
     @click.pass_context
-    def rm(context: click.Context, target: tuple[On, str], room: str) -> None:
+    def rm(context: click.Context, target: tuple[On, str], room: str, as_json: bool) -> None:
         measure = Measure(what, *target, room)
         lifted, answers = run(ended(loaded(context), measure))
+        if as_json:
+            print_json({"schema_version": SCHEMA_VERSION, "lifted": lifted})
         own_up(answers)
         if not lifted:
             unknown(measure)

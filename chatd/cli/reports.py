@@ -50,14 +50,18 @@ async def all_open(settings: Settings) -> list[Object]:
 
 @reports.command(help="Take REPORT off the list; what it was stands in `chatd audit`.")
 @click.argument("ids", metavar="REPORT...", nargs=-1, required=True)
+@json_option
 @click.pass_context
-def close(context: click.Context, ids: tuple[str, ...]) -> None:
-    if missing := run(closed(loaded(context), ids)):
+def close(context: click.Context, ids: tuple[str, ...], as_json: bool) -> None:
+    missing = run(not_open(loaded(context), ids))
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "closed": [id for id in ids if id not in missing]})
+    if missing:
         fail(f"expected open reports, {', '.join(missing)} came; see `chatd reports`", NOT_FOUND)
 
 
-async def closed(settings: Settings, ids: tuple[str, ...]) -> list[str]:
-    """Those that were not open."""
+async def not_open(settings: Settings, ids: tuple[str, ...]) -> list[str]:
+    """Those that could not be closed, because they were not open."""
     async with opened(settings) as store:
         here = office(store, settings)
         return [id for id in ids if not await here.close_report(id)]
