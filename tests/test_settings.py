@@ -501,3 +501,32 @@ def test_an_api_key_that_cannot_be_used_is_refused_in_a_sentence(write: Write, t
     sentence = complaint(write(toml))
     assert says in sentence
     assert API_SECRET not in sentence
+
+
+# --- hooks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ('url = "https://shop.example"', "hooks.secret to have at least 20 bytes"),
+        ('before_publish = "https://shop.example"\nsecret = "short"', "hooks.secret to have at least 20 bytes"),
+        ('url = "ftp://shop.example"', "hooks.url to start with https:// or http://"),
+        ('events = ["message", "massage"]', 'got "massage"'),
+        ('failing = "ajar"', 'one of "open", "closed"'),
+    ],
+)
+def test_hooks_that_cannot_work_are_refused_in_a_sentence(write: Write, toml: str, says: str):
+    assert says in complaint(write(f"[hooks]\n{toml}\n"))
+
+
+def test_hooks_are_of_the_events_and_rooms_that_are_named_and_never_of_users_own_channels(write: Write):
+    toml = (
+        f'[hooks]\nurl = "https://shop.example"\nsecret = "{SECRET}"\nevents = ["message"]\nrooms = ["shop-*", "#*"]\n'
+    )
+    hooks = load(write(toml), {}).hooks
+    assert hooks.wants("message", "shop-1")
+    assert not hooks.wants("join", "shop-1")
+    assert not hooks.wants("message", "lobby")
+    assert not hooks.wants("message", "#ana")
+    assert SECRET not in to_toml(load(write(toml), {}))

@@ -32,6 +32,9 @@ def _exposed_secrets(settings: Settings) -> Iterator[str]:
             yield f"{path} holds the secret of a key and everybody may read it; `chmod 640 {path}`"
 
     # "file:line", and no variable or flag, which have no file to be read.
+    path = settings.sources.get("hooks.secret", "").rpartition(":")[0]
+    if path and settings.hooks.secret and _others_may_read(path):
+        yield f"{path} holds hooks.secret and everybody may read it; `chmod 640 {path}`"
     path = settings.sources.get("redis.url", "").rpartition(":")[0]
     if path and "@" in settings.redis.url and _others_may_read(path):
         yield f"{path} holds the password in redis.url and everybody may read it; `chmod 640 {path}`"
