@@ -13,7 +13,8 @@ import cent
 import pytest
 
 from tests.conftest import Daemon
-from tests.people import Person, cluster, person
+from tests.people import Person, cluster, person, token
+from tests.sdk import sdk_client
 
 SECRET = "the secret of the shop's back end"
 NARROW = "a secret that opens next to nothing"
@@ -150,6 +151,16 @@ async def test_a_user_is_brought_into_a_room_and_put_out_of_it(nodes: Any, clien
         assert (await ana.hears("message", "private-1"))["data"] == {"n": 3}
         await client.unsubscribe(cent.UnsubscribeRequest(user="ana", channel="private-1"))
         assert (await ana.sees("unsubscribe", "private-1"))["code"] == 2000
+
+
+async def test_the_official_sdk_knows_that_the_server_brought_it_in(nodes: Any, client: cent.AsyncClient) -> None:
+    async with sdk_client(nodes[1].sdk, token=token("sam")) as (_, heard):
+        await heard.next("subscribed")  # its own channel, at connect
+        await client.subscribe(cent.SubscribeRequest(user="sam", channel="private-3"))
+        assert (await heard.next("subscribed")).channel == "private-3"
+        await client.publish(cent.PublishRequest(channel="private-3", data={"text": "hi"}))
+        said = await heard.next("publication")
+        assert (said.channel, said.pub.data) == ("private-3", {"text": "hi"})
 
 
 async def test_a_user_is_disconnected_but_for_who_may_stay(nodes: Any, client: cent.AsyncClient) -> None:
