@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from chatd.settings import Hooks, Url
+from chatd.settings import Hooks
+from chatd.settings.kinds import Url
 from chatd.store.keys import HOOK_SHARDS, hook_shard
 from chatd.store.outbox import Watched
 from chatd.store.redis import Store
