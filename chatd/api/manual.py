@@ -18,6 +18,7 @@ from chatd.settings import HOOK_EVENTS
 
 from .desk import OPERATORS, PERSONAL, SHARED
 from .openapi import ERRORS, description
+from .shapes import NOT_OFFERED
 
 HEAD: Final = """\
 # What programs meet
@@ -64,7 +65,7 @@ def text() -> str:
         [
             HEAD,
             section("Methods", methods(CHAT_METHODS), ABOUT_ONESELF),
-            section("Methods of the HTTP API only: Centrifugo's", methods(_args(SHARED))),
+            section("Methods of the HTTP API only: Centrifugo's", methods(_args(SHARED)), SHARED_WITH),
             section("Methods of the HTTP API only: an operator's", methods(_args(OPERATORS))),
             section("Events", events()),
             section("Codes of refusals", rejects()),
@@ -78,6 +79,11 @@ def text() -> str:
 
 ABOUT_ONESELF: Final = (
     f"By the HTTP API, {', '.join(f'`{name}`' for name in sorted(PERSONAL))} need `as`: they are about whoever asks.\n"
+)
+SHARED_WITH: Final = (
+    "And `batch`: {commands: [{<method>: {...}}], parallel?}, for any method here. A channel is a room. Of their\n"
+    f"members chatd refuses, as it does not offer them: {', '.join(f'`{name}`' for name in sorted(NOT_OFFERED))}.\n"
+    "Their other methods, `refresh` and `connections` among them, are not there.\n"
 )
 STATUS: Final = "| status | when |\n| --- | --- |"
 HOOK: Final = "| event | data |\n| --- | --- |"
