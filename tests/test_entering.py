@@ -1,0 +1,113 @@
+"""A right is lost between being asked for and being used: whoever is just entering is caught as well."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatd.chat import reading
+from chatd.control import Impose, Question, Recheck
+from chatd.errors import Disconnect, Reject
+from chatd.measures import Measure, On, What
+from chatd.model import Identity, Role, Subscribe
+from chatd.node import Node
+from chatd.session import Session
+from chatd.settings import Settings
+from chatd.store.redis import Store
+from tests.servers import redis_server
+from tests.test_reaper import link_of, session
+
+PATIENCE_S = 10.0
+
+
+class Doorstep:
+    """Holds whoever enters a room between the question whether he may and the room itself."""
+
+    def __init__(self, store: Store) -> None:
+        self._watch = store.feed.watch
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+        store.feed.watch = self.watch  # type: ignore[method-assign]
+
+    async def watch(self, room: str, **how: Any) -> Any:
+        position = await self._watch(room, **how)
+        self.reached.set()
+        await self.opened.wait()
+        return position
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    async with redis_server(tmp_path) as server, Store(server.url, prefix="test", timeout=PATIENCE_S) as store:
+        one = Node(Settings(), store)
+        one.chat.spawn = asyncio.ensure_future
+        feed = asyncio.create_task(store.feed.run())
+        yield one
+        feed.cancel()
+        await asyncio.gather(feed, return_exceptions=True)
+
+
+async def entering(
+    node: Node, room: str, meanwhile: Question | Callable[[], Awaitable[Question]]
+) -> tuple[Session, Reject | Disconnect | None]:
+    """Ana enters; while she is on the doorstep an operator acts. What she is refused with."""
+    ana = session()
+    ana.identity = Identity("ana")
+    node.hub.add(ana, "192.0.2.1", math.inf)
+    node.hub.welcome(ana)
+    doorstep = Doorstep(node.store)
+    entered = asyncio.create_task(reading.subscribe(node.chat, ana, Subscribe(room)))
+    async with asyncio.timeout(PATIENCE_S):
+        await doorstep.reached.wait()
+        await node.responder.respond(await meanwhile() if callable(meanwhile) else meanwhile)
+        doorstep.opened.set()
+        try:
+            await entered
+        except (Reject, Disconnect) as refusal:
+            return ana, refusal
+    return ana, None
+
+
+def ban(room: str) -> Impose:
+    return Impose(1, *Measure(What.BAN, On.USER, "ana", room))
+
+
+async def test_a_ban_from_the_room(node: Node) -> None:
+    ana, refusal = await entering(node, "lobby", ban("lobby"))
+    assert isinstance(refusal, Reject)
+    assert refusal.code == 403
+    assert (ana.rooms, node.hub.rooms) == ({}, {})
+
+
+async def test_a_ban_from_everywhere(node: Node) -> None:
+    ana, refusal = await entering(node, "lobby", ban(""))
+    assert refusal is not None
+    assert (ana.rooms, node.hub.rooms) == ({}, {})
+    goodbye = link_of(ana).goodbye
+    assert goodbye is not None
+    assert goodbye.code == 4502
+
+
+async def test_an_end_of_membership(node: Node) -> None:
+    rooms = node.store.rooms
+    await rooms.create("den", by="root", owner="root", public=False, topic="", keys={}, unused=False)
+    await rooms.place("den", "ana", Role.MEMBER, by=None, least=Role.OWNER)
+
+    async def removed() -> Question:
+        await rooms.place("den", "ana", Role.NOBODY, by=None, least=Role.OWNER)
+        return Recheck("den", "ana")
+
+    ana, refusal = await entering(node, "den", removed)
+    assert isinstance(refusal, Reject)
+    assert refusal.code == 103
+    assert (ana.rooms, node.hub.rooms) == ({}, {})
+
+
+async def test_nothing_at_all(node: Node) -> None:
+    ana, refusal = await entering(node, "lobby", Recheck("elsewhere"))
+    assert refusal is None
+    assert set(ana.rooms) == {"lobby"}
