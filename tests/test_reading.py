@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +11,7 @@ from chatd.chat.cursors import TYPING_MS, UNREAD_ROOMS, unread_in
 from chatd.model import NOWHERE, Position, Role, Standing
 from chatd.rules import reads_above
 from tests.conftest import Daemon
-from tests.people import Person, Refused, cluster, person, token
-from tests.sdk import sdk_client, subscribed
+from tests.people import Person, Refused, cluster, person
 
 CONFIG = """
 [rooms."*"]
@@ -84,26 +82,6 @@ async def test_a_slow_room_does_not_count_typing(nodes: tuple[Daemon, ...]) -> N
         await ana.call("room.set", room="slow", slow=3600)
         await ben.call("typing", room="slow", on=True)
         await ben.says("slow", "my one word")
-
-
-# The SDK leaves the socket of its first connection to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_the_official_sdk_types_reads_and_keeps_its_place(nodes: tuple[Daemon, ...]) -> None:
-    async with sdk_client(nodes[0].sdk, token=token("ana")) as (ana, _), person(nodes[1], "ben") as ben:
-        subscription, heard_by_ana = await subscribed(ana, "sdk-typed", recoverable=True)
-        await ben.says("sdk-typed", "one")
-        await ben.call("typing", room="sdk-typed", on=True)
-        first, signal = [(await heard_by_ana.next("publication")).pub for _ in range(2)]
-        assert (first.offset, signal.offset, signal.tags["type"], signal.info.user) == (1, 0, "typing", "ben")
-        assert (await ana.rpc("read", {"room": "sdk-typed", "offset": 1})).data == {"offset": 1}
-        await ana.disconnect()
-        await ben.says("sdk-typed", "two")
-        assert await ben.call("unread", rooms=["sdk-typed"]) == {"sdk-typed": 2}
-        await ana.connect()
-        assert (await heard_by_ana.next("publication")).pub.offset == 2
-        assert (await ana.rpc("unread", {"rooms": ["sdk-typed"]})).data == {"sdk-typed": 1}
-        await subscription.unsubscribe()
-    gc.collect()  # here, where such warnings are expected
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
