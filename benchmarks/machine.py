@@ -43,6 +43,7 @@ def facts() -> dict[str, str]:
     return {
         "processor": f"{_processor()}, {len(cores())} cores",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * PAGE / 2**30:.0f} GiB",
+        "load average": f"{os.getloadavg()[2]:.1f} over 15 minutes; the benchmarks alone make about 1.5",
         "kernel": platform.release(),
         "system": _system(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",

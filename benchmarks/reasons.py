@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# By figure and how the case begins, the first that fits.
+# By figure (or figure and who is measured) and how the case begins, the first that fits.
 REASONS: Final = (
     (
         "fan-out",
@@ -29,7 +29,7 @@ REASONS: Final = (
         "each message is a task of its session's, an answer and a room's round of its own",
     ),
     (
-        "publish",
+        "publish, the store",
         "",
         "one script looks for mutes, locks, slow mode, roles and retention before it appends, twelve commands in all",
     ),
@@ -41,8 +41,8 @@ REASONS: Final = (
     (
         "storm",
         "",
-        "of 500 to 700 µs, a fourth is uvicorn's, Starlette's and websockets' handshake; then JWT (60), the user's own "
-        "channel with its subscription at the store, the registry, recovery and presence, each a script",
+        "a fourth is uvicorn's, Starlette's and websockets' handshake; then JWT (60 µs), the user's own channel with "
+        "its subscription at the store, the registry, recovery and presence, each a script",
     ),
     ("latency", "2 nodes", "on two cores the second node shares its own with the store and the load"),
     ("latency", "", "at this load a turn of fan-out to every room stands before a message"),
@@ -57,6 +57,8 @@ REASONS: Final = (
 )
 
 
-def reason(figure: str, case: str) -> str:
+def reason(figure: str, case: str, who: str) -> str:
     """The sentence for a case that falls short; "" where none is known yet."""
-    return next((why for name, begins, why in REASONS if name == figure and case.startswith(begins)), "")
+    names = (f"{figure}, {who}", figure)
+    found = (why for wanted in names for name, begins, why in REASONS if name == wanted and case.startswith(begins))
+    return next(found, "")

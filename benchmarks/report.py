@@ -68,7 +68,7 @@ def _table(rows: list[Row]) -> Iterator[str]:
 
 
 def _measured(row: Row) -> str:
-    if not row.unit:
+    if row.median is None:
         return ""
     spread = f" ({_figure(min(row.values))}–{_figure(max(row.values))})" if len(row.values) > 1 else ""
     return f"{_figure(row.median)} {row.unit}{spread}"
@@ -92,10 +92,10 @@ def _plots(sitting: Sitting) -> dict[str, str]:
     fan_out = [row for row in sitting.rows if row.figure == "fan-out" and row.case == "1,000 readers"]
     plots = {}
     if fan_out:
-        slowest_last = sorted(fan_out, key=lambda row: row.median)
+        slowest_last = sorted((row for row in fan_out if row.values), key=lambda row: min(row.values))
         plots["fan-out"] = bars(
             "CPU per delivery, one message at a time to 1,000 readers (µs; logarithmic)",
-            {row.who: row.median for row in slowest_last},
+            {row.who: row.median for row in slowest_last if row.median},
         )
     for series in sitting.plots:
         name = re.sub(r"[^a-z]+", "-", series.title.lower()).strip("-")

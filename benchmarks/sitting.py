@@ -67,7 +67,7 @@ class Row:
 
     Attributes:
         figure, case, who: what was measured, how, and of whom.
-        unit: of `values`, one a run.
+        unit: of `values`, one a run; none: it was not measured, and `reason` says why.
         beside: the same as a ratio to the floor or to what else it is held against.
         reason: why the reach is not met, where it is not.
     """
@@ -82,8 +82,8 @@ class Row:
     reason: str = ""
 
     @property
-    def median(self) -> float:
-        return median(self.values)
+    def median(self) -> float | None:
+        return median(self.values) if self.values else None
 
 
 @dataclass(slots=True)
@@ -125,10 +125,11 @@ class Sitting:
 
     def note(self, row: Row) -> Row:
         if row.reach is not None and not row.reach.met:
-            row.reason = row.reason or reason(row.figure, row.case)
+            row.reason = row.reason or reason(row.figure, row.case, row.who)
         self.rows.append(row)
         verdict = "" if row.reach is None else f"  {'met' if row.reach.met else 'NOT met'}: {row.reach.text}"
-        self.say(f"{row.figure}, {row.case}, {row.who}: {row.median:.4g} {row.unit} {row.beside}{verdict}")
+        measured = f"{median(row.values):.4g} {row.unit}" if row.values else row.reason
+        self.say(f"{row.figure}, {row.case}, {row.who}: {measured} {row.beside}{verdict}")
         return row
 
     def say(self, text: str) -> None:
@@ -140,7 +141,7 @@ class Sitting:
             figure(self)
         except Exception as error:
             # One figure that fails is shown as failed; the others are still worth having.
-            self.note(Row(name, "failed", "-", "", [0.0], reach=Reach("runs", False), reason=f"{error}"[:300]))
+            self.note(Row(name, "failed", "-", "", [], reach=Reach("runs", False), reason=f"{error}"[:300]))
         self.seconds[name] = time.monotonic() - begun
 
     def as_json(self) -> dict[str, Any]:

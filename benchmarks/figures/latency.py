@@ -7,6 +7,8 @@ nodes on two cores it shares the second's.
 
 from __future__ import annotations
 
+from statistics import median
+
 from benchmarks import server
 from benchmarks.figures.cost import settle
 from benchmarks.load import Load, loading
@@ -53,9 +55,9 @@ def _measure(sitting: Sitting, load: Load, nodes: int, share: float, most: float
     }
     medians = {}
     for name, values in percentiles.items():
+        medians[name] = median(values)
         row = Row(FIGURE, f"{case}, {name}", "chatd", "ms", values)
         if name == "p99" and share == 0.5:
-            row.reach = Reach(f"< {REACH_P99_MS:g} ms", row.median < REACH_P99_MS)
+            row.reach = Reach(f"< {REACH_P99_MS:g} ms", medians[name] < REACH_P99_MS)
         sitting.note(row)
-        medians[name] = row.median
     return medians
