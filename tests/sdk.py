@@ -63,6 +63,9 @@ async def sdk_client(url: str, **options: Any) -> AsyncIterator[tuple[Client, He
         yield client, heard
     finally:
         await client.disconnect()
+        # It does not wait for its socket to be closed; whoever leaves a loop with an open one is told so, much later.
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(*client._background_tasks, return_exceptions=True)
 
 
 async def subscribed(client: Client, room: str, **options: Any) -> tuple[Subscription, Heard]:
