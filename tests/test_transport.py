@@ -894,7 +894,7 @@ async def test_what_is_not_http_is_answered_400() -> None:
 
 
 def test_of_too_many_half_open_connections_the_oldest_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatd.transport.HALF_OPEN", 3)
+    monkeypatch.setattr("chatd.transport.door.HALF_OPEN", 3)
 
     @on_both_loops
     async def story() -> None:

@@ -1,0 +1,143 @@
+"""uvicorn's HTTP protocol, with bounds on what may happen before a request is complete."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any, Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .handshake import Handshake
+
+# Sockets that have not sent a whole request: half-open ones past this are cut, oldest first.
+HALF_OPEN: Final = 4096
+# Headers in a request. Browsers send about 15, proxies add a few; Apache's bound is 100.
+HEADERS: Final = 64
+
+
+_SENTENCE = (
+    b'{"error":"a request has at most %d headers, and no more bytes of them than limits.handshake_bytes"}' % HEADERS
+)
+_HEAD_TOO_LONG: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_SENTENCE), _SENTENCE)
+)
+
+
+class Doorway:
+    """Sockets that are sending a request, in order of when they began.
+
+    A connection is here from its first moment until it has sent one whole request, body and all; and again from the
+    first byte of the next. In between, an idle HTTP connection is uvicorn's to close.
+
+    Args:
+        timeout: seconds a request may take to arrive; 0: no limit.
+        header_bytes: bytes it may have before its body; 0: no limit.
+    """
+
+    def __init__(self, *, timeout: float, header_bytes: int) -> None:
+        self.timeout = timeout
+        self.header_bytes = header_bytes
+        self._since: dict[Door, float] = {}
+
+    def enter(self, door: Door, now: float) -> None:
+        """Begin to count, unless it has begun already."""
+        self._since.setdefault(door, now)
+        if len(self._since) > HALF_OPEN:
+            next(iter(self._since)).abort()
+
+    def leave(self, door: Door) -> None:
+        self._since.pop(door, None)
+
+    def is_too_long(self, header_bytes: int) -> bool:
+        return 0 < self.header_bytes < header_bytes
+
+    def sweep(self, now: float) -> None:
+        """Cut those that have been at it for too long by loop second `now` (slowloris)."""
+        for door, since in list(self._since.items()):
+            if self.timeout <= 0 or since + self.timeout > now:
+                break
+            door.abort()
+
+
+class _HeadTooLong(Exception):
+    """Stops httptools within a request whose headers are too many or too long."""
+
+
+class Door(HttpToolsProtocol):
+    """uvicorn's HTTP protocol behind a Doorway: one whole request in time and within bounds, or no connection."""
+
+    def __init__(self, doorway: Doorway, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._doorway = doorway
+        self._read = b""
+        self._head_bytes = 0  # of a head that is not whole yet
+        self._head_is_whole = False
+        self._too_long = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._doorway.enter(self, asyncio.get_running_loop().time())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._doorway.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._too_long:
+            return
+        self._head_bytes += len(data)
+        self._read = data
+        super().data_received(data)
+        self._read = b""
+        if self._head_is_whole:
+            self._head_bytes = 0
+        elif self._doorway.is_too_long(self._head_bytes) and not self._too_long:
+            self._refuse()
+
+    def on_message_begin(self) -> None:
+        self._doorway.enter(self, asyncio.get_running_loop().time())
+        self._head_is_whole = False
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head_is_whole = True
+        length = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if len(self.headers) > HEADERS or self._doorway.is_too_long(length):
+            self._too_long = True
+            raise _HeadTooLong
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._doorway.leave(self)
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's answer when httptools gave up, be it at our request."""
+        if self._too_long:
+            self._refuse()
+        else:
+            super().send_400_response(msg)
+
+    def handle_websocket_upgrade(self) -> None:
+        # uvicorn calls us while it handles httptools' HttpParserUpgrade, whose argument is where the request ended. It
+        # forgets what came behind it in the same read; a client that does not wait for the answer would go unheard.
+        raised = sys.exception()
+        rest = self._read[raised.args[0] :] if isinstance(raised, httptools.HttpParserUpgrade) else b""
+        self._doorway.leave(self)
+        super().handle_websocket_upgrade()
+        del raised, self.parser  # each holds its holder: without this, they wait for the garbage collector
+        handshake = self.transport.get_protocol()
+        if rest and isinstance(handshake, Handshake):
+            handshake.data_received(rest)
+
+    def abort(self) -> None:
+        self._doorway.leave(self)
+        self.transport.abort()
+
+    def _refuse(self) -> None:
+        self._too_long = True
+        self.transport.write(_HEAD_TOO_LONG)
+        self.transport.close()

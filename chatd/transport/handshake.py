@@ -1,0 +1,297 @@
+"""One WebSocket handshake as an ASGI application sees it, judged by websockets' Sans-I/O ServerProtocol.
+
+When the application has taken the socket over, what is left is a Link; scope, task and protocol are freed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final, cast
+from urllib.parse import unquote
+
+import structlog
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+from websockets.datastructures import Headers
+from websockets.exceptions import NegotiationError
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.http11 import Request, Response
+from websockets.protocol import CONNECTING
+from websockets.server import ServerProtocol
+from websockets.typing import ExtensionParameter
+
+from chatd import frames
+from chatd.errors import ABNORMAL, Disconnect
+
+from .link import Closing, Link, LinkRules, Receiver
+
+log = structlog.get_logger("chatd")
+
+# Handshakes begun in one turn of the event loop: letting somebody in takes 0.5 ms, log-in and first room included.
+ARRIVALS_A_TURN: Final = 8
+# What is left when an application ends without having said anything: an unexpected condition (RFC 6455, 7.4.1).
+ABANDONED: Final = Disconnect(1011, "unexpected condition")
+# websockets logs whole requests for debugging, and with them tokens. This logger is nobody's child and says nothing.
+_SILENT: Final = logging.Logger("chatd.handshake", logging.CRITICAL)
+
+
+Message = dict[str, Any]
+
+
+class Arrivals:
+    """Handshakes that have not begun: some do each time the event loop comes round.
+
+    When a whole node's clients come at once, all their handshakes and log-ins would stand in one turn of the loop,
+    before anybody else's message. So it gets them a few at a time, and no faster than it is done with the ones before.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def enter(self, begin: Callable[[], None]) -> None:
+        self._waiting.append(begin)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._admit)
+
+    def _admit(self) -> None:
+        for _ in range(min(ARRIVALS_A_TURN, len(self._waiting))):
+            self._waiting.popleft()()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._admit)
+
+
+class Handshake(asyncio.Protocol):
+    """One WebSocket handshake as an ASGI application sees it; nothing of path or query is logged.
+
+    The application accepts, and then calls `scope["extensions"]["chatd.takeover"]["take"](receiver, rules)`, which
+    makes this socket a Link's; or it denies with an HTTP response. An application that does neither loses the socket.
+
+    Args:
+        closing: where links wait for the answer to their goodbye.
+        arrivals: where it waits for its turn to begin.
+        deflate: offer permessage-deflate, without context takeover, so that one deflated frame serves all readers.
+    """
+
+    def __init__(
+        self,
+        closing: Closing,
+        arrivals: Arrivals,
+        deflate: bool,
+        *,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._closing = closing
+        self._arrivals = arrivals
+        self._config = config
+        self._connections = cast("set[asyncio.Protocol]", server_state.connections)
+        self._tasks = server_state.tasks
+        self._app_state = app_state
+        extensions = [_NoContext()] if deflate else []
+        self._protocol = ServerProtocol(extensions=extensions, logger=_SILENT)
+        self._transport: asyncio.Transport | None = None
+        self._response: Response | None = None
+        self._accepted = False
+        self._denial: Message | None = None
+        self._denial_body = b""
+        self._early = b""
+        self._link: Link | None = None
+        self._events: asyncio.Queue[Message] = asyncio.Queue()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        self._events.put_nowait({"type": "websocket.disconnect", "code": ABNORMAL.code})
+
+    def shutdown(self) -> None:
+        """uvicorn's word that the server ends."""
+        self._cut()
+
+    def data_received(self, data: bytes) -> None:
+        if self._response is not None:
+            # What a client says before it is let in waits here, and is no more than one read.
+            self._early += data
+            self._socket.pause_reading()
+            return
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Request):
+                self._begin(event)
+        if self._response is None:  # not a request that can be read; the answer that says so is ready
+            self._flush()
+            self._cut()
+
+    @property
+    def _socket(self) -> asyncio.Transport:
+        assert self._transport is not None, "a handshake takes place on a connection"
+        return self._transport
+
+    def _begin(self, request: Request) -> None:
+        # The Python SDK sends this header empty, which the RFC does not allow but nobody is harmed by.
+        offered = [value for value in request.headers.get_all("Sec-WebSocket-Protocol") if value.strip()]
+        if "Sec-WebSocket-Protocol" in request.headers:
+            del request.headers["Sec-WebSocket-Protocol"]
+        for value in offered:
+            request.headers["Sec-WebSocket-Protocol"] = value
+        self._response = self._protocol.accept(request)
+        if self._response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._send(self._response)
+            self._cut()
+            return
+        subprotocols = [name.strip() for value in offered for name in value.split(",") if name.strip()]
+        self._events.put_nowait({"type": "websocket.connect"})
+        self._arrivals.enter(partial(self._start, request, subprotocols))
+
+    def _start(self, request: Request, subprotocols: list[str]) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(self._scope(request, subprotocols)), name="handshake")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _scope(self, request: Request, subprotocols: list[str]) -> Message:
+        path, _, query = request.path.partition("?")
+        root = self._config.root_path
+        peer, here = self._socket.get_extra_info("peername"), self._socket.get_extra_info("sockname")
+        return {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if self._socket.get_extra_info("sslcontext") else "ws",
+            "server": tuple(here[:2]) if isinstance(here, tuple) else None,
+            "client": tuple(peer[:2]) if isinstance(peer, tuple) else None,
+            "root_path": root,
+            "path": root + unquote(path),
+            "raw_path": (root + path).encode("latin-1"),
+            "query_string": query.encode("latin-1"),
+            "headers": [
+                (name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()
+            ],
+            "subprotocols": subprotocols,
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, "chatd.takeover": {"take": self._take}},
+        }
+
+    async def _run(self, scope: Message) -> None:
+        app = cast("Callable[..., Awaitable[None]]", self._config.loaded_app)
+        try:
+            await app(scope, self._events.get, self._answer)
+        except Exception:
+            if not self._socket.is_closing():  # else it is only that the client did not wait for the answer
+                log.exception("handshake failed")
+        finally:
+            # The parser of websockets' is a generator that holds its owner: without this, the two of every handshake
+            # wait for the garbage collector.
+            self._protocol.parser.close()
+            if self._link is None:
+                self._abandon()
+
+    def _abandon(self) -> None:
+        """The application has ended: close the socket, and if it said nothing, say so."""
+        if self._accepted:
+            self._say(ABANDONED)
+        elif self._protocol.state is CONNECTING and not self._socket.is_closing():
+            self._send(self._protocol.reject(HTTPStatus.INTERNAL_SERVER_ERROR, "internal server error\n"))
+        self._cut()
+
+    async def _answer(self, message: Message) -> None:
+        """ASGI's `send`, as far as a handshake needs it.
+
+        Raises:
+            ConnectionError: the client has gone.
+        """
+        if self._socket.is_closing():
+            raise ConnectionError("the client has gone")
+        match message["type"]:
+            case "websocket.accept" if not self._accepted:
+                self._accept(message)
+            case "websocket.close" if self._accepted:
+                self._say(Disconnect(message.get("code", 1000), message.get("reason") or ""))
+            case "websocket.close":
+                self._send(self._protocol.reject(HTTPStatus.FORBIDDEN, ""))
+                self._cut()
+            case "websocket.http.response.start":
+                self._denial = message
+            case "websocket.http.response.body" if self._denial is not None:
+                self._deny(self._denial, message)
+            case other:
+                raise RuntimeError(f"a handshake knows no {other!r} now; what comes after accept goes through the Link")
+
+    def _accept(self, message: Message) -> None:
+        assert self._response is not None, "accepted after a request"
+        for name, value in message.get("headers") or ():
+            self._response.headers[name.decode("latin-1")] = value.decode("latin-1")
+        if message.get("subprotocol"):
+            self._response.headers["Sec-WebSocket-Protocol"] = message["subprotocol"]
+        self._accepted = True
+        self._send(self._response)
+
+    def _deny(self, start: Message, message: Message) -> None:
+        self._denial_body += message.get("body", b"")
+        if message.get("more_body"):
+            return
+        headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"])
+        headers["Connection"] = "close"
+        status = HTTPStatus(start["status"])
+        self._send(Response(status.value, status.phrase, headers, self._denial_body))
+        self._cut()
+
+    def _take(self, receiver: Receiver, rules: LinkRules) -> Link:
+        """Make the socket a Link's. What the client has said already reaches it in the loop's next turn."""
+        if not self._accepted or self._link is not None:
+            raise RuntimeError("a socket is taken over once, after websocket.accept")
+        self._connections.discard(self)
+        self._link = Link(self._socket, receiver, rules, self._closing, deflates=bool(self._protocol.extensions))
+        if self._socket.is_closing():
+            asyncio.get_running_loop().call_soon(self._link.connection_lost, None)
+        else:
+            self._socket.set_protocol(self._link)
+            if self._early:
+                asyncio.get_running_loop().call_soon(self._catch_up, self._link)
+        return self._link
+
+    def _catch_up(self, link: Link) -> None:
+        """Nothing was read since the first early bytes, so that nothing overtakes them."""
+        link.resume_reading()
+        link.data_received(self._early)
+
+    def _send(self, response: Response) -> None:
+        self._protocol.send_response(response)
+        self._flush()
+
+    def _flush(self) -> None:
+        if not self._socket.is_closing():
+            self._socket.write(b"".join(self._protocol.data_to_send()))
+
+    def _say(self, goodbye: Disconnect) -> None:
+        """The application keeps the socket no longer, having accepted it."""
+        if not self._socket.is_closing():
+            self._socket.write(frames.close(goodbye.code, goodbye.reason))
+        self._cut()
+
+    def _cut(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+class _NoContext(ServerPerMessageDeflateFactory):
+    """permessage-deflate in the one form in which a frame made once fits everybody; any other offer is declined."""
+
+    def __init__(self) -> None:
+        super().__init__(server_no_context_takeover=True, client_no_context_takeover=True)
+
+    def process_request_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
+    ) -> tuple[list[ExtensionParameter], PerMessageDeflate]:
+        if any(name == "server_max_window_bits" and value != "15" for name, value in params):
+            raise NegotiationError("another window would need frames of its own")
+        return super().process_request_params(params, accepted_extensions)
