@@ -36,6 +36,13 @@ def test_every_method_and_every_code_stands_in_the_reference() -> None:
         assert f"| `{event}` | " in text, event
 
 
+def test_the_readme_has_every_code_of_chatds_own() -> None:
+    text = (HOUSE.parent / "README.md").read_text()
+    own = [row for row in vars(errors).values() if isinstance(row, Reject) and 400 <= row.code < 500]
+    assert [f"| {row.code} | {row.text} |" for row in own if f"| {row.code} | {row.text} |" not in text] == []
+    assert len({row.code for row in own}) == len(own), "one code a reason"
+
+
 def test_every_method_says_what_it_does_and_answers() -> None:
     for name, row in METHODS.items():
         says, _ = manual._parted(manual.description(row.args))
