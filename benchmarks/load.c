@@ -9,7 +9,7 @@
  *         tokens=FILE recover=OFFSET epoch=E receive=BYTES        who connects; client i is in rooms i*E ... of R
  *   open at_once=N          connect everybody who is not, at most so many at a time
  *   streams streams=S depth=D      begin anew with so many publishers, each with up to D messages under way
- *   run seconds=T window=W  publish as long as fewer than W messages are under way
+ *   run seconds=T window=W [spin=1]   publish as long as fewer than W messages are under way; spin: never sleep
  *   run seconds=T rate=X    publish X a second, come what may; a line `enough` ends either before its time
  *   idle seconds=T          only live
  *   pause count=N           the last N clients read no more;  resume: they read again
@@ -150,7 +150,7 @@ static void drain(void) {
     }
 }
 
-static void run(double seconds, int window, double rate) {
+static void run(double seconds, int window, double rate, int spins) {
     static int cursor;
     int64_t begun = now_ns(), end = begun + seconds * 1e9;
     double due = begun;
@@ -159,7 +159,7 @@ static void run(double seconds, int window, double rate) {
         for (int stream; !rate && in_flight < window && (stream = take_stream(&cursor)) >= 0;) publish(stream, now_ns());
         int64_t until = rate && due < end ? due : end;
         /* A load that slept would be woken by each delivery, at the sender's expense, as no client over a network is. */
-        if (!turn(rate && until > now ? until - now : 0) && !rate) sched_yield();
+        if (!turn(spins || until < now ? 0 : until - now) && spins) sched_yield();
     }
     drain();
     if (spoken) next_command();
@@ -224,7 +224,7 @@ static void measured_run(void) {
     long expected = 0;
     static uint32_t before[MOST_STREAMS];
     memcpy(before, sent, sizeof sent);
-    run(seconds, window, rate);
+    run(seconds, window, rate, number("spin", 0));
     for (int s = 0; s < setup.streams; s++) expected += (long)(sent[s] - before[s]) * members[s % setup.rooms];
     answer((now_ns() - begun) / 1e9, expected);
 }

@@ -23,12 +23,12 @@ def per_delivery(
     sitting: Sitting, load: Load, cpu_s: Callable[[], float], *, window: int, runs: int | None = None
 ) -> list[float]:
     """Microseconds of CPU for each delivery, one number a run; the streams are as they were set up."""
-    load.run(seconds=WARM_UP_S, window=window)
+    load.run(seconds=WARM_UP_S, window=window, spin=1)
     return [_one(sitting, load, cpu_s, window) for _ in range(runs or sitting.scale.runs)]
 
 
 def _one(sitting: Sitting, load: Load, cpu_s: Callable[[], float], window: int) -> float:
-    answer, before, after = load.run(cpu_s, seconds=sitting.scale.seconds, window=window)
+    answer, before, after = load.run(cpu_s, seconds=sitting.scale.seconds, window=window, spin=1)
     return max(after - before, 1 / TICKS) / answer.delivered * 1e6  # less than a tick cannot be told
 
 
