@@ -336,9 +336,9 @@ def test_a_secret_that_everybody_may_read_is_warned_of(write: Write, tmp_path: P
     assert warnings(load(path, {})) == []
     hmac.chmod(0o644)
     assert [str(hmac) in each for each in warnings(load(path, {}))] == [True]
-    path = write(KEY)
+    path = write(KEY + API_KEY)
     path.chmod(0o644)
-    assert [str(path) in each for each in warnings(load(path, {}))] == [True]
+    assert [str(path) in each for each in warnings(load(path, {}))] == [True], "once, however many it holds"
 
 
 @pytest.mark.parametrize(

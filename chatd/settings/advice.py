@@ -15,7 +15,13 @@ PATIENCE_OF_NATS_S = 60.0
 
 def warnings(settings: Settings) -> list[str]:
     """What works, but is unwise: one sentence each. Looks at the modes of the files that hold secrets."""
-    return [*_exposed_secrets(settings), *_exposed_traffic(settings), *_unbounded(settings.limits), *_cut_off(settings)]
+    found = (
+        *_exposed_secrets(settings),
+        *_exposed_traffic(settings),
+        *_unbounded(settings.limits),
+        *_cut_off(settings),
+    )
+    return list(dict.fromkeys(found))  # of several secrets in one file it is said once
 
 
 def _exposed_secrets(settings: Settings) -> Iterator[str]:
