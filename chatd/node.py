@@ -129,13 +129,7 @@ class Node:
         )
         self.responder = Responder(self, self.hub, self.chat, store, self.meters)
         self.hooks = Hooks(self, self.meters.hooks)
-        self.chat.callout = self.hooks.callout
-        store.outbox.hooks = settings.hooks
-        self.hub.on_round = self.meters.round_done
-        self.chat.on_end = self._ended
-        self.chat.on_refusal = self.meters.auth_failed
-        store.batch.on_reply, store.batch.on_failure = self.meters.store_answered, self.meters.store_failed
-        store.feed.on_lag = self.meters.feed_lag.observe
+        self._introduce()
         self.listener: Listener | None = None
         self.listeners: list[Listener] = []
         self.on_news: Callable[[str], None] = lambda news: None
@@ -146,6 +140,16 @@ class Node:
         self._tasks: asyncio.TaskGroup | None = None
         self._errands: set[asyncio.Task[None]] = set()
         self._emptying: asyncio.Task[None] | None = None
+
+    def _introduce(self) -> None:
+        """Have the parts tell each other what they do not know of each other to ask for."""
+        self.chat.callout = self.hooks.callout
+        self.store.outbox.hooks = self.settings.hooks
+        self.chat.on_end = self._ended
+        self.chat.on_refusal = self.meters.auth_failed
+        self.hub.on_round = self.meters.round_done
+        self.store.batch.on_reply, self.store.batch.on_failure = self.meters.store_answered, self.meters.store_failed
+        self.store.feed.on_lag = self.meters.feed_lag.observe
 
     # --- the story ----------------------------------------------------------------------------------------------------
 
