@@ -70,12 +70,23 @@ async def test_history_has_pages_and_shows_what_was_done_to_it(nodes: tuple[Daem
     nodes[1].cli("history", "nowhere", check=4)
 
 
+def ignore_interrupts() -> None:
+    """As a shell has it for what it runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
 def tailing(node: Daemon, *arguments: str) -> Iterator[IO[str]]:
     """The lines of a `chatd tail` that follows; at the end it is interrupted, and goes quietly."""
     command = [sys.executable, "-m", "chatd", *node.arguments[:2], "tail", *arguments]
     process = subprocess.Popen(
-        command, env=node.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        command,
+        env=node.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        preexec_fn=ignore_interrupts,
     )
     assert process.stdout is not None and process.stderr is not None
     try:

@@ -257,7 +257,8 @@ async def test_the_audit_can_be_followed(nodes: tuple[Daemon, ...]) -> None:
                     while f"target={target}" not in await asyncio.to_thread(following.stdout.readline):
                         pass
         finally:
-            following.kill()
+            following.terminate()
+            assert following.wait(20) == 0, "to be told to end is no failure"
 
 
 async def hears_nothing_of(somebody: Person, kind: str) -> bool:

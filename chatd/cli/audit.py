@@ -12,7 +12,7 @@ from chatd.control import SCHEMA_VERSION
 from chatd.settings import Settings
 from chatd.store.audit import Act
 
-from .cluster import opened, run
+from .cluster import opened, run, until_interrupted
 from .common import loaded
 from .output import json_option, moment, print_json, raw
 from .token import seconds_of
@@ -35,7 +35,8 @@ def since_id(_: click.Context, __: click.Parameter, text: str | None) -> str:
 @json_option
 @click.pass_context
 def audit(context: click.Context, after: str, follow: bool, as_json: bool) -> None:
-    run(told(loaded(context), after, follow=follow, as_json=as_json))
+    go = until_interrupted if follow else run
+    go(told(loaded(context), after, follow=follow, as_json=as_json))
 
 
 async def told(settings: Settings, after: str, *, follow: bool, as_json: bool) -> None:

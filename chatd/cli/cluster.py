@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from chatd import control
@@ -28,6 +29,22 @@ T = TypeVar("T")
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
+
+
+def until_interrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Run what goes on until SIGINT or SIGTERM ends it, which is no failure.
+
+    Both are asked for, since a shell has SIGINT ignored in what it runs in the background.
+    """
+    asyncio.run(_watched(work))
+
+
+async def _watched(work: Coroutine[Any, Any, None]) -> None:
+    following = asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, following.cancel)
+    with suppress(asyncio.CancelledError):
+        await following
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ for; that somebody looks is written into the audit stream.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from time import time
 from typing import Any
 
@@ -23,7 +22,7 @@ from chatd.settings import Settings
 from chatd.store.redis import Store
 from chatd.wire.publication import parse
 
-from .cluster import office, opened, run
+from .cluster import office, opened, until_interrupted
 from .common import loaded, note
 from .output import moment
 from .words import words
@@ -45,8 +44,7 @@ def tail(context: click.Context, room: str, bodies: bool, as_json: bool) -> None
     settings = loaded(context)
     if room:
         room_name(room, settings.limits.room_name)
-    with suppress(KeyboardInterrupt):
-        run(followed(settings, room, bodies=bodies, as_json=as_json))
+    until_interrupted(followed(settings, room, bodies=bodies, as_json=as_json))
 
 
 async def followed(settings: Settings, room: str, *, bodies: bool, as_json: bool) -> None:
