@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
+from math import inf
 from time import perf_counter
 from typing import Final, NamedTuple
 
@@ -45,12 +46,17 @@ Slice = dict[Session, int]
 
 
 class Shard:
-    """A part of this node's sessions, by id."""
+    """A part of this node's sessions, by id.
 
-    __slots__ = ("sessions",)
+    Attributes:
+        ends_at: Unix seconds before which no token of theirs ends; see Hub.note_end.
+    """
+
+    __slots__ = ("ends_at", "sessions")
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
+        self.ends_at = inf
 
 
 class Room:
@@ -257,6 +263,12 @@ class Hub:
         """It has said who it is."""
         self.unknown.pop(session, None)
         session.state = State.READY
+        self.note_end(session)
+
+    def note_end(self, session: Session) -> None:
+        """A token of its may end sooner than before."""
+        shard = self.shards[self.shard_of(session)]
+        shard.ends_at = min(shard.ends_at, session.ends_at())
 
     def remove(self, session: Session, network: str) -> None:
         """Its socket is gone. Its rooms are left one by one with `leave`."""
@@ -284,6 +296,8 @@ class Hub:
             local = self.rooms[room] = Room(room)
         local.readers += 1
         session.rooms[room] = subscription
+        if subscription.expires_at is not None:
+            self.note_end(session)
         shard = self.shard_of(session)
         local.slices.setdefault(session.codec, {}).setdefault(shard, {})[session] = since
         if subscription.join_leave:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from enum import Enum
+from math import inf
 from typing import Protocol
 
 from .errors import NORMAL, SLOW, Disconnect, Reject
@@ -167,11 +168,12 @@ class Session:
     def open(self) -> bool:
         return self.state not in (State.LEFT, State.CLOSED)
 
-    def ends(self, now: float) -> bool:
-        """Whether its token, or a subscription's, has ended by Unix second `now`."""
-        if self.identity is not None and self.identity.expires_at is not None and self.identity.expires_at <= now:
-            return True
-        return any(s.expires_at is not None and s.expires_at <= now for s in self.rooms.values())
+    def ends_at(self) -> float:
+        """Unix seconds at which its token ends, or the first of its subscriptions' tokens; infinite: none does."""
+        ends = [subscription.expires_at for subscription in self.rooms.values()]
+        if self.identity is not None:
+            ends.append(self.identity.expires_at)
+        return min((end for end in ends if end is not None), default=inf)
 
     def send(self, frame: bytes, *, droppable: bool = False) -> Disconnect | None:
         """Write a frame, unless too much waits already. Never waits itself.

@@ -10,8 +10,9 @@ import pytest
 
 from chatd.errors import NO_PONG, SLOW, Disconnect
 from chatd.hub import SHARDS, Hub, Shard
-from chatd.reaper import Reaper, may_judge, overdue, silent
-from chatd.session import Session, State
+from chatd.model import Identity
+from chatd.reaper import Reaper, ended, may_judge, overdue, silent
+from chatd.session import Session, State, Subscription
 from chatd.telemetry import Meters
 from chatd.wire.centrifuge_json import SDK_JSON
 
@@ -168,3 +169,52 @@ async def test_a_ping_that_no_longer_fits_into_a_full_outbox_ends_the_session() 
     link_of(full).congested = True
     await Wheel(full).turn(lag=20, seconds=6.0)
     assert link_of(full).goodbye == SLOW
+
+
+# --- tokens that end --------------------------------------------------------------------------------------------------
+
+
+def known(hub: Hub, id: str, ends_at: float | None) -> Session:
+    one = session(id)
+    one.identity = Identity(id, expires_at=ends_at)
+    hub.add(one, "127.0.0.1", 5.0)
+    hub.welcome(one)
+    return one
+
+
+def all_ended(hub: Hub, now: float) -> set[str]:
+    return {one.id for shard in hub.shards for one in ended(shard, now)}
+
+
+def test_who_has_a_token_that_ended_is_found_each_time_until_it_is_renewed() -> None:
+    hub = Hub()
+    a, _, _ = known(hub, "a", 100.0), known(hub, "b", 200.0), known(hub, "c", None)
+    assert [all_ended(hub, now) for now in (99.0, 100.0, 101.0)] == [set(), {"a"}, {"a"}]
+    a.identity = Identity("a", expires_at=300.0)
+    hub.note_end(a)
+    assert [all_ended(hub, now) for now in (102.0, 200.0, 300.0)] == [set(), {"b"}, {"a", "b"}]
+
+
+def test_a_token_renewed_for_less_time_ends_sooner() -> None:
+    hub = Hub()
+    a = known(hub, "a", 100.0)
+    a.identity = Identity("a", expires_at=50.0)
+    hub.note_end(a)
+    assert all_ended(hub, 60.0) == {"a"}
+
+
+def test_a_subscription_that_ended_is_found_too_and_nobody_who_has_gone() -> None:
+    hub = Hub()
+    a, b = known(hub, "a", None), known(hub, "b", 10.0)
+    hub.join(a, "lobby", Subscription(expires_at=20.0), 0)
+    hub.remove(b, "127.0.0.1")
+    assert [all_ended(hub, now) for now in (10.0, 20.0)] == [set(), {"a"}]
+
+
+def test_only_shards_in_which_something_ends_are_looked_through() -> None:
+    hub = Hub()
+    for n in range(200):
+        known(hub, f"c{n}", 1000.0 + n)
+    assert all_ended(hub, 999.0) == set()
+    assert all_ended(hub, 1000.0) == {"c0"}
+    assert min(shard.ends_at for shard in hub.shards) == 1000.0, "the one in its grace is looked at again"

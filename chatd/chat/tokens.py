@@ -30,6 +30,7 @@ async def refresh(chat: Context, session: Session, command: Refresh) -> Refreshe
         raise errors.REVOKED.anew()
     chat.refuse_outcast(fresh, session.ip)
     session.identity = fresh
+    chat.hub.note_end(session)
     if fresh.grants != identity.grants:
         await leave_unreadable(chat, session)
     return Refreshed(session.id, __version__, chat.ttl(fresh.expires_at))
@@ -55,6 +56,7 @@ async def sub_refresh(chat: Context, session: Session, command: SubRefresh) -> S
             raise Reject(refusal.code, refusal.text, temporary=True) from None
         raise errors.INVALID_TOKEN.anew() from None
     subscription.expires_at = expires_at
+    chat.hub.note_end(session)
     return SubRefreshed(chat.ttl(expires_at))
 
 
