@@ -6,6 +6,7 @@ whose right changes while it is open, by membership; and on connections that com
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -32,9 +33,15 @@ from chatd.model import (
 )
 from tests.conftest import Daemon
 from tests.people import Person, Refused, cluster, person, token
+from tests.test_api import SECRET, post
 from tests.test_moderation import run
 
-CONFIG = """
+CONFIG = f"""
+[[api.keys]]
+name = "shop"
+secret = "{SECRET}"
+scopes = ["*"]
+users = ["*"]
 [rooms."*"]
 create = "anybody"
 [rooms."hall-*"]
@@ -143,7 +150,7 @@ def test_every_command_and_every_method_has_its_row() -> None:
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, ...]]:
-    with cluster(tmp_path_factory.mktemp("rights"), CONFIG) as both:
+    with cluster(tmp_path_factory.mktemp("rights"), CONFIG, CHATD_ADMIN__LISTEN="127.0.0.1:0") as both:
         yield both
 
 
@@ -209,6 +216,34 @@ async def test_a_right_that_a_token_brings_is_worth_the_same(nodes: tuple[Daemon
             async with person(nodes[1], "ana", **claims) as ana:
                 found[standing] = await outcome(trial, ana, room, own)
     assert found == dict(zip(STANDINGS, trial.by_token or trial.codes, strict=True))
+
+
+# --- the back end's door ----------------------------------------------------------------------------------------------
+
+
+async def as_ana(node: Daemon, trial: Trial, room: str, own: int) -> int:
+    """As `outcome`, of the back end that acts as ana."""
+    asked = trial.ask(room, own)["rpc"]
+    status, answer = await asyncio.to_thread(post, node, asked["method"], {**asked["data"], "as": "ana"})
+    assert status == 200
+    if "error" in answer:
+        return int(answer["error"]["code"])
+    return 0 if trial.shows(answer["result"], room) else HIDDEN
+
+
+@pytest.mark.parametrize("name", METHOD_TRIALS)
+async def test_the_back_end_vouches_for_whom_it_acts_as_a_member_and_no_more(
+    nodes: tuple[Daemon, ...], name: str
+) -> None:
+    room, trial, found = f"hall-http-{name}", METHOD_TRIALS[name], {}
+    async with hall(nodes[0], room) as root:
+        async with person(nodes[1], "ana", rooms=[room]) as ana:
+            own = await ana.says(room, "mine")
+        for standing in STANDINGS:
+            await put(root, room, standing)
+            found[standing] = await as_ana(nodes[1], trial, room, own)
+    codes = dict(zip(STANDINGS, trial.codes, strict=True))
+    assert found == {**codes, "outsider": codes["member"], "guest": codes["member"]}
 
 
 # --- the plain door ---------------------------------------------------------------------------------------------------

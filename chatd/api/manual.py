@@ -25,11 +25,13 @@ HEAD: Final = """\
 
 Made from the code's own tables by `chatd config reference`; a test compares. Settings are in [chatd.toml](chatd.toml).
 
-Who talks to chatd in the Centrifuge protocol, by an official SDK, asks by `rpc(method, data)` for what the protocol has
-no command for. An application's back end posts the same data to `/api/<method>` on the admin listener (`admin.listen`),
-with a key of `[[api.keys]]` in `X-API-Key`; it acts as the server, who may do everything, or with `"as": "<user>"` as a
-user. The answer is `{"result": ...}` or `{"error": {"code", "message", "retry_after_ms"?}}` with status 200; a request
-that cannot be taken is another status with `{"error": "<sentence>"}`. `/api/openapi.json` describes all of it.
+Who talks to chatd in the Centrifuge protocol, by an official SDK, asks by `rpc(method, data)` for what the protocol
+has no command for. An application's back end posts the same data to `/api/<method>` on the admin listener
+(`admin.listen`), with a key of `[[api.keys]]` in `X-API-Key`; it acts as the server, who may do everything, or with
+`"as": "<user>"` as a user. It vouches for that user as a token of its making would: in every room a member, or what
+the store knows the user to be beyond that; bans, mutes and locks hold. The answer is `{"result": ...}` or `{"error":
+{"code", "message", "retry_after_ms"?}}` with status 200; a request that cannot be taken is another status with
+`{"error": "<sentence>"}`. `/api/openapi.json` describes all of it.
 """
 HOOKS: Final = """\
 With `hooks.url` set, events are posted there as `{"id", "event", "room", "time", "data"}`, `time` in Unix ms, until
