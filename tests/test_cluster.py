@@ -6,31 +6,24 @@ import asyncio
 import gc
 import json
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import jwt
 import pytest
 from centrifuge import Client, ReplyError
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.conftest import Daemon, running
+from tests.people import SECRET, token
 from tests.sdk import sdk_client, subscribed
 from tests.servers import redis_cluster, redis_sentinel, redis_server
 from tests.test_doors import Raw, next_push
 
-SECRET = "a secret of the tests, at least thirty-two bytes long"
 FAST = {"CHATD_CLUSTER__LEASE": "1s", "CHATD_CLUSTER__RENEW": "0.2s", "CHATD_LIMITS__MESSAGES_PER_SECOND": "0",
         "CHATD_LIMITS__USER_MESSAGES_PER_SECOND": "0"}  # fmt: skip
-
-
-def token(user: str, *, lifetime: float = 3600, **claims: Any) -> str:
-    now = time.time()
-    return jwt.encode({"sub": user, "exp": now + lifetime, "iat": now, **claims}, SECRET, headers={"kid": "main"})
 
 
 @pytest.fixture

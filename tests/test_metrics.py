@@ -11,8 +11,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.conftest import Daemon, running
+from tests.people import token
 from tests.servers import redis_server
-from tests.test_cluster import FAST, token, until
+from tests.test_cluster import FAST, until
 from tests.test_doors import Raw, next_push
 
 KEYED = '[[auth.keys]]\nkid = "main"\nalgorithm = "HS256"\nsecret_file = "secret"\n'

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Daemon
+from tests.people import cluster, token
 from tests.sdk import PATIENCE_S
-from tests.test_cluster import FAST, pair, running, token
+from tests.test_cluster import FAST, pair, running
 
 __all__ = ["pair"]
 
@@ -113,3 +114,37 @@ async def said(client: Script, n: int) -> None:
         if done["event"] == "done":
             return
         assert done["code"] == 400, done
+
+
+async def test_it_creates_a_room_talks_changes_its_mind_and_is_moderated(tmp_path: Path, sdk_js: Path) -> None:
+    with cluster(tmp_path, '[rooms."*"]\ncreate = "anybody"\n') as (first, second):
+        async with (
+            script(sdk_js, first.sdk, token("ana")) as ana,
+            script(sdk_js, second.sdk, token("bob")) as bob,
+        ):
+            await asked(ana, "room.create", room="tea", public=False, members=["bob"])
+            await bob.do("subscribe", room="tea")
+            sent = await asked(ana, "message.send", room="tea", text="helo", cid="c-1", mentions=["bob"])
+            assert await asked(ana, "message.send", room="tea", text="helo", cid="c-1") == sent
+            await asked(ana, "message.edit", room="tea", offset=sent["offset"], text="hello")
+            await asked(bob, "message.react", room="tea", offset=sent["offset"], kind="+1", on=True)
+            gone = await asked(ana, "message.send", room="tea", text="no", reply_to=sent["offset"])
+            await asked(ana, "message.delete", room="tea", offset=gone["offset"])
+            await asked(ana, "typing", room="tea", on=True)
+            heard = [(await bob.next("publication"))["tags"]["type"] for _ in range(6)]
+            assert heard == ["message", "edit", "react", "message", "delete", "typing"]
+            [kept, deleted] = (await asked(bob, "message.history", room="tea"))["messages"]
+            assert (kept["text"], kept["edited"], kept["reactions"]) == ("hello", True, {"+1": 1})
+            assert (deleted["text"], deleted["deleted"]) == (None, True)
+            await asked(ana, "mod.mute", room="tea", user="bob", for_="10m", reason="caps")
+            refused = await bob.do("rpc", method="message.send", data={"room": "tea", "text": "HEY"})
+            assert (refused["code"], refused["message"]) == (401, "muted: caps")
+
+
+async def asked(client: Script, method: str, **data: Any) -> dict[str, Any]:
+    """The answer of an rpc; a trailing underscore of a name is left off."""
+    members = {name.removesuffix("_"): value for name, value in data.items()}
+    done = await client.do("rpc", method=method, data=members)
+    assert done["event"] == "done", done
+    answer: dict[str, Any] = done["result"]["data"]
+    return answer

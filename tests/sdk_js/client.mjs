@@ -22,7 +22,9 @@ const commands = {
   async subscribe({ room, token }) {
     const subscription = client.newSubscription(room, { recoverable: true, joinLeave: true, token });
     subscriptions.set(room, subscription);
-    subscription.on("publication", ({ data, offset, info }) => tell("publication", { data, offset, user: info?.user }));
+    subscription.on("publication", ({ data, offset, info, tags }) =>
+      tell("publication", { data, offset, tags, user: info?.user }),
+    );
     subscription.on("join", ({ info }) => tell("join", { user: info.user }));
     subscription.on("leave", ({ info }) => tell("leave", { user: info.user }));
     subscription.on("subscribed", ({ recovered, wasRecovering }) => tell("subscribed", { recovered, wasRecovering }));
