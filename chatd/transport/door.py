@@ -48,6 +48,12 @@ class Doorway:
         if len(self._since) > HALF_OPEN:
             next(iter(self._since)).abort()
 
+    def __contains__(self, door: object) -> bool:
+        return door in self._since
+
+    def __len__(self) -> int:
+        return len(self._since)
+
     def leave(self, door: Door) -> None:
         self._since.pop(door, None)
 

@@ -137,7 +137,8 @@ class Listener:
             self._server.servers.pop().close()
         self._socket.close()
         for connection in list(self._server.server_state.connections):
-            if isinstance(connection, Door):  # idle, or it ends with the answer that is under way
+            # Idle, or it ends with the answer that is under way. Who has only just come is still to be answered.
+            if isinstance(connection, Door) and connection not in self._doorway:
                 connection.shutdown()
         await asyncio.sleep(0)  # uvloop closes sockets at the end of its turn, and until then the address is taken
 
@@ -147,6 +148,10 @@ class Listener:
         await self._server.listen(self._socket)
 
     async def stop(self) -> None:
+        with contextlib.suppress(TimeoutError):  # a request may be on its way on a connection that we took
+            async with asyncio.timeout(LAST_REQUESTS_S):
+                while len(self._doorway):
+                    await asyncio.sleep(0.005)
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
