@@ -29,14 +29,8 @@ def with_material(key: Key, base: Path) -> Key:
         return replace(key, public_key=content.decode(errors="replace"))
     if key.algorithm not in HMAC_KEY_BYTES:
         return key
-    secret = read_bytes_of("secret_file", Path(key.secret_file), key.where) if key.secret_file else key.secret.encode()
-    if len(secret) < HMAC_KEY_BYTES[key.algorithm]:
-        raise SettingsError(
-            f"{key.where}: expected the secret of key {show_text(key.kid)} to have at least "
-            f"{HMAC_KEY_BYTES[key.algorithm]} bytes for {key.algorithm}, got {len(secret)}; "
-            "make one with `openssl rand -base64 48`"
-        )
-    return replace(key, secret_bytes=secret)
+    least, name = HMAC_KEY_BYTES[key.algorithm], f"key {show_text(key.kid)}"
+    return replace(key, secret_bytes=_secret_of(key, name, least, f"bytes for {key.algorithm}"))
 
 
 def _with_api_secret(key: ApiKey, base: Path) -> ApiKey:
@@ -47,14 +41,8 @@ def _with_api_secret(key: ApiKey, base: Path) -> ApiKey:
             f"{key.where}: expected {name} of [[api.keys]] to have a name, scopes, and exactly one of secret and "
             "secret_file, got something else"
         )
-    file = str(base / key.secret_file) if key.secret_file else ""
-    secret = read_bytes_of("secret_file", Path(file), key.where) if file else key.secret.encode()
-    if len(secret) < API_KEY_BYTES:
-        raise SettingsError(
-            f"{key.where}: expected the secret of {name} to have at least {API_KEY_BYTES} bytes, got {len(secret)}; "
-            "make one with `openssl rand -hex 24`"
-        )
-    return replace(key, secret_file=file, secret_bytes=secret)
+    key = replace(key, secret_file=str(base / key.secret_file) if key.secret_file else "")
+    return replace(key, secret_bytes=_secret_of(key, name, API_KEY_BYTES, make="openssl rand -hex 24"))
 
 
 def _with_signing_secret(key: SigningKey, base: Path) -> SigningKey:
@@ -65,14 +53,30 @@ def _with_signing_secret(key: SigningKey, base: Path) -> SigningKey:
             f"{key.where}: expected {name} of [[signatures.keys]] to have a kid without a colon, and exactly one of "
             "secret and secret_file, got something else"
         )
-    file = str(base / key.secret_file) if key.secret_file else ""
-    secret = read_bytes_of("secret_file", Path(file), key.where) if file else key.secret.encode()
-    if len(secret) < HMAC_KEY_BYTES["HS256"]:
+    key = replace(key, secret_file=str(base / key.secret_file) if key.secret_file else "")
+    secret = _secret_of(key, name, HMAC_KEY_BYTES["HS256"])
+    return replace(key, secret_bytes=secret, until=moment(key.accept_until))
+
+
+def _secret_of(
+    key: Key | ApiKey | SigningKey,
+    name: str,
+    least: int,
+    unit: str = "bytes",
+    make: str = "openssl rand -base64 48",
+) -> bytes:
+    """The secret that stands in a key's table or in its file, whose path is whole by now.
+
+    Raises:
+        SettingsError: the file cannot be read, or it is shorter than `least` bytes.
+    """
+    secret = read_bytes_of("secret_file", Path(key.secret_file), key.where) if key.secret_file else key.secret.encode()
+    if len(secret) < least:
         raise SettingsError(
-            f"{key.where}: expected the secret of {name} to have at least {HMAC_KEY_BYTES['HS256']} bytes, got "
-            f"{len(secret)}; make one with `openssl rand -base64 48`"
+            f"{key.where}: expected the secret of {name} to have at least {least} {unit}, got {len(secret)}; "
+            f"make one with `{make}`"
         )
-    return replace(key, secret_file=file, secret_bytes=secret, until=moment(key.accept_until))
+    return secret
 
 
 class Table(NamedTuple):
