@@ -41,7 +41,7 @@ REASONS: Final = (
     (
         "storm",
         "",
-        "a fourth is uvicorn's, Starlette's and websockets' handshake; then JWT (60 µs), the user's own channel with "
+        "a fourth is uvicorn's, Starlette's and websockets' handshake; then the user's own channel with "
         "its subscription at the store, the registry, recovery and presence, each a script",
     ),
     ("latency", "2 nodes", "on two cores the second node shares its own with the store and the load"),

@@ -68,6 +68,12 @@ def segment(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
+def written_otherwise(good: str) -> str:
+    """The same bytes in other letters: of a segment's last letter some bits belong to no byte (RFC 4648, 3.5)."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return good[:-1] + letters[letters.index(good[-1]) ^ 1]
+
+
 def signed_with_the_public_key() -> str:
     """The algorithm swap: the RSA key that everybody knows, used as if it were the secret of HS256."""
     return by_hand(b'{"alg":"HS256","kid":"rsa"}', secret=pem(RSA).encode())
@@ -87,13 +93,28 @@ async def test_a_token_of_each_algorithm_is_accepted_with_and_without_kid(algori
         assert await check.identity(token(algorithm=algorithm, kid=kid)) == Identity("ana", expires_at=NOW + 60)
 
 
+async def test_a_token_may_be_padded_as_base64_is_elsewhere() -> None:
+    padded = ".".join(part + "=" * (-len(part) % 4) for part in by_hand(b'{"alg":"HS256","b64":true}').split("."))
+    signing_input, _, _ = padded.rpartition(".")
+    signature = jwt.get_algorithm_by_name("HS256").sign(signing_input.encode(), SECRET)
+    assert "=." in signing_input
+    assert (await verifier().identity(f"{signing_input}.{base64.urlsafe_b64encode(signature).decode()}")).user == "ana"
+
+
 ZOO: dict[str, tuple[str, str]] = {
     "nothing": ("", "three segments"),
     "no token": ("ana", "three segments"),
     "two segments": (token().rpartition(".")[0], "three segments"),
     "four segments": (token() + ".x", "three segments"),
     "no base64": ("a.b.c", "base64url"),
-    "junk among the base64": ("!!!!" + token(), "signed JWT"),
+    "junk before the header": ("!!!!" + token(), "base64url"),
+    "junk within the payload": (token().replace(".", ".!!!!", 1), "base64url"),
+    "junk within the signature": (token() + "!!!!", "base64url"),
+    "base64 of the other alphabet": (by_hand(b'{"alg":"HS256","x":"~~~"}').replace("-", "+"), "base64url"),
+    "a signature written otherwise": (written_otherwise(token()), "base64url"),
+    "padding of another length": (token() + "=" * (1 + (len(token().rpartition(".")[2]) % 4 == 3)), "base64url"),
+    "too much padding": (token() + "====", "base64url"),
+    "a line break at its end": (token() + "\n", "base64url"),
     "not ASCII": (token() + "é", "ASCII"),
     "half a surrogate pair": (token() + "\ud800", "ASCII"),
     "huge": (token({**ANA, "info": "x" * auth.TOKEN_BYTES}), "at most 8192"),
@@ -111,10 +132,12 @@ ZOO: dict[str, tuple[str, str]] = {
     "unknown kid": (token(kid="spare"), 'kid "spare"'),
     "kid that steers a terminal": (token(kid="\x1b[2J"), r"\\x1b\[2J"),
     "kid as a number": (by_hand(b'{"alg":"HS256","kid":7}'), '"kid" must be a string'),
-    "kid null": (by_hand(b'{"alg":"HS256","kid":null}'), "Key ID"),
+    "kid null": (by_hand(b'{"alg":"HS256","kid":null}'), '"kid" must be a string'),
     "crit": (by_hand(b'{"alg":"HS256","kid":"main","crit":["exp"],"exp":1}'), "crit"),
     "crit b64": (by_hand(b'{"alg":"HS256","kid":"main","crit":["b64"],"b64":true}'), "crit"),
-    "b64 false": (by_hand(b'{"alg":"HS256","kid":"main","b64":false}'), "signed JWT"),
+    "b64 false": (by_hand(b'{"alg":"HS256","kid":"main","b64":false}'), "b64"),
+    "b64 false without payload": (by_hand(b'{"alg":"HS256","kid":"main","b64":false}', b""), "b64"),
+    "b64 as a number": (by_hand(b'{"alg":"HS256","kid":"main","b64":0}'), "b64"),
     "header twice": (by_hand(b'{"alg":"HS256","alg":"HS256","kid":"main"}'), "same name"),
     "header is a list": (by_hand(b'["HS256"]'), "other JSON came"),
     "sub twice": (token(b'{"sub":"bob","sub":"ana","exp":1800000060}'), "same name"),
@@ -533,6 +556,14 @@ async def test_a_key_set_never_verifies_with_a_shared_secret(issuer: Issuer, dec
     for forged in (token(), token(kid=None), signed_with_the_public_key()):
         with pytest.raises(Disconnect):
             await check.identity(forged)
+
+
+async def test_a_key_on_another_curve_than_its_algorithm_says_is_left_out(issuer: Issuer) -> None:
+    wider = ec.generate_private_key(ec.SECP384R1())
+    members = jwt.get_algorithm_by_name("ES384").to_jwk(wider.public_key(), as_dict=True)
+    issuer.body = key_set({**members, "kid": "ec", "alg": "ES256"})
+    [trouble] = await verifier(Key("web", "", jwks_url=issuer.url)).read_key_sets()
+    assert "no public key" in trouble
 
 
 async def test_a_declared_algorithm_leaves_out_the_other_keys_of_a_set(issuer: Issuer) -> None:

@@ -5,10 +5,11 @@ Pure: whether a key signed it was judged before, and whether it has ended is jud
 
 from __future__ import annotations
 
-import base64
 import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
 from chatd.model import ROLES, Grant, Identity, Json
 from chatd.names import clean_name, printable
@@ -23,18 +24,43 @@ TOKEN_BYTES = 8192
 LAST_SECOND = 253_402_300_799
 
 
-def header_of(token: str) -> Claims:
-    """Return a token's header, which nobody has verified.
+class Parts(NamedTuple):
+    """A token taken apart: nothing of it is verified.
+
+    Attributes:
+        header: what it says of itself.
+        signing_input: what was signed (RFC 7515, 5.1).
+        payload: what that says; `signature`: who says so.
+    """
+
+    header: Claims
+    signing_input: bytes
+    payload: bytes
+    signature: bytes
+
+
+def taken_apart(token: str) -> Parts:
+    """Return the parts of a token.
 
     Raises:
-        ValueError: there is none, it is not for us to read (RFC 7515, 4.1.11), or the token is too long.
+        ValueError: it is no token, not for us to read (RFC 7515, 4.1.11), or too long.
     """
     if len(token) > TOKEN_BYTES or not token.isascii():
         raise ValueError(f"expected a JWT of at most {TOKEN_BYTES} ASCII characters")
-    header = members_of(segments(token)[0])
+    header, payload, signature = segments(token)
+    return Parts(_header(header), token.rpartition(".")[0].encode(), payload, signature)
+
+
+# An issuer writes the same header into every token of a key: 64 keys are many, and have at most half a megabyte.
+@lru_cache(maxsize=64)
+def _header(text: bytes) -> Claims:
+    header = members_of(text)
     if "crit" in header:
         raise ValueError('the token\'s header has "crit", and no extension is known here; issue it without')
-    text_of(header, "kid")
+    if header.get("b64", True) is not True:
+        raise ValueError('the token\'s header has "b64", and its payload is base64url here; issue it without')
+    if "kid" in header and text_of(header, "kid") is None:
+        raise ValueError('"kid" must be a string')
     return header
 
 
@@ -48,15 +74,25 @@ def segments(token: str) -> list[bytes]:
     """Return a token's header, payload and signature, their base64url undone (RFC 7515, 7.1).
 
     Raises:
-        ValueError: it has not that shape. Junk among the base64url is passed over here, and found by pyjwt.
+        ValueError: it has not that shape.
     """
     segments = token.split(".")
     if len(segments) != 3:
         raise ValueError(f"expected a JWT, three segments with dots between; {len(segments)} came")
     try:
-        return [base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)) for segment in segments]
+        return [_plain(segment.encode()) for segment in segments]
     except ValueError:
         raise ValueError("expected a JWT, whose segments are base64url") from None
+
+
+def _plain(segment: bytes) -> bytes:
+    """Undo base64url, of which bytes have one spelling, with all of its padding or, as they should, with none."""
+    decoded = urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+    # Python passes over what is not of the alphabet. It is found so, as are bits that belong to no byte.
+    padded = urlsafe_b64encode(decoded)
+    if segment not in (padded, padded.rstrip(b"=")):
+        raise ValueError("another spelling")
+    return decoded
 
 
 def members_of(text: bytes) -> Claims:
@@ -66,7 +102,7 @@ def members_of(text: bytes) -> Claims:
         ValueError: it is not one, or it has two members of one name, which two readers may read differently.
     """
     try:
-        members = json.loads(text.decode(), object_pairs_hook=_unique)
+        members = _JSON.decode(text.decode())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"expected a JSON object: {error}") from None
     if not isinstance(members, dict):
@@ -79,6 +115,9 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(members) < len(pairs):
         raise ValueError("two members have the same name")
     return members
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def text_of(claims: Claims, name: str) -> str | None:
