@@ -8,7 +8,6 @@ the transport's, which it meets only as a Link.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
 from enum import Enum
 from math import inf
 from typing import Protocol
@@ -18,20 +17,30 @@ from .model import Door, Event, Identity, Kind, Request, Result, Subscribed
 from .wire import Codec
 
 
+class Outlet(Protocol):
+    """Where a frame leaves at once, if nothing waits before it."""
+
+    def send(self, frame: bytes, /) -> int:
+        """How many of its bytes were taken; the rest must be given to Link.write_rest before anything else is sent.
+
+        Raises:
+            OSError: none were, and it is Link.write that must be called.
+        """
+
+
 class Link(Protocol):
     """What a session needs of its connection. Nothing here waits.
 
     Attributes:
         congested: more than half of what may wait for this client is waiting.
-        direct: sends a frame at once and returns how many bytes of it were taken, or raises OSError; the rest of it
-            must be given to `write_rest`. None: not now, `write` it.
+        outlet: the same object as long as the link lives.
     """
 
     @property
     def congested(self) -> bool: ...
 
     @property
-    def direct(self) -> Callable[[bytes], int] | None: ...
+    def outlet(self) -> Outlet: ...
 
     def write(self, frame: bytes) -> None: ...
 

@@ -29,7 +29,11 @@ class RecordingLink:
     def __init__(self) -> None:
         self.written: list[bytes] = []
 
-    def direct(self, frame: bytes) -> int:
+    @property
+    def outlet(self) -> RecordingLink:
+        return self
+
+    def send(self, frame: bytes, /) -> int:
         self.written.append(frame)
         return len(frame)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from chatd.cast import JOINING
 from chatd.errors import INSUFFICIENT_STATE, SLOW, Disconnect
-from chatd.hub import JOINING, Hub
+from chatd.hub import Hub
 from chatd.model import Delivery, Event, Identity, Kind, Lost, Position
 from chatd.session import Session, State, Subscription
 from chatd.wire import Codec
@@ -33,11 +34,13 @@ class FakeLink:
         self.on_send: Callable[[], None] = lambda: None
 
     @property
-    def direct(self) -> Callable[[bytes], int] | None:
-        return None if self.congested else self.send
+    def outlet(self) -> FakeLink:
+        return self
 
-    def send(self, frame: bytes) -> int:
+    def send(self, frame: bytes, /) -> int:
         self.on_send()
+        if self.congested:
+            raise BlockingIOError
         if self.reset:
             raise ConnectionResetError
         self.written.append(frame[: self.takes])
@@ -47,7 +50,8 @@ class FakeLink:
         self.rest.append(frame[sent:])
 
     def write(self, frame: bytes) -> None:
-        self.written.append(frame)
+        if not self.reset:
+            self.written.append(frame)
 
     def buffered(self) -> int:
         return self.waiting

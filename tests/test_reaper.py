@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from chatd.cast import SHARDS
 from chatd.errors import NO_PONG, SLOW, Disconnect
-from chatd.hub import SHARDS, Hub, Shard
+from chatd.hub import Hub, Shard
 from chatd.model import Identity
 from chatd.reaper import Reaper, ended, may_judge, overdue, silent
 from chatd.session import Session, State, Subscription
@@ -26,7 +27,13 @@ class FakeLink:
         self.written: list[bytes] = []
         self.goodbye: Disconnect | None = None
         self.congested = False
-        self.direct = None
+
+    @property
+    def outlet(self) -> FakeLink:
+        return self
+
+    def send(self, frame: bytes, /) -> int:
+        raise BlockingIOError
 
     def write(self, frame: bytes) -> None:
         self.written.append(frame)

@@ -678,17 +678,16 @@ async def test_half_of_the_bound_is_congestion_until_the_client_reads() -> None:
         await until(lambda: not link.congested)
 
 
-def fan_out_to(link: Link, frame: bytes) -> None:
-    """As the hub does it: at once where that is possible, else behind what waits."""
-    if link.direct is None:
+def fan_out_to(link: Link, frame: bytes) -> bool:
+    """As the hub does it: at once where that is possible, else behind what waits; returns whether it was possible."""
+    try:
+        sent = link.outlet.send(frame)
+    except OSError:
         link.write(frame)
-    else:
-        try:
-            sent = link.direct(frame)
-        except BlockingIOError:
-            sent = 0
-        if sent != len(frame):
-            link.write_rest(frame, sent)
+        return False
+    if sent != len(frame):
+        link.write_rest(frame, sent)
+    return True
 
 
 @on_both_loops
@@ -696,20 +695,21 @@ async def test_what_is_sent_at_once_and_what_waits_arrive_in_one_order() -> None
     async with serving() as house, Bare(house) as client:
         await client.upgrade()
         link = (await house.guest()).link
+        outlet = link.outlet
         for _ in range(2):  # again after all has been taken
             expected = b""
-            while link.direct is not None:
+            while not link.buffered():
                 expected += (frame := frames.text(b"%d" % len(expected) * 500))
                 fan_out_to(link, frame)
-            assert link.buffered()
             for text in (b"a", b"b"):
                 expected += frames.text(text)
-                fan_out_to(link, frames.text(text))
+                assert not fan_out_to(link, frames.text(text)), "something waits"
             assert await asyncio.wait_for(client.reader.readexactly(len(expected)), PATIENCE_S) == expected
             await until(lambda: link.buffered() == 0)
             link.write(frames.text(b"nothing waits"))
-            assert link.direct is not None
-            await asyncio.wait_for(client.reader.readexactly(15), PATIENCE_S)
+            assert fan_out_to(link, frames.text(b"so this goes at once"))
+            await asyncio.wait_for(client.reader.readexactly(15 + 22), PATIENCE_S)
+            assert link.outlet is outlet
 
 
 @on_both_loops
@@ -719,11 +719,14 @@ async def test_a_socket_is_not_used_once_its_end_has_begun() -> None:
             await client.upgrade()
         one, other = (await house.guest()), (await house.guest())
         one.link.close(KICKED)
-        assert one.link.direct is None
+        with pytest.raises(OSError):
+            one.link.outlet.send(b"nobody")
         lost.writer.transport.abort()
         await other.gone.wait()
-        assert other.link.direct is None
-        other.link.write(frames.text(b"nobody"))  # is thrown away, and by no means sent to who has the number now
+        for _ in range(2):  # what is written is thrown away, and by no means sent to who has the number now
+            with pytest.raises(OSError):
+                other.link.outlet.send(b"nobody")
+            other.link.write(frames.text(b"nobody"))
 
 
 @on_both_loops

@@ -122,7 +122,13 @@ class NoConnection:
     """What stands behind a session of the back end's: nobody hears what is said to it alone."""
 
     congested = False
-    direct = None
+
+    @property
+    def outlet(self) -> NoConnection:
+        return self
+
+    def send(self, frame: bytes, /) -> int:
+        return len(frame)
 
     def write(self, frame: bytes) -> None: ...
 

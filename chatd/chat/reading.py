@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from chatd import errors
+from chatd.cast import JOINING
 from chatd.errors import Disconnect, Reject
-from chatd.hub import JOINING
 from chatd.model import (
     SERVER,
     Delivery,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -81,24 +80,19 @@ class Link(asyncio.Protocol):
     """One WebSocket, open.
 
     Most deliveries pass by the transport: where nothing waits, the kernel's own send() takes a frame at once, which
-    costs a sixth less. What it does not take waits in the transport, and everything after it behind it. The socket is
-    the transport's to close; both event loops call `connection_lost` before they do, and from then on it is not used.
+    costs a sixth less. What it does not take waits in the transport, and everything after it behind it.
 
     Attributes:
-        direct: hands a frame to the kernel and returns how many of its bytes were taken; it may raise OSError. Whatever
-            it did not take must at once be given to `write_rest`. None: something waits, or the end has begun.
         congested: more than half of what may wait is waiting; or the end has begun, when nothing may be written.
         deflates: permessage-deflate was negotiated.
     """
 
     __slots__ = (
-        "_closing", "_control", "_goodbye", "_parser", "_plain", "_receiver", "_rules", "_since", "_transport",
-        "congested", "deflates", "direct",
+        "_bypass", "_closing", "_control", "_goodbye", "_parser", "_receiver", "_rules", "_since", "_transport",
+        "congested", "deflates",
     )  # fmt: skip
 
-    _plain: socket.socket | None  # None: what is written is not what is sent, as over TLS; or it is over
-    direct: Callable[[bytes], int] | None
-
+    _bypass: Bypass | None  # None: what is written is not what is sent, as over TLS
     _parser: frames.Parser | None  # None: what still comes is thrown away
     _receiver: Receiver | None  # None: it has been told that this is over
 
@@ -115,8 +109,7 @@ class Link(asyncio.Protocol):
         self._control = 0
         self._since = 0.0
         self.congested = False
-        self._plain = _plain_socket(transport)
-        self.direct = self._plain.send if self._plain is not None else self._pass_on
+        self._bypass = _bypass(transport)
         if rules.outbox:
             transport.set_write_buffer_limits(high=rules.outbox // 2)
 
@@ -125,30 +118,39 @@ class Link(asyncio.Protocol):
     def buffered(self) -> int:
         return 0 if self._transport.is_closing() else self._transport.get_write_buffer_size()
 
+    @property
+    def outlet(self) -> Bypass | Link:
+        return self if self._bypass is None else self._bypass
+
+    def send(self, frame: bytes, /) -> int:
+        """See session.Outlet; for want of a way past the transport."""
+        if self.congested:
+            raise BlockingIOError
+        self.write_rest(frame, 0)
+        return len(frame)
+
     def write(self, frame: bytes) -> None:
         """Hand over a frame. It knows nothing of goodbyes: who writes must look at `congested` first."""
-        if self._plain is None or self.buffered():
+        if self._bypass is None or self._goodbye is not None or self.buffered():
             self.write_rest(frame, 0)
             return
         try:
-            sent = self._plain.send(frame)
+            self._bypass.open()
+            sent = self._bypass.send(frame)
         except OSError:
             sent = 0
         if sent < len(frame):
             self.write_rest(frame, sent)
-        elif not self.congested:
-            self.direct = self._plain.send
 
     def write_rest(self, frame: bytes, sent: int) -> None:
         """Have wait what the kernel did not take of `frame`, and all that comes later behind it."""
-        if self._plain is not None:
-            self.direct = None
+        self._shut()
         with suppress(RuntimeError):  # uvloop: the socket was reset, and we are told of it only after this turn
             self._transport.write(frame[sent:])
 
-    def _pass_on(self, frame: bytes) -> int:
-        self.write_rest(frame, 0)
-        return len(frame)
+    def _shut(self) -> None:
+        if self._bypass is not None:
+            self._bypass.shut()
 
     def close(self, goodbye: Disconnect) -> None:
         """Say goodbye once, after all that waits, and give the peer a while to answer; then it is cut."""
@@ -205,12 +207,9 @@ class Link(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.congested = True
-        self.direct = None
 
     def resume_writing(self) -> None:
         self.congested = self._goodbye is not None
-        if self._plain is None and not self.congested:
-            self.direct = self._pass_on
 
     def eof_received(self) -> bool:
         return False  # half-closed TCP is of no use to a WebSocket
@@ -220,10 +219,7 @@ class Link(asyncio.Protocol):
         by_peer = self._goodbye is None
         self._goodbye = self._goodbye or ABNORMAL
         self.congested = True
-        self.direct = None
-        if self._plain is not None:
-            self._plain.detach()
-            self._plain = None
+        self._shut()
         self._part(by_peer)
 
     # --- the end ------------------------------------------------------------------------------------------------------
@@ -232,7 +228,7 @@ class Link(asyncio.Protocol):
         """Write the last frame; from here on the peer has CLOSING_S."""
         self._goodbye = goodbye
         self.congested = True
-        self.direct = None
+        self._shut()
         if not self._transport.is_closing():
             self.write(frame)
             self._closing.add(self, asyncio.get_running_loop().time())
@@ -264,9 +260,30 @@ class Link(asyncio.Protocol):
             receiver.lost(self._goodbye or ABNORMAL, by_peer)
 
 
-def _plain_socket(transport: asyncio.Transport) -> socket.socket | None:
-    """The socket of `transport`, to be given back with `detach`; None where bytes are not sent as they are written."""
+class Bypass(socket.socket):
+    """The transport's socket, to send on past the transport; shut, every send raises OSError.
+
+    The socket is the transport's to close; both event loops call `connection_lost` before they do, and then this is
+    shut for good, so that it never sends to whoever is given the number next. It stays one object, open or shut, so
+    that those who send on it need not be told.
+    """
+
+    __slots__ = ("_number",)
+
+    def __init__(self, held: socket.socket) -> None:
+        super().__init__(held.family, held.type, held.proto, fileno=held.fileno())
+        self._number = held.fileno()
+
+    def open(self) -> None:
+        if self.fileno() < 0:
+            super().__init__(self.family, self.type, self.proto, fileno=self._number)
+
+    def shut(self) -> None:
+        self.detach()
+
+
+def _bypass(transport: asyncio.Transport) -> Bypass | None:
+    """None where bytes are not sent as they are written."""
     if transport.get_extra_info("sslcontext") is not None:
         return None
-    held = transport.get_extra_info("socket")
-    return socket.socket(held.family, held.type, held.proto, fileno=held.fileno())
+    return Bypass(transport.get_extra_info("socket"))

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from chatd import __version__, rules
+from chatd.cast import READERS, WATCHERS
 from chatd.errors import SLOW
-from chatd.hub import READERS, WATCHERS
 from chatd.node import Node
 from chatd.session import Session
 from chatd.telemetry import GOODBYES, histogram_samples, metric_lines, resident_bytes

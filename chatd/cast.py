@@ -1,0 +1,319 @@
+"""One round of fan-out: a room's readers on this node, and how what the room has to say becomes writes.
+
+A frame is made once for each codec and handed to every reader's outlet, which is all that is looked at of most readers.
+The few who need more come apart: those who have just joined, the slow, and authors who do not hear themselves. Nothing
+here waits. Whose turn it is, and for how long, is the hub's business.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from .errors import Disconnect
+from .model import Event, Kind
+from .session import Outlet, Session
+from .wire import Codec
+
+# A room's readers are kept by shard, as the node's sessions are. One turn around the heartbeat's wheel visits each
+# shard once; 64 turn a 25 s heartbeat into a tick of 0.4 s.
+SHARDS: Final = 64
+# Readers written to between two looks at the clock: a millisecond's worth.
+AT_ONCE: Final = 128
+# A reader's offset while its history is being read: above any real one, so that everything is held for it.
+JOINING: Final = 1 << 62
+# Stands for the bytes that an outlet took, when it took none because of what is behind it.
+REFUSED: Final = -1
+
+# Who hears what is said, and who hears of joins and leaves.
+READERS: Final = 0
+WATCHERS: Final = 1
+
+# What goes to all readers of a room; the rest goes to those who asked to hear who comes and goes.
+SAID: Final = (Kind.PUBLICATION, Kind.SIGNAL)
+
+Slice = dict[Outlet, Session]
+"""Readers of one shard in one room by one codec."""
+
+Audience = dict[Codec, dict[int, Slice]]
+"""Readers of one room, by codec and shard."""
+
+
+def shard_of(client: str) -> int:
+    return hash(client) % SHARDS
+
+
+class Room:
+    """One room's readers on this node.
+
+    Attributes:
+        settled: those to whom everything that comes is new.
+        fresh: the others, each with the offset after which it reads on; JOINING: that is not known yet.
+        watchers: of them all, those who hear who joins and leaves.
+        readers: how many they are.
+        pending: what has come and not yet been fanned out; `pending_since`: when the first of it came.
+    """
+
+    __slots__ = ("fresh", "name", "pending", "pending_since", "readers", "settled", "watchers")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.readers = 0
+        self.settled: Audience = {}
+        self.fresh: dict[Session, int] = {}
+        self.watchers: Audience = {}
+        self.pending: list[Event] = []
+        self.pending_since = 0.0
+
+    def sessions(self) -> Iterator[Session]:
+        for shards in self.settled.values():
+            for readers in shards.values():
+                yield from readers.values()
+        yield from self.fresh
+
+    def join(self, session: Session, since: int, *, watches: bool) -> None:
+        self.readers += 1
+        self.fresh[session] = since
+        if watches:
+            _place(self.watchers, session)
+
+    def leave(self, session: Session) -> None:
+        self.readers -= 1
+        self.fresh.pop(session, None)
+        _discard(self.settled, session)
+        _discard(self.watchers, session)
+
+    def settle(self, first: int) -> None:
+        """Have those read on with all the others to whom everything from offset `first` on is new."""
+        for session in [session for session, since in self.fresh.items() if since < first]:
+            del self.fresh[session]
+            _place(self.settled, session)
+
+    def set_apart(self, session: Session | None, since: int) -> None:
+        """Have `session`, if it is a reader, hear what comes next apart from the others."""
+        if session is not None and self.name in session.rooms:
+            _discard(self.settled, session)
+            self.fresh.setdefault(session, since)
+
+
+def _place(audience: Audience, session: Session) -> None:
+    audience.setdefault(session.codec, {}).setdefault(shard_of(session.id), {})[session.link.outlet] = session
+
+
+def _discard(audience: Audience, session: Session) -> None:
+    shard = shard_of(session.id)
+    shards = audience.get(session.codec, {})
+    readers = shards.get(shard, {})
+    readers.pop(session.link.outlet, None)
+    if not readers:
+        shards.pop(shard, None)
+    if not shards:
+        audience.pop(session.codec, None)
+
+
+class Part(NamedTuple):
+    """Some readers of a round: `frame` is for all in `slices`; those in `apart` are looked at one by one.
+
+    `audience` is READERS or WATCHERS, by what the events are.
+    """
+
+    room: Room
+    slices: Sequence[Slice]
+    apart: Sequence[Session]
+    frame: bytes
+    events: Sequence[Event]
+    audience: int
+
+    @property
+    def readers(self) -> int:
+        return sum(map(len, self.slices)) + len(self.apart)
+
+
+class Cast:
+    """One round: what a room had to say when its turn came, made into one frame for each codec.
+
+    Args:
+        now: seconds by the clock that events arrive by.
+        find: a connection of this node by its id; None: it is not here.
+
+    Attributes:
+        parts: what is left of it.
+        copies: events times readers, by audience.
+    """
+
+    __slots__ = ("arrived_at", "copies", "parts", "started_at")
+
+    def __init__(self, room: Room, now: float, find: Callable[[str], Session | None]) -> None:
+        events, room.pending = room.pending, []
+        self.arrived_at = room.pending_since
+        self.started_at = now
+        self.copies = [0, 0]
+        said = [event for event in events if event.kind in SAID]
+        seen = [event for event in events if event.kind not in SAID] if len(said) < len(events) else []
+        first = _first(said)
+        room.settle(first)
+        for author in _authors(room, said):
+            room.set_apart(find(author), first - 1)
+        self.parts = deque(
+            (*_parts(room, said, room.settled, room.fresh, READERS), *_parts(room, seen, room.watchers, (), WATCHERS))
+        )
+
+
+def _first(events: Iterable[Event]) -> int:
+    """The least offset among `events`; the least there can be where none has one."""
+    return min((event.position.offset for event in events if event.position is not None), default=1)
+
+
+def _authors(room: Room, events: Iterable[Event]) -> set[str]:
+    """Connections that must not hear all of `events`, by the languages that are spoken in the room."""
+    return {author for codec in room.settled for event in events if (author := codec.author(event)) is not None}
+
+
+def _parts(
+    room: Room, events: Sequence[Event], audience: Audience, fresh: Iterable[Session], number: int
+) -> Iterator[Part]:
+    for codec in dict.fromkeys((*audience, *(session.codec for session in fresh))) if events else ():
+        frame = codec.frame([codec.event(room.name, event) for event in events])
+        if not frame:
+            continue
+        for slices in _together(audience.get(codec, {}).values()):
+            yield Part(room, slices, (), frame, events, number)
+        apart = [session for session in fresh if session.codec is codec]
+        for start in range(0, len(apart), AT_ONCE):
+            yield Part(room, (), apart[start : start + AT_ONCE], frame, events, number)
+
+
+def _together(slices: Iterable[Slice]) -> Iterator[list[Slice]]:
+    """Slices one after the other, small ones several at a time."""
+    some, readers = list[Slice](), 0
+    for each in slices:
+        some.append(each)
+        readers += len(each)
+        if readers >= AT_ONCE:
+            yield some
+            some, readers = [], 0
+    if some:
+        yield some
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+class Outbox:
+    """What a turn brings to readers from several rooms; each gets all of it in one write."""
+
+    __slots__ = ("_frames", "_readers")
+
+    def __init__(self) -> None:
+        self._readers: Slice = {}
+        self._frames: dict[Outlet, list[bytes]] = {}
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, readers: Slice, frame: bytes) -> None:
+        self._readers.update(readers)
+        for outlet in readers:
+            if (frames := self._frames.get(outlet)) is not None:
+                frames.append(frame)
+            else:
+                self._frames[outlet] = [frame]
+
+    def take(self, outlet: Outlet) -> bytes:
+        """What is there for one reader; b"" for nothing."""
+        self._readers.pop(outlet, None)
+        return b"".join(self._frames.pop(outlet, ()))
+
+    def empty(self) -> list[tuple[Session, Disconnect]]:
+        """Write to each what is there for it; as `write`."""
+        goodbyes = [
+            (self._readers[outlet], _send(self._readers[outlet], b"".join(self._frames[outlet])))
+            for outlet in self._frames
+        ]
+        self._readers.clear()
+        self._frames.clear()
+        return [(session, goodbye) for session, goodbye in goodbyes if goodbye is not None]
+
+
+def write(part: Part, outbox: Outbox | None = None) -> list[tuple[Session, Disconnect]]:
+    """Write a part of a round; returns those that must be closed. It awaits nobody.
+
+    Args:
+        outbox: where the frame is left for those who can take it as it is; None: they get it now.
+    """
+    if outbox is None:
+        goodbyes = [(session, _go_on(session, part, sent)) for session, sent in hand_over(part.slices, part.frame)]
+    else:
+        goodbyes = []
+        for readers in part.slices:
+            outbox.add(readers, part.frame)
+    for session in part.apart:
+        if outbox is not None and (earlier := outbox.take(session.link.outlet)):
+            goodbyes.append((session, _send(session, earlier)))
+        goodbyes.append((session, _write_apart(session, part)))
+    return [(session, goodbye) for session, goodbye in goodbyes if goodbye is not None]
+
+
+def hand_over(slices: Iterable[Slice], frame: bytes) -> list[tuple[Session, int]]:
+    """Hand a frame to every outlet; returns whose did not take all of it, with the bytes it took, or REFUSED.
+
+    This is all there is for each reader. Its session is not looked at: in a large room that is far from the processor,
+    and would cost a tenth of what the kernel does for a frame.
+    """
+    size, written, left = len(frame), 0, list[tuple[Session, int]]()
+    for readers in slices:
+        for outlet in readers:
+            try:
+                sent = outlet.send(frame)
+            except OSError:  # something waits behind it; or its socket is full, or was reset a moment ago
+                sent = REFUSED
+            if sent != size:
+                left.append((readers[outlet], sent))
+        written += len(readers)
+    refused = sum(sent == REFUSED for _, sent in left)
+    Session.traffic.bytes_out += size * (written - refused)  # what was refused is counted by Session.send
+    return left
+
+
+def _go_on(session: Session, part: Part, sent: int) -> Disconnect | None:
+    """Write what an outlet did not take."""
+    if sent == REFUSED:
+        return _write_some(session, part, part.events)
+    session.link.write_rest(part.frame, sent)
+    return None
+
+
+def _send(session: Session, frame: bytes) -> Disconnect | None:
+    for _, sent in hand_over(({session.link.outlet: session},), frame):
+        if sent == REFUSED:
+            return session.send(frame)
+        session.link.write_rest(frame, sent)
+    return None
+
+
+def _write_apart(session: Session, part: Part) -> Disconnect | None:
+    """To those who do not get the common frame as it is: joining, joined amid these events, their author."""
+    since = part.room.fresh.get(session)
+    if since is None:  # it has left meanwhile
+        return None
+    subscription = session.rooms[part.room.name]
+    if since == JOINING and subscription.held is not None:
+        subscription.held.extend(event for event in part.events if event.position is not None)
+        return None
+    return _write_some(session, part, [event for event in part.events if _is_for(session, since, event)])
+
+
+def _is_for(session: Session, since: int, event: Event) -> bool:
+    new = event.position is None or event.position.offset > since
+    return new and session.codec.author(event) != session.id
+
+
+def _write_some(session: Session, part: Part, wanted: Sequence[Event]) -> Disconnect | None:
+    """Write some of the events, or fewer to whom reads too slowly."""
+    if session.link.congested:
+        wanted = [event for event in wanted if event.kind is not Kind.SIGNAL]
+    frame, codec = part.frame, session.codec
+    if len(wanted) < len(part.events):
+        frame = codec.frame([codec.event(part.room.name, event) for event in wanted])
+    return session.send(frame, droppable=all(event.position is None for event in wanted))
