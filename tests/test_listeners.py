@@ -167,6 +167,29 @@ def test_a_connection_has_the_socket_options_it_needs(loop: Callable[[], asyncio
         runner.run(asyncio.wait_for(story(), PATIENCE_S))
 
 
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_who_waits_to_be_accepted_when_a_listener_closes_is_answered(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def story() -> None:
+        listener = Listener(Starlette(), Settings(), bind("127.0.0.1", 0, 0))
+        await listener.start()
+        waiting = [socket.create_connection(host_and_port(listener.address)) for _ in range(100)]
+        for client in waiting:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        await listener.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(host_and_port(listener.address))
+        for client in waiting:
+            reader, writer = await asyncio.open_connection(sock=client)
+            assert (await reader.read()).startswith(b"HTTP/1.1 404"), "a queue that is closed is reset"
+            writer.close()
+        await listener.stop()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
 @pytest.mark.parametrize("listen", ["9000", "localhost:", ":9000", "127.0.0.1:99999", "::1:9000", "unix:"])
 def test_what_is_no_address_is_a_mistake_in_the_settings(listen: str) -> None:
     with pytest.raises(ValueError, match="expected host:port or unix:/path"):

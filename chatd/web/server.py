@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from chatd.settings import Settings, host_and_port
 from chatd.transport import CLOSING_S, Arrivals, Closing, Door, Doorway, Handshake
 
-from .sockets import BACKLOG, address_of, bind, bound_unsent, tidy
+from .sockets import BACKLOG, address_of, bind, bound_unsent, is_shared, take_queued, tidy
 from .tls import expires_at, renew
 
 log = structlog.get_logger("chatd")
@@ -75,7 +75,7 @@ class Listener:
     Args:
         sock: listens already.
         tls: everybody must speak TLS there; None: nobody.
-        spare: another of the same address that we do not accept on: the service manager's, who holds the address.
+        spare: another of the same queue that we do not accept on, and who holds that holds the address.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Listener:
         limits = settings.limits
         self._socket = sock
         self._spare = spare
+        self._shared = is_shared(sock)
         self._mode = settings.server.socket_mode
         self._tls = tls
         self.certificate_ends = None if tls is None else expires_at(settings.tls.certificate).timestamp()
@@ -133,6 +134,8 @@ class Listener:
         self._closing.sweep(now)
 
     async def close(self) -> None:
+        if self._server.servers and self._spare is None:
+            await take_queued(self._socket)
         while self._server.servers:
             self._server.servers.pop().close()
         self._socket.close()
@@ -144,7 +147,7 @@ class Listener:
 
     async def open(self) -> None:
         host, port = host_and_port(self.address)
-        self._socket = self._spare.dup() if self._spare is not None else bind(host, port, self._mode)
+        self._socket = bind(host, port, self._mode, shared=self._shared) if self._spare is None else self._spare.dup()
         await self._server.listen(self._socket)
 
     async def stop(self) -> None:

@@ -6,9 +6,11 @@ left from one of a process that lives.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
+import select
 import socket
 import stat
 from collections.abc import Iterator
@@ -21,14 +23,19 @@ BACKLOG = 4096
 # Bytes that the kernel takes for a client before it has sent them. Left alone it takes 4 MB for one that does not read
 # (tcp_wmem), which limits.outbox knows nothing of; what is under way to a client that reads does not count.
 UNSENT_BYTES = 65_536
+# A listener that closes takes those who wait for so long at most: in a storm the next one always does.
+QUEUED_S = 1.0
+# asyncio's own loop, where there is no uvloop, makes a connection of what it has taken in its next turns.
+TURNS_TO_CONNECT = 3
 
 
-def bind(host: str, port: int, mode: int) -> socket.socket:
+def bind(host: str, port: int, mode: int, *, shared: bool = False) -> socket.socket:
     """A listening socket.
 
     Args:
         host: a name, an address, or unix:/path; then `port` means nothing.
         mode: of the file of a unix socket.
+        shared: others may listen on a TCP port that is theirs too, and the kernel spreads connections over them all.
     Raises:
         OSError: the address cannot be had.
     """
@@ -40,12 +47,59 @@ def bind(host: str, port: int, mode: int) -> socket.socket:
     sock = socket.socket(family, kind, proto)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def hold(host: str, port: int) -> socket.socket:
+    """A socket that listens to nobody, and keeps a TCP address for those who bind it `shared`.
+
+    Nobody else gets the address, but for a program of the same user that shares ports too and comes later.
+
+    Raises:
+        OSError: the address cannot be had; one that is shared cannot either.
+    """
+    # Shared from the beginning, it would be shared with any other chatd of ours. So the first socket has it alone, and
+    # listens: of two that begin at once only one can.
+    first = bind(host, port, 0)
+    held = socket.socket(first.family, first.type, first.proto)
+    try:
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # over connections of before that fade away
+        held.bind(first.getsockname())
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # and from now on nobody, even if none of us listens
+    except OSError:
+        held.close()
+        raise
+    finally:
+        first.close()
+    return held
+
+
+def is_shared(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+
+
+async def take_queued(sock: socket.socket) -> None:
+    """Let the event loop, which accepts on `sock`, take those who wait there already; closing it would reset them.
+
+    Who is amid TCP's own handshake is not helped; see net.ipv4.tcp_migrate_req in the kernel's ip-sysctl.
+    """
+    sock.listen(0)  # meanwhile one more at most comes after each that is taken
+    queue = select.poll()
+    queue.register(sock, select.POLLIN)
+    loop = asyncio.get_running_loop()
+    over = loop.time() + QUEUED_S
+    while queue.poll(0) and loop.time() < over:
+        await asyncio.sleep(0)  # a turn of the loop; uvloop takes one in each
+    for _ in range(TURNS_TO_CONNECT):
+        await asyncio.sleep(0)
 
 
 def bound_unsent(sock: socket.socket) -> None:
