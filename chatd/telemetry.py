@@ -189,7 +189,10 @@ def configure_log(level: str, form: str, stream: Any = None) -> None:
 
 
 def _output(form: str, out: Any) -> tuple[list[Any], Callable[..., Any]]:
-    """The last processors, and what makes the loggers that they hand their result to."""
+    """The last processors, and what makes the loggers that they hand their result to.
+
+    A line is one write, its end included: several processes may have the same stderr.
+    """
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     if form == "auto" and journal.reads(out, os.environ):
         sink = journal.Journal(out, journal.ADDRESS)
@@ -198,9 +201,9 @@ def _output(form: str, out: Any) -> tuple[list[Any], Callable[..., Any]]:
         # Plain tracebacks: rich ones print local variables, and a token may be among them.
         plain = structlog.dev.plain_traceback
         human = structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=plain)
-        return [stamp, human], structlog.PrintLoggerFactory(out)
+        return [stamp, human], structlog.WriteLoggerFactory(out)
     json = [stamp, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    return json, structlog.PrintLoggerFactory(out)
+    return json, structlog.WriteLoggerFactory(out)
 
 
 def _whole(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[Any], dict[str, Any]]:
