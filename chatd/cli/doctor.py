@@ -22,7 +22,7 @@ import click
 
 from chatd.control import SCHEMA_VERSION, Status
 from chatd.node import verifier
-from chatd.settings import Settings, SettingsError, host_and_port, unix_path, warnings
+from chatd.settings import Settings, SettingsError, host_and_port, numbered, unix_path, warnings
 from chatd.store.errors import StoreError
 from chatd.store.redis import Store
 from chatd.web import tls
@@ -146,8 +146,9 @@ def listeners(settings: Settings) -> list[Check]:
     checks = [port("port", server.host, server.port, "server.host and server.port", secure=secure)]
     if secure and (shown := shown_at(server.host, server.port)) is not None:
         checks.append(certificate_shown(tls.shown_until(shown), tls.expires_at(settings.tls.certificate)))
-    if admin.listen:
-        checks.append(port("admin port", *host_and_port(admin.listen), "admin.listen"))
+    for number in range(1, server.workers + 1) if admin.listen else ():
+        name = "admin port" if number == 1 else f"admin port of worker {number}"
+        checks.append(port(name, *host_and_port(numbered(admin.listen, number)), "admin.listen"))
     return checks
 
 

@@ -1,10 +1,15 @@
-"""Words with systemd: what we tell it (sd_notify(3)), and the sockets it hands us. Nothing where systemd is not."""
+"""Words with systemd: what we tell it (sd_notify(3)), and the sockets it hands us. Nothing where systemd is not.
+
+A supervisor of several nodes is to them what systemd is to it: the same words, heard in an Inbox.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from .output import plural
@@ -25,7 +30,9 @@ def tell(*assignments: str) -> None:
     address = "\0" + path[1:] if path.startswith("@") else path
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.sendto("\n".join(assignments).encode(), address)
+            # What is said again in a second does not wait for one who has no time to hear it.
+            patience = socket.MSG_DONTWAIT if "WATCHDOG=1" in assignments else 0
+            sock.sendto("\n".join(assignments).encode(), patience, address)
     except OSError:
         pass
 
@@ -52,3 +59,39 @@ def sockets_passed() -> int:
     """How many listening sockets systemd opened for us; they begin at FIRST_FD."""
     ours = os.environ.get("LISTEN_PID") == str(os.getpid())
     return int(os.environ.get("LISTEN_FDS") or 0) if ours else 0
+
+
+def watchdog_s(otherwise: float) -> float:
+    """After how many seconds of silence systemd gives us up (WatchdogSec=); `otherwise` where it never does."""
+    return int(os.environ.get("WATCHDOG_USEC") or 0) / 1e6 or otherwise
+
+
+class Inbox:
+    """The other end of it, where processes that we have started tell their news. Linux alone has what this takes.
+
+    Attributes:
+        address: for their NOTIFY_SOCKET.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        # A name without a file, of the kernel's choice (unix(7), autobind). Everybody may send there, so the kernel is
+        # also asked who did.
+        self._socket.bind("")
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.address = "@" + self._socket.getsockname()[1:].decode()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> Iterator[tuple[int, set[str]]]:
+        """What has come: the process that sent it, and its assignments."""
+        credentials = struct.Struct("3i")  # ucred of unix(7): process, user, group
+        while True:
+            try:
+                said, extra, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(credentials.size))
+            except BlockingIOError:
+                return
+            for _, kind, data in extra:
+                if kind == socket.SCM_CREDENTIALS:
+                    yield credentials.unpack(data)[0], set(said.decode(errors="replace").split("\n"))

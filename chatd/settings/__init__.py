@@ -18,7 +18,7 @@ from __future__ import annotations
 from .advice import warnings
 from .declaring import SettingsError, options
 from .keys import HMAC_KEY_BYTES, ApiKey, Key, SigningKey
-from .kinds import KINDS, Bytes, host_and_port, is_loopback, moment, seconds_in, unix_path
+from .kinds import KINDS, Bytes, host_and_port, is_loopback, moment, numbered, seconds_in, unix_path
 from .reading import DEFAULT_FILE, NO_FLAGS, load
 from .rendering import HEAD, changed_needing_restart, origin, to_toml
 from .rooms import RoomRules, matches
@@ -52,6 +52,7 @@ __all__ = [
     "load",
     "matches",
     "moment",
+    "numbered",
     "options",
     "origin",
     "seconds_in",

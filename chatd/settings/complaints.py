@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .keys import API_KEY_BYTES, ApiKeys, SigningKeys
-from .kinds import is_loopback, show_bytes, show_seconds, show_text
+from .kinds import host_and_port, is_loopback, show_bytes, show_seconds, show_text, unix_path
 from .tree import HOOK_EVENTS, Hooks, Limits, Settings
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
@@ -14,6 +14,7 @@ REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis
 def complaints(settings: Settings) -> Iterator[tuple[str, str]]:
     """What is wrong between values that are right by themselves: the key to look at, and a sentence."""
     yield from _auth_complaints(settings)
+    yield from _worker_complaints(settings)
     yield from _api_complaints(settings.api.keys)
     yield from _hook_complaints(settings.hooks)
     yield from _signature_complaints(settings.signatures.keys)
@@ -43,6 +44,18 @@ def _auth_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
             f"expected a loopback address for server.host in open mode, where anybody may be anybody, got "
             f'{show_text(host)}; add an [[auth.keys]] table with auth.mode = "jwt", or set server.host = "127.0.0.1"',
         )
+
+
+def _worker_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
+    workers, listen = settings.server.workers, settings.admin.listen
+    if workers > 1 and listen and not unix_path(listen):
+        port = host_and_port(listen)[1]
+        if not 0 < port <= 65_536 - workers:
+            yield (
+                "admin.listen",
+                f"expected a port for admin.listen with {workers - 1} after it, for as many more server.workers, got "
+                f"{port}; name one from 1 to {65_536 - workers}",
+            )
 
 
 def _hook_complaints(hooks: Hooks) -> Iterator[tuple[str, str]]:

@@ -324,6 +324,14 @@ def host_and_port(listen: Listen) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def numbered(listen: Listen, number: int) -> Listen:
+    """Where worker `number`, from 1, has what `listen` names: there, or on the ports or at the files after it."""
+    host, port = host_and_port(listen)
+    if number == 1:
+        return listen
+    return f"{host}.{number}" if unix_path(host) else f"{listen.rpartition(':')[0]}:{port + number - 1}"
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`, an address or a name; of names only localhost is believed."""
     if unix_path(host):

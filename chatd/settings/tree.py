@@ -29,6 +29,13 @@ class Server:
         "on a file, for a proxy on this machine; its X-Forwarded-For is believed.",
     )
     port: int = option(8000, "Port to listen on; 0 takes a free one and says which.", most=65_535)
+    workers: int = option(
+        1,
+        "Nodes to run here, each in a process of its own and all behind the address above: one for each core that "
+        "chat may have. What is said of a node, limits.connections for one, holds for each of them. Only on Linux.",
+        least=1,
+        most=1024,
+    )
     socket_mode: Mode = option(
         Mode(0o660), "Who may connect to the file of a unix socket: its owner and its group, unless you say otherwise."
     )
@@ -69,7 +76,8 @@ class Admin:
         "",
         'Where: "127.0.0.1:9000", "unix:/run/chatd/admin.sock", or empty: nowhere. It serves /livez, /readyz and '
         "/metrics to whoever reaches it, and the API to who has a key, without TLS: let only your monitoring and your "
-        "back end reach it. Port 0 takes a free one.",
+        "back end reach it. Port 0 takes a free one. Of several server.workers each has its own, at the ports after "
+        "this one, or at files whose names end in .2, .3 and so on.",
     )
     socket_mode: Mode = option(Mode(0o660), "As server.socket_mode.")
 

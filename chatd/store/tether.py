@@ -30,11 +30,16 @@ def tether(parent: int, lock: int, command: list[str]) -> None:
             with suppress(OSError):  # the listing's own descriptor is closed already
                 os.close(fd)
     os.umask(0o077)  # the server's files hold what everybody said
+    if tied(parent):
+        os.execv(command[0], command)  # noqa: S606 -- no shell is the point
+
+
+def tied(parent: int) -> bool:
+    """Have the kernel send us SIGTERM when the thread of `parent` that started us ends; False: it has already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM))
     # A parent that died before the line above sends no signal any more.
-    if os.getppid() == parent:
-        os.execv(command[0], command)  # noqa: S606 -- no shell is the point
+    return os.getppid() == parent
 
 
 if __name__ == "__main__":

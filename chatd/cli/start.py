@@ -1,0 +1,121 @@
+"""How a `chatd serve` has been started: with which flags, by whom, on which sockets; and what it says then."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import structlog
+
+from chatd.settings import Settings, SettingsError, changed_needing_restart, host_and_port, load, unix_path
+from chatd.telemetry import configure_log
+from chatd.web.sockets import bind, hold
+
+from . import notify
+from .common import BAD_CONFIGURATION, fail
+from .workers import Place
+
+log = structlog.get_logger("chatd")
+
+
+class Start(NamedTuple):
+    """How this process has been started.
+
+    Attributes:
+        file, flags: what the settings are loaded from; see settings.load.
+        passed: listens already, and whoever gave it to us holds its address; None: we have to.
+        place: ours among several workers; None: we are alone, or their supervisor.
+    """
+
+    file: Path | None
+    flags: dict[str, object]
+    passed: socket.socket | None
+    place: Place | None
+
+
+def passed_socket() -> socket.socket | None:
+    """The one socket that systemd holds for us; None: it holds none."""
+    count = notify.sockets_passed()
+    if count > 1:
+        fail(f"expected one socket from systemd, got {count}; leave one ListenStream= in the unit", BAD_CONFIGURATION)
+    return socket.socket(fileno=notify.FIRST_FD) if count else None
+
+
+def listening_socket(settings: Settings, *, shared: bool = False) -> socket.socket:
+    server = settings.server
+    with addressed("server.host", server.host, server.port):
+        return bind(server.host, server.port, server.socket_mode, shared=shared)
+
+
+def held_address(settings: Settings) -> socket.socket:
+    server = settings.server
+    with addressed("server.host", server.host, server.port):
+        return hold(server.host, server.port)
+
+
+def admin_socket(settings: Settings) -> socket.socket | None:
+    admin = settings.admin
+    if not admin.listen:
+        return None
+    host, port = host_and_port(admin.listen)
+    with addressed("admin.listen", host, port):
+        return bind(host, port, admin.socket_mode)
+
+
+@contextmanager
+def addressed(setting: str, host: str, port: int) -> Iterator[None]:
+    """An address that cannot be had is the end of the command, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        where = host if unix_path(host) else f"{host} port {port}"
+        fail(f"cannot listen on {where}: {error.strerror or error}; stop what is there, or change {setting}")
+
+
+def reread(before: Settings, start: Start, usable: Callable[[Settings], None]) -> Settings | None:
+    """The settings as they are now; None: they cannot be used, and the log has why.
+
+    Args:
+        usable: raises ValueError for what settings.load cannot judge.
+    """
+    try:
+        settings = load(start.file, os.environ, start.flags)
+        usable(settings)
+    except (SettingsError, ValueError) as error:
+        log.error("settings not reloaded; the old ones stay in force", problem=str(error))
+        return None
+    for name in changed_needing_restart(before, settings):
+        log.warning("this setting changes with a restart only", setting=name)
+    configure_log(settings.log.level, settings.log.format)
+    return settings
+
+
+def say_hello(settings: Settings, address: str, admin: str, last_admin: str = "") -> None:
+    """Where to go and what to type next; to stderr, for a person and for whoever asked for --port 0."""
+    mode = settings.auth.effective_mode
+    user = "ana" if mode == "open" else "USER"
+    s = "s" if settings.tls.certificate else ""
+    lines = [f"chatd listens on {url(address, s)}"]
+    if not unix_path(address):
+        lines += [
+            f"  chat in a browser    http{s}://{address}/",
+            f"  chat in a terminal   websocat ws{s}://{address}/chat/{user}?room=lobby",
+        ]
+    if admin:
+        to = f" to {url(last_admin)}, one for each worker" if last_admin else ""
+        lines.append(f"  health and metrics   {url(admin)}{to}")
+    lines.append("  who is here          chatd who")
+    if mode == "open":
+        lines.append("  open mode: anybody may be anybody; set [[auth.keys]] before others can reach this address")
+    if not settings.redis.url:
+        lines.append(f"  data                 {settings.redis.state_path(os.environ)}")
+    click.echo("\n".join(lines), err=True)
+
+
+def url(address: str, s: str = "") -> str:
+    return address if unix_path(address) else f"http{s}://{address}/"
