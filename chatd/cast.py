@@ -7,8 +7,8 @@ here waits. Whose turn it is, and for how long, is the hub's business.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from typing import Final, NamedTuple
 
 from .errors import Disconnect
@@ -131,33 +131,53 @@ class Part(NamedTuple):
 
 
 class Cast:
-    """One round: what a room had to say when its turn came, made into one frame for each codec.
+    """One round: what a room had to say when its turn came, made into one frame for each codec, and who is to get it.
+
+    It is written in steps, each for those shards that one of `windows` shows; they follow on each other in a circle.
+    Rooms of a size that take their steps together, wherever each began, have the same window at the same time, so that
+    what they say to the same sessions can leave together.
 
     Args:
         now: seconds by the clock that events arrive by.
         find: a connection of this node by its id; None: it is not here.
+        start: number of the first step, in a count that all rooms share.
 
     Attributes:
-        parts: what is left of it.
+        left: how many steps are left.
         copies: events times readers, by audience.
     """
 
-    __slots__ = ("arrived_at", "copies", "parts", "started_at")
+    __slots__ = ("_next", "_voices", "arrived_at", "copies", "left", "room", "started_at", "windows")
 
-    def __init__(self, room: Room, now: float, find: Callable[[str], Session | None]) -> None:
+    def __init__(self, room: Room, now: float, find: Callable[[str], Session | None], start: int) -> None:
         events, room.pending = room.pending, []
+        self.room = room
         self.arrived_at = room.pending_since
         self.started_at = now
         self.copies = [0, 0]
+        self.windows = self.left = _windows(room.readers)
+        self._next = start
         said = [event for event in events if event.kind in SAID]
         seen = [event for event in events if event.kind not in SAID] if len(said) < len(events) else []
         first = _first(said)
         room.settle(first)
         for author in _authors(room, said):
             room.set_apart(find(author), first - 1)
-        self.parts = deque(
-            (*_parts(room, said, room.settled, room.fresh, READERS), *_parts(room, seen, room.watchers, (), WATCHERS))
-        )
+        self._voices = [*_voices(room, said, READERS), *_voices(room, seen, WATCHERS)]
+
+    def step(self) -> list[Part]:
+        """The next step's parts, with the readers that there are by now."""
+        window, self._next, self.left = self._next % self.windows, self._next + 1, self.left - 1
+        shards = range(SHARDS * window // self.windows, SHARDS * (window + 1) // self.windows)
+        parts = [part for voice in self._voices if (part := voice.to(self.room, shards)).readers]
+        for part in parts:
+            self.copies[part.audience] += part.readers * len(part.events)
+        return parts
+
+
+def _windows(readers: int) -> int:
+    """A power of two, such that each shows about AT_ONCE of so many readers, or a shard."""
+    return min(SHARDS, 1 << max(0, (readers - 1) // AT_ONCE).bit_length())
 
 
 def _first(events: Iterable[Event]) -> int:
@@ -170,31 +190,33 @@ def _authors(room: Room, events: Iterable[Event]) -> set[str]:
     return {author for codec in room.settled for event in events if (author := codec.author(event)) is not None}
 
 
-def _parts(
-    room: Room, events: Sequence[Event], audience: Audience, fresh: Iterable[Session], number: int
-) -> Iterator[Part]:
-    for codec in dict.fromkeys((*audience, *(session.codec for session in fresh))) if events else ():
-        frame = codec.frame([codec.event(room.name, event) for event in events])
-        if not frame:
-            continue
-        for slices in _together(audience.get(codec, {}).values()):
-            yield Part(room, slices, (), frame, events, number)
-        apart = [session for session in fresh if session.codec is codec]
-        for start in range(0, len(apart), AT_ONCE):
-            yield Part(room, (), apart[start : start + AT_ONCE], frame, events, number)
+class _Voice(NamedTuple):
+    """What a round says in one language to one audience."""
+
+    codec: Codec
+    frame: bytes
+    events: Sequence[Event]
+    audience: int
+
+    def to(self, room: Room, shards: range) -> Part:
+        by_shard = (room.settled if self.audience == READERS else room.watchers).get(self.codec, {})
+        if len(shards) == SHARDS:
+            slices = list(by_shard.values())
+        else:
+            slices = [by_shard[shard] for shard in shards if shard in by_shard]
+        return Part(room, slices, self._apart(room, shards), self.frame, self.events, self.audience)
+
+    def _apart(self, room: Room, shards: range) -> Sequence[Session]:
+        if self.audience == WATCHERS or not room.fresh:
+            return ()
+        return [each for each in room.fresh if each.codec is self.codec and shard_of(each.id) in shards]
 
 
-def _together(slices: Iterable[Slice]) -> Iterator[list[Slice]]:
-    """Slices one after the other, small ones several at a time."""
-    some, readers = list[Slice](), 0
-    for each in slices:
-        some.append(each)
-        readers += len(each)
-        if readers >= AT_ONCE:
-            yield some
-            some, readers = [], 0
-    if some:
-        yield some
+def _voices(room: Room, events: Sequence[Event], audience: int) -> Iterator[_Voice]:
+    codecs = [*room.settled, *(session.codec for session in room.fresh)] if audience == READERS else [*room.watchers]
+    for codec in dict.fromkeys(codecs) if events else ():
+        if frame := codec.frame([codec.event(room.name, event) for event in events]):
+            yield _Voice(codec, frame, events, audience)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -203,37 +225,38 @@ def _together(slices: Iterable[Slice]) -> Iterator[list[Slice]]:
 class Outbox:
     """What a turn brings to readers from several rooms; each gets all of it in one write."""
 
-    __slots__ = ("_frames", "_readers")
+    __slots__ = ("_readers", "_waiting")
 
     def __init__(self) -> None:
         self._readers: Slice = {}
-        self._frames: dict[Outlet, list[bytes]] = {}
+        self._waiting: dict[Outlet, bytes] = {}
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._waiting)
 
-    def add(self, readers: Slice, frame: bytes) -> None:
-        self._readers.update(readers)
-        for outlet in readers:
-            if (frames := self._frames.get(outlet)) is not None:
-                frames.append(frame)
-            else:
-                self._frames[outlet] = [frame]
+    def add(self, slices: Iterable[Slice], frame: bytes) -> None:
+        waiting = self._waiting
+        longer: dict[bytes, bytes] = {}  # those who had the same until now go on having the same
+        for readers in slices:
+            self._readers.update(readers)
+            for outlet in readers:
+                earlier = waiting.get(outlet, b"")
+                if (all_of_it := longer.get(earlier)) is None:
+                    all_of_it = longer[earlier] = earlier + frame
+                waiting[outlet] = all_of_it
 
     def take(self, outlet: Outlet) -> bytes:
         """What is there for one reader; b"" for nothing."""
         self._readers.pop(outlet, None)
-        return b"".join(self._frames.pop(outlet, ()))
+        return self._waiting.pop(outlet, b"")
 
     def empty(self) -> list[tuple[Session, Disconnect]]:
         """Write to each what is there for it; as `write`."""
-        goodbyes = [
-            (self._readers[outlet], _send(self._readers[outlet], b"".join(self._frames[outlet])))
-            for outlet in self._frames
-        ]
+        left = hand_over(self._waiting.items())
+        goodbyes = [(self._readers[outlet], _go_on(self._readers[outlet], frame, sent)) for outlet, frame, sent in left]
         self._readers.clear()
-        self._frames.clear()
-        return [(session, goodbye) for session, goodbye in goodbyes if goodbye is not None]
+        self._waiting.clear()
+        return _said(goodbyes)
 
 
 def write(part: Part, outbox: Outbox | None = None) -> list[tuple[Session, Disconnect]]:
@@ -242,53 +265,53 @@ def write(part: Part, outbox: Outbox | None = None) -> list[tuple[Session, Disco
     Args:
         outbox: where the frame is left for those who can take it as it is; None: they get it now.
     """
-    if outbox is None:
-        goodbyes = [(session, _go_on(session, part, sent)) for session, sent in hand_over(part.slices, part.frame)]
+    goodbyes = []
+    if outbox is not None:
+        outbox.add(part.slices, part.frame)
     else:
-        goodbyes = []
-        for readers in part.slices:
-            outbox.add(readers, part.frame)
+        for outlet, frame, sent in hand_over(zip(chain.from_iterable(part.slices), repeat(part.frame), strict=False)):
+            session = next(readers[outlet] for readers in part.slices if outlet in readers)
+            goodbye = _write_some(session, part, part.events) if sent == REFUSED else _go_on(session, frame, sent)
+            goodbyes.append((session, goodbye))
     for session in part.apart:
         if outbox is not None and (earlier := outbox.take(session.link.outlet)):
-            goodbyes.append((session, _send(session, earlier)))
+            for _, frame, sent in hand_over([(session.link.outlet, earlier)]):
+                goodbyes.append((session, _go_on(session, frame, sent)))
         goodbyes.append((session, _write_apart(session, part)))
+    return _said(goodbyes)
+
+
+def _said(goodbyes: Iterable[tuple[Session, Disconnect | None]]) -> list[tuple[Session, Disconnect]]:
     return [(session, goodbye) for session, goodbye in goodbyes if goodbye is not None]
 
 
-def hand_over(slices: Iterable[Slice], frame: bytes) -> list[tuple[Session, int]]:
-    """Hand a frame to every outlet; returns whose did not take all of it, with the bytes it took, or REFUSED.
+def hand_over(frames: Iterable[tuple[Outlet, bytes]]) -> list[tuple[Outlet, bytes, int]]:
+    """Hand each outlet its frame; returns those that did not take all of it, with the bytes they took, or REFUSED.
 
     This is all there is for each reader. Its session is not looked at: in a large room that is far from the processor,
     and would cost a tenth of what the kernel does for a frame.
     """
-    size, written, left = len(frame), 0, list[tuple[Session, int]]()
-    for readers in slices:
-        for outlet in readers:
-            try:
-                sent = outlet.send(frame)
-            except OSError:  # something waits behind it; or its socket is full, or was reset a moment ago
-                sent = REFUSED
-            if sent != size:
-                left.append((readers[outlet], sent))
-        written += len(readers)
-    refused = sum(sent == REFUSED for _, sent in left)
-    Session.traffic.bytes_out += size * (written - refused)  # what was refused is counted by Session.send
+    written, left = 0, list[tuple[Outlet, bytes, int]]()
+    for outlet, frame in frames:
+        size = len(frame)
+        try:
+            sent = outlet.send(frame)
+        except OSError:  # something waits behind it; or its socket is full, or was reset a moment ago
+            sent = REFUSED
+        if sent == size:
+            written += size
+        else:
+            left.append((outlet, frame, sent))
+    Session.traffic.bytes_out += written
     return left
 
 
-def _go_on(session: Session, part: Part, sent: int) -> Disconnect | None:
-    """Write what an outlet did not take."""
+def _go_on(session: Session, frame: bytes, sent: int) -> Disconnect | None:
+    """Write what an outlet did not take of a frame."""
     if sent == REFUSED:
-        return _write_some(session, part, part.events)
-    session.link.write_rest(part.frame, sent)
-    return None
-
-
-def _send(session: Session, frame: bytes) -> Disconnect | None:
-    for _, sent in hand_over(({session.link.outlet: session},), frame):
-        if sent == REFUSED:
-            return session.send(frame)
-        session.link.write_rest(frame, sent)
+        return session.send(frame)
+    Session.traffic.bytes_out += len(frame)
+    session.link.write_rest(frame, sent)
     return None
 
 

@@ -26,6 +26,8 @@ log = structlog.get_logger("chatd")
 
 # After this long at fan-out we let the event loop look at its sockets: the most that delivery adds to others' latency.
 TURN_S: Final = 0.005
+# Readers for whom frames of several rooms may wait within a turn, to leave together: two milliseconds' worth.
+MOST_WAITING: Final = 2 * AT_ONCE
 
 
 class Shard:
@@ -63,6 +65,7 @@ class Hub:
         self.on_round: Callable[[float, float], None] = lambda seconds, since_arrival: None
         self._clock = clock
         self._casts: dict[Room, Cast | None] = {}
+        self._laps = 0  # times around all rooms with something to say
         self._work = asyncio.Event()
 
     # --- who is here --------------------------------------------------------------------------------------------------
@@ -170,17 +173,18 @@ class Hub:
             await self._work.wait()
             turn_ends = self._clock() + TURN_S
             while self._casts:
+                self._laps += 1
                 several = len(self._casts) > 1
                 for room in list(self._casts):
                     if room in self._casts:  # a loss may have ended its round while we let others go first
                         self._take_turn(room, outbox if several else None)
-                    if len(outbox) >= AT_ONCE:
+                    if len(outbox) >= MOST_WAITING:
                         self._close(outbox.empty())
                     if self._clock() >= turn_ends:
                         self._close(outbox.empty())  # nothing waits here while others may write to the same sessions
                         await asyncio.sleep(0)
                         turn_ends = self._clock() + TURN_S
-            self._close(outbox.empty())
+                self._close(outbox.empty())
             self._work.clear()
 
     def _take_turn(self, room: Room, outbox: Outbox | None = None) -> None:
@@ -202,16 +206,14 @@ class Hub:
             session.close(INSUFFICIENT_STATE)
 
     def turn(self, room: Room, outbox: Outbox | None = None) -> None:
-        """One part of `room`'s current round; begins one where none is under way. Waits for nobody."""
+        """One step of `room`'s current round; begins one where none is under way. Waits for nobody."""
         cast = self._casts[room]
         if cast is None:
-            cast = self._casts[room] = Cast(room, self._clock(), self.find)
-        if cast.parts:
-            part = cast.parts.popleft()
+            cast = self._casts[room] = Cast(room, self._clock(), self.find, self._laps)
+        for part in cast.step():
             self.delivered += part.readers
-            cast.copies[part.audience] += part.readers * len(part.events)
             self._close(write(part, outbox))
-        if not cast.parts:
+        if not cast.left:
             self._end(room, cast)
 
     def _end(self, room: Room, cast: Cast) -> None:
