@@ -81,6 +81,8 @@ class CentrifugeJson:
         Raises:
             Disconnect 3501: one of them is no JSON, has a field of a wrong type, or asks for nothing we know.
         """
+        if message == _PONG:  # what a quiet connection says, and nothing else
+            return [Request(0, Pong())]
         try:
             message.decode()  # msgspec does not look at the UTF-8 of what it leaves undecoded
             return [_COMMAND.decode(line).request() for line in message.removesuffix(b"\n").split(b"\n")]
@@ -133,6 +135,8 @@ _Uint32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 # The protocol's uint64; msgspec compares signed numbers, and no room lives to see the upper half.
 _Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _NO_JSON: Final = msgspec.Raw()
+# As SDKs write it.
+_PONG: Final = b"{}"
 
 
 class _Message(msgspec.Struct, gc=False):
