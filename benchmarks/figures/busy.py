@@ -1,7 +1,8 @@
-"""Busy room: fan-out with 16 messages under way at once, from one publisher and from 16, and in 50 rooms.
+"""Busy room: fan-out with 16 messages under way at once, from one publisher and from 16, and all over 50 rooms.
 
 Messages that are ready together should travel in one frame and one write. It is held against the floor that sends one
-message at a time; the floor that joins what one turn brought stands beside it, as the least there is.
+message at a time; the floor that joins what one turn brought stands beside it, as the least there is. Rooms of 20 have
+no reach: there a twentieth of what it costs to publish is in each delivery, which no floor has.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Case:
     Attributes:
         readers, rooms, each: so many readers, each in `each` of `rooms` rooms.
         streams, depth: so many publishers' messages in one room each, each with up to `depth` of them under way.
+        reaches: whether the reach holds for it.
     """
 
     name: str
@@ -35,13 +37,14 @@ class Case:
     window: int = 16
     rooms: int = 1
     each: int = 1
+    reaches: bool = True
 
 
 CASES = (
     Case("16 under way, one publisher", 1_000, 1, 16),
     Case("16 under way, 16 publishers", 1_000, 16, 1),
-    Case("50 rooms of 20, 16 publishers in each", 1_000, 800, 1, window=800, rooms=50),
-    Case("100 readers, each in 50 rooms, 16 under way", 100, 50, 1, rooms=50, each=50),
+    Case("16 under way all over 50 rooms, all readers in each", 1_000, 50, 1, rooms=50, each=50),
+    Case("50 rooms of 20, 16 publishers in each", 1_000, 800, 1, window=800, rooms=50, reaches=False),
 )
 
 
@@ -66,5 +69,5 @@ def _measure(sitting: Sitting, case: Case, floor: float) -> None:
         chatd.node.until_quiet()
         values = per_delivery(sitting, load, chatd.node.cpu_s, window=case.window)
     ratio = median(values) / floor
-    reach = Reach(f"≤ {REACH_OF_FLOOR} × floor", ratio <= REACH_OF_FLOOR)
+    reach = Reach(f"≤ {REACH_OF_FLOOR} × floor", ratio <= REACH_OF_FLOOR) if case.reaches else None
     sitting.note(Row(FIGURE, case.name, "chatd", UNIT, values, f"{ratio:.2f} × floor", reach))
