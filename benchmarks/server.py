@@ -110,10 +110,13 @@ def tokens(directory: Path, users: int) -> Path:
 
 
 @contextmanager
-def chatd(sitting: Sitting, *, nodes: int = 1, heartbeat_s: int = 25, extra: str = "") -> Iterator[tuple[Chatd, Path]]:
-    """`nodes` nodes on a fresh store, with a directory that lives as long; on two nodes the second has a core too.
+def chatd(
+    sitting: Sitting, *, nodes: int = 1, cores: Sequence[int] = (), heartbeat_s: int = 25, extra: str = ""
+) -> Iterator[tuple[Chatd, Path]]:
+    """`nodes` nodes on a fresh store, with a directory that lives as long.
 
     Args:
+        cores: which they have in turn; none: the server's, and the load's for a second node.
         extra: settings that come last, as TOML.
     """
     with ExitStack() as stack:
@@ -125,7 +128,7 @@ def chatd(sitting: Sitting, *, nodes: int = 1, heartbeat_s: int = 25, extra: str
         for n in range(nodes):
             port = free_port()
             command = [sys.executable, "-m", "chatd", "--config", str(config), "serve", "--port", str(port)]
-            core = machine.cores()[n % len(machine.cores())]
+            core = (cores or machine.cores())[n % len(cores or machine.cores())]
             server = stack.enter_context(_process(command, core, port, directory / f"node-{n}.log"))
             _until(lambda port=port: _ready(port), server, directory / f"node-{n}.log")
             started.append(server)
