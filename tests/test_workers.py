@@ -152,7 +152,7 @@ async def test_a_worker_that_is_killed_comes_back_and_takes_nobody_of_the_others
         people = [await stack.enter_async_context(Raw(chatd)) for _ in range(ENOUGH)]
         there = connections(chatd)
         os.kill(process_of(chatd, "worker 1"), signal.SIGKILL)
-        await asyncio.to_thread(chatd.until_log, '"which": "worker 1", "status": "SIGKILL", "pause_s"')
+        await asyncio.to_thread(chatd.until_log, '"which": "worker 1".*"status": "SIGKILL", "pause_s"')
         await until(lambda: connections(chatd) == [0, there[1]])
         stayed = 0
         for each in people:
@@ -212,7 +212,7 @@ async def test_a_worker_that_hangs_is_aborted_and_a_supervisor_that_is_killed_le
         os.kill(hanging, signal.SIGSTOP)
         await asyncio.to_thread(chatd.until_log, '"which": "worker 2".*hangs, and is aborted')
         await asyncio.to_thread(chatd.until_log, "Fatal Python error: Aborted")
-        await asyncio.to_thread(chatd.until_log, '"which": "worker 2", "status": "SIGABRT"')
+        await asyncio.to_thread(chatd.until_log, '"which": "worker 2".*"status": "SIGABRT"')
         await until(lambda: process_of(chatd, "worker 2") != hanging and len(nodes(chatd)) == 2)
         processes = [process_of(chatd, which) for which in ("store", "worker 1", "worker 2")]
         assert all(map(lives, processes))
@@ -249,6 +249,17 @@ def test_what_all_workers_would_fail_at_is_said_once_and_ends_them(tmp_path: Pat
     chatd.close()
     assert len([line for line in chatd.log if line.startswith("chatd: ")]) == 1
     assert "worker 2" not in "".join(chatd.log)
+
+
+def test_workers_that_are_all_dead_and_cannot_be_started_again_end_it(tmp_path: Path) -> None:
+    config = tmp_path / "chatd.toml"
+    config.write_text("[limits]\nconnections = 1000\n")
+    with running(tmp_path, "--config", str(config), *TWO) as chatd:
+        config.write_text("[limits]\nconections = 1000\n")
+        for which in ("worker 1", "worker 2"):
+            os.kill(process_of(chatd, which), signal.SIGKILL)
+        assert chatd.process.wait(PATIENCE_S) == 78
+        assert not lives(process_of(chatd, "store"))
 
 
 def test_a_second_signal_ends_it_without_a_drain(tmp_path: Path) -> None:

@@ -159,9 +159,7 @@ class Supervisor:
             return
         for child in self.children:
             if child.process is None and child.due <= now and self._may_start(child):
-                process = self._start(child.number, self._inbox.address)
-                child.begin(process, now)
-                log.info("started", which=child.name, process=process.pid)
+                self._launch(child, now)
         self._look_for_the_silent(now)
         if all(child.state == "ready" for child in self.children) and not self._told_ready:
             self._all_ready()
@@ -170,6 +168,16 @@ class Supervisor:
     def _may_start(self, child: Child) -> bool:
         before = self.pilots[: self.pilots.index(child)] if child in self.pilots else self.pilots
         return all(pilot.proven for pilot in before)
+
+    def _launch(self, child: Child, now: float) -> None:
+        try:
+            process = self._start(child.number, self._inbox.address)
+        except OSError as error:  # the machine has no process or no memory left
+            child.since = now
+            self._lost(child, FAILED, now, unready=True, said={"status": str(error)})
+        else:
+            child.begin(process, now)
+            log.info("started", which=child.name, process=process.pid)
 
     def _all_ready(self) -> None:
         self._told_ready = True
@@ -217,18 +225,27 @@ class Supervisor:
         for child in self.children:
             if child.process is not None and (status := child.process.poll()) is not None:
                 unready = child.state == "starting"
-                pid = child.process.pid
+                said = {"process": child.process.pid, "status": status_of(status)}
                 child.end()
-                said = {"process": pid, "which": child.name, "status": status_of(status)}
                 if self.ending:
-                    self._judge_end(status, unready, said)
-                elif not self._begun or (unready and not any(worker.process for worker in self.workers)):
-                    log.error("not started; the others are ended", **said)
-                    self._end(max(status, 0) or FAILED)
+                    self._judge_end(child, status, unready=unready, said=said)
                 else:
-                    child.pause = next_pause(child.pause, lived=now - child.since)
-                    child.due = now + child.pause
-                    log.error("ended, and is started again", **said, pause_s=child.pause)
+                    self._lost(child, max(status, 0) or FAILED, now, unready=unready, said=said)
+
+    def _lost(self, child: Child, code: int, now: float, *, unready: bool, said: Mapping[str, object]) -> None:
+        """Start it again by and by, unless nobody is left whom that would help.
+
+        Args:
+            code: to end with.
+            unready: it had not come to work.
+        """
+        if not self._begun or (unready and not any(worker.process for worker in self.workers)):
+            log.error("not started; the others are ended", which=child.name, **said)
+            self._end(code)
+        else:
+            child.pause = next_pause(child.pause, lived=now - child.since)
+            child.due = now + child.pause
+            log.error("ended, and is started again", which=child.name, **said, pause_s=child.pause)
 
     def _look_for_the_silent(self, now: float) -> None:
         late, self._turned = now - self._turned > LATE_S, now
@@ -255,9 +272,9 @@ class Supervisor:
                     keeper.state = "stopping"
                     keeper.send(signal.SIGTERM)
 
-    def _judge_end(self, status: int, unready: bool, said: Mapping[str, object]) -> None:
+    def _judge_end(self, child: Child, status: int, *, unready: bool, said: Mapping[str, object]) -> None:
         if status != OK and not (unready and status == -signal.SIGTERM):
-            log.error("did not end well", **said)
+            log.error("did not end well", which=child.name, **said)
             self.code = self.code or FAILED
 
     # --- what systemd hears -------------------------------------------------------------------------------------------
