@@ -166,6 +166,29 @@ async def test_a_process_that_hangs_is_killed_and_started_again(host: Host) -> N
 
 
 @boots
+async def test_of_several_workers_only_the_one_that_hangs_is_started_again(host: Host) -> None:
+    host.write("/etc/chatd/chatd.toml", CONFIGURATION + "[server]\nworkers = 2\n")
+    drop_in(host, "chatd.service", "WatchdogSec=3")
+    host.run("systemctl", "start", "chatd.socket", "chatd.service")
+    all_ready = ["2 of 2 workers ready on 127.0.0.1:8000"]
+    assert host.show("chatd.service", "StatusText") == all_ready
+    supervisor = host.show("chatd.service", "MainPID")
+    worker = host.run("pgrep", "-n", "-P", *supervisor).strip()
+    host.run("kill", "-STOP", worker)
+    await until(lambda: host.show("chatd.service", "StatusText") != all_ready)
+    await until(lambda: host.show("chatd.service", "StatusText") == all_ready)
+    assert host.show("chatd.service", "MainPID", "NRestarts", "ActiveState") == [*supervisor, "0", "active"]
+    assert host.journal("CHATD_EVENT=hangs, and is aborted"), "by its supervisor"
+    assert any("Fatal Python error: Aborted" in line for line in host.journal("_PID=" + worker))
+    assert host.journal("CHATD_EVENT=ready", "CHATD_WORKER=1"), "a line says whose it is"
+    assert await answers(8000)
+    host.run("systemctl", "reload", "chatd.service")
+    await until(lambda: len(host.journal("CHATD_EVENT=settings reloaded", "CHATD_WORKER=2")) == 1)
+    await asyncio.to_thread(host.run, "systemctl", "stop", "chatd.socket", "chatd.service")
+    assert host.show("chatd.service", "ActiveState", "Result", "ExecMainStatus") == ["inactive", "success", "0"]
+
+
+@boots
 def test_a_wrong_configuration_fails_once_and_says_why(host: Host) -> None:
     host.write("/etc/chatd/chatd.toml", "[server]\nprot = 8000\n")
     assert host.tried("systemctl", "start", "chatd.service").returncode != 0
