@@ -235,7 +235,8 @@ async def test_workers_on_a_file_take_turns_at_one_queue(tmp_path: Path) -> None
                 await stack.enter_async_context(unix_connect(str(door), f"ws://chat/chat/v{n}?room=tea"))
             assert connections(chatd)[0] == 0
             await asyncio.to_thread(chatd.cli, "undrain", first["name"])
-        assert chatd.stop() == 0
+        os.killpg(chatd.process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+        assert chatd.process.wait(PATIENCE_S) == 0
     finally:
         chatd.close()
     assert not door.exists()

@@ -53,7 +53,7 @@ class Child:
 
     Attributes:
         state: "absent", "starting", "ready", "reloading", "stopping" or "hanging".
-        proven: it has been ready once.
+        proven: it has been ready once; served: since its latest start.
         stale: the settings have changed since it was started, and it could not be told yet.
         since, heard, due: when it was started, last said something, and is to be started; monotonic seconds.
         pause: seconds, before its latest start.
@@ -63,7 +63,7 @@ class Child:
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
         self.state = "absent"
-        self.proven = self.stale = False
+        self.proven = self.served = self.stale = False
         self.since = self.heard = self.due = self.pause = 0.0
 
     @property
@@ -71,7 +71,7 @@ class Child:
         return "store" if self.number == STORE else f"worker {self.number}"
 
     def begin(self, process: subprocess.Popen[bytes], now: float) -> None:
-        self.process, self.state, self.stale = process, "starting", False
+        self.process, self.state, self.served, self.stale = process, "starting", False, False
         self.since = self.heard = now
 
     def end(self) -> None:
@@ -84,7 +84,7 @@ class Child:
         elif "RELOADING=1" in words:
             self.state = "reloading"
         elif "READY=1" in words:
-            self.state, self.proven = "ready", True
+            self.state, self.proven, self.served = "ready", True, True
 
     def hangs(self, now: float, silence_s: float) -> bool:
         """Whether it has said nothing for so long while at work; starting and stopping take their own time."""
@@ -173,8 +173,8 @@ class Supervisor:
         try:
             process = self._start(child.number, self._inbox.address)
         except OSError as error:  # the machine has no process or no memory left
-            child.since = now
-            self._lost(child, FAILED, now, unready=True, said={"status": str(error)})
+            child.since, child.served = now, False
+            self._lost(child, FAILED, now, {"status": str(error)})
         else:
             child.begin(process, now)
             log.info("started", which=child.name, process=process.pid)
@@ -224,22 +224,16 @@ class Supervisor:
     def _reap(self, now: float) -> None:
         for child in self.children:
             if child.process is not None and (status := child.process.poll()) is not None:
-                unready = child.state == "starting"
                 said = {"process": child.process.pid, "status": status_of(status)}
                 child.end()
                 if self.ending:
-                    self._judge_end(child, status, unready=unready, said=said)
+                    self._judge_end(child, status, said)
                 else:
-                    self._lost(child, max(status, 0) or FAILED, now, unready=unready, said=said)
+                    self._lost(child, max(status, 0) or FAILED, now, said)
 
-    def _lost(self, child: Child, code: int, now: float, *, unready: bool, said: Mapping[str, object]) -> None:
-        """Start it again by and by, unless nobody is left whom that would help.
-
-        Args:
-            code: to end with.
-            unready: it had not come to work.
-        """
-        if not self._begun or (unready and not any(worker.process for worker in self.workers)):
+    def _lost(self, child: Child, code: int, now: float, said: Mapping[str, object]) -> None:
+        """Start it again by and by, or end with `code` where that would help nobody."""
+        if not self._begun or (not child.served and not any(worker.process for worker in self.workers)):
             log.error("not started; the others are ended", which=child.name, **said)
             self._end(code)
         else:
@@ -272,8 +266,9 @@ class Supervisor:
                     keeper.state = "stopping"
                     keeper.send(signal.SIGTERM)
 
-    def _judge_end(self, child: Child, status: int, *, unready: bool, said: Mapping[str, object]) -> None:
-        if status != OK and not (unready and status == -signal.SIGTERM):
+    def _judge_end(self, child: Child, status: int, said: Mapping[str, object]) -> None:
+        """SIGTERM ends one that has not come to the point of draining as it ends any process."""
+        if status != OK and (child.served or status != -signal.SIGTERM):
             log.error("did not end well", which=child.name, **said)
             self.code = self.code or FAILED
 
