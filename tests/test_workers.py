@@ -217,7 +217,11 @@ async def test_a_worker_that_hangs_is_aborted_and_a_supervisor_that_is_killed_le
         processes = [process_of(chatd, which) for which in ("store", "worker 1", "worker 2")]
         assert all(map(lives, processes))
         chatd.kill()
-        await until(lambda: not any(map(lives, processes)))
+        try:
+            await until(lambda: not any(map(lives, processes)))
+        finally:
+            for process in filter(lives, processes):
+                os.kill(process, signal.SIGKILL)
 
 
 async def test_workers_on_a_file_take_turns_at_one_queue(tmp_path: Path) -> None:
