@@ -30,7 +30,7 @@ REASONS: Final = (
     (
         "storm",
         "another room",
-        "what is read, parsed and accepted before a handshake may wait for its turn is not paced",
+        "only what follows on a request is paced; to accept a connection and to read its request is not",
     ),
     (
         "storm",

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from starlette.applications import Starlette
 from websockets.asyncio.client import unix_connect
 
 from chatd.settings import Admin, Server, Settings, host_and_port
-from chatd.web.server import Listener
+from chatd.web.server import ACCEPTED_A_TURN, Listener
 from chatd.web.sockets import UNSENT_BYTES, bind, tidy
 from tests.conftest import Daemon, running
 from tests.test_cluster import until
@@ -187,6 +188,25 @@ def test_who_waits_to_be_accepted_when_a_listener_closes_is_answered(
         await listener.stop()
 
     with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+def test_of_those_who_wait_several_are_accepted_in_a_turn_of_the_loop() -> None:
+    async def story() -> None:
+        listener = Listener(Starlette(), Settings(), bind("127.0.0.1", 0, 0))
+        await listener.start()
+        connections = listener._server.server_state.connections
+        clients = [socket.create_connection(host_and_port(listener.address)) for _ in range(3 * ACCEPTED_A_TURN)]
+        counts = [0]
+        while counts[-1] < len(clients):
+            await asyncio.sleep(0)
+            counts.append(len(connections))
+        assert max(after - before for before, after in pairwise(counts)) == ACCEPTED_A_TURN
+        for client in clients:
+            client.close()
+        await listener.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.wait_for(story(), PATIENCE_S))
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .handshake import Handshake
+from .handshake import Asked, Handshake
 
 # Sockets that have not sent a whole request: half-open ones past this are cut, oldest first.
 HALF_OPEN: Final = 4096
@@ -128,16 +129,30 @@ class Door(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def handle_websocket_upgrade(self) -> None:
-        # uvicorn calls us while it handles httptools' HttpParserUpgrade, whose argument is where the request ended. It
-        # forgets what came behind it in the same read; a client that does not wait for the answer would go unheard.
+        """Leave the connection to a Handshake, which is given what httptools has read, not the bytes to read again."""
+        # uvicorn calls us while it handles httptools' HttpParserUpgrade, whose argument is where the request ended. A
+        # client that does not wait for the answer has said something behind it.
         raised = sys.exception()
-        rest = self._read[raised.args[0] :] if isinstance(raised, httptools.HttpParserUpgrade) else b""
+        early = self._read[raised.args[0] :] if isinstance(raised, httptools.HttpParserUpgrade) else b""
         self._doorway.leave(self)
-        super().handle_websocket_upgrade()
+        self.connections.discard(self)
+        make = cast("Callable[..., Handshake]", self.ws_protocol_class)
+        handshake = make(config=self.config, server_state=self.server_state, app_state=self.app_state)
+        handshake.connection_made(self.transport)
+        self.transport.set_protocol(handshake)
+        handshake.asked(
+            Asked(
+                self.scope["method"],
+                self.url,
+                self.scope["http_version"],
+                self.headers,
+                self.client,
+                self.server,
+                secure=self.scheme == "https",
+            ),
+            early,
+        )
         del raised, self.parser  # each holds its holder: without this, they wait for the garbage collector
-        handshake = self.transport.get_protocol()
-        if rest and isinstance(handshake, Handshake):
-            handshake.data_received(rest)
 
     def abort(self) -> None:
         self._doorway.leave(self)

@@ -1,6 +1,7 @@
 """One WebSocket handshake as an ASGI application sees it, judged by websockets' Sans-I/O ServerProtocol.
 
-When the application has taken the socket over, what is left is a Link; scope, task and protocol are freed.
+The door has read the request. Of many that come at once each waits here for its turn, and until then costs next to
+nothing. When the application has taken the socket over, what is left is a Link; scope, task and protocol are freed.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote
 
 import structlog
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 from websockets.datastructures import Headers
-from websockets.exceptions import NegotiationError
+from websockets.exceptions import InvalidHeaderValue, NegotiationError
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
@@ -33,8 +34,11 @@ from .link import Closing, Link, LinkRules, Receiver
 
 log = structlog.get_logger("chatd")
 
-# Handshakes begun in one turn of the event loop: letting somebody in takes 0.5 ms, log-in and first room included.
+# Handshakes begun in one turn of the event loop: letting somebody in takes 0.3 ms, log-in and first room included.
 ARRIVALS_A_TURN: Final = 8
+# Bytes of the request's target, and of each header, beyond which servers commonly refuse (NGINX, Apache, websockets).
+LINE_BYTES: Final = 8192
+_OFFER: Final = b"sec-websocket-protocol"
 # What is left when an application ends without having said anything: an unexpected condition (RFC 6455, 7.4.1).
 ABANDONED: Final = Disconnect(1011, "unexpected condition")
 # websockets logs whole requests for debugging, and with them tokens. This logger is nobody's child and says nothing.
@@ -42,6 +46,25 @@ _SILENT: Final = logging.Logger("chatd.handshake", logging.CRITICAL)
 
 
 Message = dict[str, Any]
+
+
+class Asked(NamedTuple):
+    """A request for a WebSocket, as the door read it.
+
+    Attributes:
+        method, target, version: of the request line; "1.1" for HTTP/1.1.
+        headers: names in small letters, and values, in order.
+        client, server: the two ends, as ASGI has them.
+        secure: it came over TLS.
+    """
+
+    method: str
+    target: bytes
+    version: str
+    headers: list[tuple[bytes, bytes]]
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    secure: bool
 
 
 class Arrivals:
@@ -95,16 +118,17 @@ class Handshake(asyncio.Protocol):
         self._connections = cast("set[asyncio.Protocol]", server_state.connections)
         self._tasks = server_state.tasks
         self._app_state = app_state
-        extensions = [_NoContext()] if deflate else []
-        self._protocol = ServerProtocol(extensions=extensions, logger=_SILENT)
+        self._deflate = deflate
         self._transport: asyncio.Transport | None = None
+        self._protocol: ServerProtocol
         self._response: Response | None = None
         self._accepted = False
         self._denial: Message | None = None
         self._denial_body = b""
         self._early = b""
         self._link: Link | None = None
-        self._events: asyncio.Queue[Message] = asyncio.Queue()
+        self._told = False
+        self._lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -112,79 +136,86 @@ class Handshake(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
-        self._events.put_nowait({"type": "websocket.disconnect", "code": ABNORMAL.code})
+        self._lost.set()
 
     def shutdown(self) -> None:
         """uvicorn's word that the server ends."""
         self._cut()
 
     def data_received(self, data: bytes) -> None:
-        if self._response is not None:
-            # What a client says before it is let in waits here, and is no more than one read.
-            self._early += data
-            self._socket.pause_reading()
-            return
-        self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                self._begin(event)
-        if self._response is None:  # not a request that can be read; the answer that says so is ready
-            self._flush()
-            self._cut()
+        """What a client says before it is let in waits here, and is no more than two reads."""
+        self._early += data
+        self._socket.pause_reading()
 
     @property
     def _socket(self) -> asyncio.Transport:
         assert self._transport is not None, "a handshake takes place on a connection"
         return self._transport
 
-    def _begin(self, request: Request) -> None:
-        # The Python SDK sends this header empty, which the RFC does not allow but nobody is harmed by.
-        offered = [value for value in request.headers.get_all("Sec-WebSocket-Protocol") if value.strip()]
-        if "Sec-WebSocket-Protocol" in request.headers:
-            del request.headers["Sec-WebSocket-Protocol"]
-        for value in offered:
-            request.headers["Sec-WebSocket-Protocol"] = value
-        self._response = self._protocol.accept(request)
+    def asked(self, asked: Asked, early: bytes) -> None:
+        """Begin when it is our turn; `early` is what the client said behind its request."""
+        if early:
+            self.data_received(early)
+        self._arrivals.enter(partial(self._begin, asked))
+
+    def _begin(self, asked: Asked) -> None:
+        if self._socket.is_closing():  # nobody waits for an answer any more
+            return
+        asked = _tidied(asked)
+        self._protocol = ServerProtocol(extensions=[_NoContext()] if self._deflate else [], logger=_SILENT)
+        self._response = self._judge(asked)
         if self._response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._protocol.parser.close()
             self._send(self._response)
             self._cut()
             return
-        subprotocols = [name.strip() for value in offered for name in value.split(",") if name.strip()]
-        self._events.put_nowait({"type": "websocket.connect"})
-        self._arrivals.enter(partial(self._start, request, subprotocols))
-
-    def _start(self, request: Request, subprotocols: list[str]) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(self._scope(request, subprotocols)), name="handshake")
+        task = asyncio.get_running_loop().create_task(self._run(self._scope(asked)), name="handshake")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _scope(self, request: Request, subprotocols: list[str]) -> Message:
-        path, _, query = request.path.partition("?")
+    def _judge(self, asked: Asked) -> Response:
+        if len(asked.target) > LINE_BYTES:
+            return self._protocol.reject(HTTPStatus.REQUEST_URI_TOO_LONG, f"a target has at most {LINE_BYTES} bytes\n")
+        if any(len(name) + len(value) > LINE_BYTES for name, value in asked.headers):
+            too_long = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            return self._protocol.reject(too_long, f"a header has at most {LINE_BYTES} bytes\n")
+        try:
+            return self._protocol.accept(_request(asked))
+        except (ValueError, InvalidHeaderValue) as error:
+            return self._protocol.reject(HTTPStatus.BAD_REQUEST, f"{error}\n")
+
+    def _scope(self, asked: Asked) -> Message:
+        path, _, query = asked.target.partition(b"?")
         root = self._config.root_path
-        peer, here = self._socket.get_extra_info("peername"), self._socket.get_extra_info("sockname")
         return {
             "type": "websocket",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
-            "scheme": "wss" if self._socket.get_extra_info("sslcontext") else "ws",
-            "server": tuple(here[:2]) if isinstance(here, tuple) else None,
-            "client": tuple(peer[:2]) if isinstance(peer, tuple) else None,
+            "scheme": "wss" if asked.secure else "ws",
+            "server": asked.server,
+            "client": asked.client,
             "root_path": root,
-            "path": root + unquote(path),
-            "raw_path": (root + path).encode("latin-1"),
-            "query_string": query.encode("latin-1"),
-            "headers": [
-                (name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()
-            ],
-            "subprotocols": subprotocols,
+            "path": root + unquote(path.decode("ascii")),
+            "raw_path": root.encode("latin-1") + path,
+            "query_string": query,
+            "headers": asked.headers,
+            "subprotocols": _subprotocols(asked),
             "state": self._app_state.copy(),
             "extensions": {"websocket.http.response": {}, "chatd.takeover": {"take": self._take}},
         }
 
+    async def _receive(self) -> Message:
+        """ASGI's `receive`: nothing but the beginning and the end, for what is said between goes to the Link."""
+        if not self._told:
+            self._told = True
+            return {"type": "websocket.connect"}
+        await self._lost.wait()
+        return {"type": "websocket.disconnect", "code": ABNORMAL.code}
+
     async def _run(self, scope: Message) -> None:
         app = cast("Callable[..., Awaitable[None]]", self._config.loaded_app)
         try:
-            await app(scope, self._events.get, self._answer)
+            await app(scope, self._receive, self._answer)
         except Exception:
             if not self._socket.is_closing():  # else it is only that the client did not wait for the answer
                 log.exception("handshake failed")
@@ -281,6 +312,34 @@ class Handshake(asyncio.Protocol):
     def _cut(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+
+def _tidied(asked: Asked) -> Asked:
+    """Without white space around values (RFC 9110, 5.5), and without an empty offer of subprotocols.
+
+    The Python SDK sends that, which RFC 6455 does not allow but nobody is harmed by.
+    """
+    headers = [(name, value.strip(b" \t")) for name, value in asked.headers]
+    return asked._replace(headers=[header for header in headers if header != (_OFFER, b"")])
+
+
+def _request(asked: Asked) -> Request:
+    """What was asked, as websockets has requests.
+
+    Raises:
+        ValueError, InvalidHeaderValue: it can be none for a WebSocket.
+    """
+    headers = Headers()
+    for name, value in asked.headers:
+        headers[name.decode("ascii")] = value.decode("latin-1")
+    if "Transfer-Encoding" in headers or not set(headers.get_all("Content-Length")) <= {"0"}:
+        raise ValueError("a handshake has no body")
+    return Request(asked.target.decode("ascii"), headers, asked.method, f"HTTP/{asked.version}")
+
+
+def _subprotocols(asked: Asked) -> list[str]:
+    offers = b",".join(value for name, value in asked.headers if name == _OFFER)
+    return [name for each in offers.decode("latin-1").split(",") if (name := each.strip())]
 
 
 class _NoContext(ServerPerMessageDeflateFactory):

@@ -25,6 +25,9 @@ from .tls import expires_at, renew
 
 log = structlog.get_logger("chatd")
 
+# uvloop accepts one connection in a turn for each descriptor it listens on. With several, those who come at once share
+# what a turn costs and travel to the store together: a fourth of the CPU when everybody comes back.
+ACCEPTED_A_TURN = 4
 # HTTP requests under way at the end have this long.
 LAST_REQUESTS_S = 1
 # For a TLS handshake where limits.handshake_timeout sets no limit: the event loop must have one.
@@ -54,15 +57,16 @@ class _Uvicorn(uvicorn.Server):
         """Accept on `sock`, which it takes over."""
         secure = self._tls is not None
         bound_unsent(sock)
-        server = await asyncio.get_running_loop().create_server(
-            self._door,
-            sock=sock,
-            backlog=BACKLOG,
-            ssl=self._tls,
-            ssl_handshake_timeout=self._handshake_s if secure else None,
-            ssl_shutdown_timeout=CLOSING_S if secure else None,
-        )
-        self.servers.append(server)
+        for each in (sock, *(sock.dup() for _ in range(ACCEPTED_A_TURN - 1))):
+            server = await asyncio.get_running_loop().create_server(
+                self._door,
+                sock=each,
+                backlog=BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._handshake_s if secure else None,
+                ssl_shutdown_timeout=CLOSING_S if secure else None,
+            )
+            self.servers.append(server)
 
     def _door(self) -> asyncio.Protocol:
         make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
