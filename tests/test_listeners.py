@@ -22,7 +22,7 @@ from websockets.asyncio.client import unix_connect
 
 from chatd.settings import Admin, Server, Settings, host_and_port
 from chatd.web.server import ACCEPTED_A_TURN, Listener
-from chatd.web.sockets import UNSENT_BYTES, bind, tidy
+from chatd.web.sockets import UNSENT_BYTES, address_of, bind, hold, tidy
 from tests.conftest import Daemon, running
 from tests.test_cluster import until
 from tests.test_doors import PATIENCE_S, Raw
@@ -166,6 +166,40 @@ def test_a_connection_has_the_socket_options_it_needs(loop: Callable[[], asyncio
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_nobody_is_sent_to_one_that_shares_a_port_before_it_accepts(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def story() -> None:
+        with hold("127.0.0.1", 0) as held:
+            host, port = host_and_port(address_of(held))
+            early, late = (Listener(Starlette(), Settings(), bind(host, port, 0, shared=True)) for _ in range(2))
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((host, port))
+            await early.start()
+            for _ in range(16):  # the hash of each leads to one or the other
+                assert (await asyncio.to_thread(ask, early.address, "/"))[0] == 404
+            await late.start()
+            await early.close()
+            for _ in range(16):
+                assert (await asyncio.to_thread(ask, early.address, "/"))[0] == 404
+            await early.stop()
+            await late.stop()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+def test_an_address_that_is_held_is_nobody_elses() -> None:
+    with hold("127.0.0.1", 0) as held:
+        host, port = host_and_port(address_of(held))
+        for take in (lambda: bind(host, port, 0), lambda: hold(host, port), lambda: bind("0.0.0.0", port, 0)):
+            with pytest.raises(OSError, match="Address already in use"):
+                take()
+        bind(host, port, 0, shared=True).close()
+    bind(host, port, 0).close()
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

@@ -77,7 +77,7 @@ class Listener:
     """See node.Listener.
 
     Args:
-        sock: listens already.
+        sock: listens already, or is bound and shares its port.
         tls: everybody must speak TLS there; None: nobody.
         spare: another of the same queue that we do not accept on, and who holds that holds the address.
     """

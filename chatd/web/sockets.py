@@ -35,7 +35,8 @@ def bind(host: str, port: int, mode: int, *, shared: bool = False) -> socket.soc
     Args:
         host: a name, an address, or unix:/path; then `port` means nothing.
         mode: of the file of a unix socket.
-        shared: others may listen on a TCP port that is theirs too, and the kernel spreads connections over them all.
+        shared: the TCP port is that of others too, and the kernel spreads connections over all who listen there. So
+            this one listens only when somebody accepts on it: until then nobody is sent to it.
     Raises:
         OSError: the address cannot be had.
     """
@@ -49,7 +50,8 @@ def bind(host: str, port: int, mode: int, *, shared: bool = False) -> socket.soc
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         sock.bind(address)
-        sock.listen(BACKLOG)
+        if not shared:
+            sock.listen(BACKLOG)
     except OSError:
         sock.close()
         raise
@@ -97,7 +99,7 @@ async def take_queued(sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     over = loop.time() + QUEUED_S
     while queue.poll(0) and loop.time() < over:
-        await asyncio.sleep(0)  # a turn of the loop; uvloop takes one in each
+        await asyncio.sleep(0)  # a turn of the loop, in which uvloop takes but a few
     for _ in range(TURNS_TO_CONNECT):
         await asyncio.sleep(0)
 
