@@ -17,33 +17,33 @@
 --       9 least    number of the role that a lockdown wants of the author; 0: there is none
 -- Returns nothing: it gives `author_role`, `silent_ms`, `find`, `erase`, `tend` and `append` to what follows.
 
-local MODERATOR, SERVER = 3, 9
 local keep, keep_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
-local slow_ms = 0
+-- Numbers of roles have one digit, so they compare as the text that they come in.
+local NOBODY, MODERATOR, SERVER = '0', '3', '9'
+local room = redis.call('HMGET', KEYS[6], 'public', 'locked', 'slow', ARGV[8])
 
 -- The author's role in the room; or nil, and why it lets them write nothing.
 local function author_role()
   if ARGV[5] == '' then return SERVER end
-  local room = redis.call('HMGET', KEYS[6], 'public', 'locked', 'slow', ARGV[8])
-  local role = tonumber(ARGV[6])
-  local public = ARGV[7]
+  local role, public = ARGV[6], ARGV[7]
   if room[1] then
     public = room[1]
     local member = redis.call('HGET', KEYS[7], ARGV[5])
-    if member then role = math.max(role, tonumber(string.match(member, '^%d+'))) end
+    if member and string.sub(member, 1, 1) > role then role = string.sub(member, 1, 1) end
   end
-  if role == 0 and public ~= '1' then return nil, 'outsider' end
-  if role < tonumber(ARGV[9]) then return nil, 'lockdown' end
-  if ARGV[8] ~= '' and room[4] then return nil, 'blocked' end
-  if role < MODERATOR and room[2] == '1' then return nil, 'locked' end
-  if role < MODERATOR then slow_ms = tonumber(room[3] or 0) end
+  if role == NOBODY and public ~= '1' then return nil, 'outsider' end
+  if role < ARGV[9] then return nil, 'lockdown' end
+  if room[4] and ARGV[8] ~= '' then return nil, 'blocked' end
+  if room[2] == '1' and role < MODERATOR then return nil, 'locked' end
   return role
 end
 
--- How long a slow room still wants the author, whose role was asked for before, to be silent; 0 when they may speak, and
--- from then on they are silent.
-local function silent_ms()
-  if slow_ms == 0 or redis.call('SET', KEYS[8], '', 'NX', 'PX', slow_ms) then return 0 end
+-- How long a slow room still wants an author of this role to be silent; 0 when they may speak, and from then on they are
+-- silent.
+local function silent_ms(role)
+  local slow_ms = room[3] or '0'
+  if slow_ms == '0' or role >= MODERATOR then return 0 end
+  if redis.call('SET', KEYS[8], '', 'NX', 'PX', slow_ms) then return 0 end
   return redis.call('PTTL', KEYS[8])
 end
 
@@ -104,32 +104,34 @@ local function tend(top)
   keep_alive()
 end
 
+-- Begin a new life of the room's count; returns its epoch.
+local function begin()
+  redis.call('HSET', KEYS[1], 'epoch', ARGV[4])  -- first, for a script that has written may go on without memory
+  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+  return ARGV[4]
+end
+
 -- Append the publication to history, if the room has one, and tell every node; returns offset, epoch and body, 0 and '' if not.
 local function append(of)
-  local stamp = string.format('%d', now)
-  local offset, epoch, body = 0, '', ARGV[1] .. ',"time":' .. stamp .. '}'
+  local offset, at, epoch, body = 0, '0', ''
   if keep > 0 then
     local meta = redis.call('HMGET', KEYS[1], 'epoch', 'lasts', 'changed')
-    epoch = meta[1]
-    if not epoch then
-      epoch = ARGV[4]
-      redis.call('HSET', KEYS[1], 'epoch', epoch)  -- first, for a script that has written may go on without memory
-      redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
-    end
+    epoch = meta[1] or begin()
     offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
-    body = ARGV[1] .. ',"offset":' .. offset .. ',"time":' .. stamp
+    at = string.format('%d', offset)
     -- The first message names its epoch, so that a reader who came before any message learns it.
-    if offset == 1 then body = body .. ',"epoch":"' .. epoch .. '"' end
-    body = body .. '}'
+    local ending = offset == 1 and ',"epoch":"' .. epoch .. '"}' or '}'
+    body = ARGV[1] .. ',"offset":' .. at .. ',"time":' .. stamp .. ending
     local about = of and {'o', of} or {}
     local first = math.max(1, offset - keep + 1)
-    redis.call('XADD', KEYS[2], 'MINID', '=', first .. '-0', offset .. '-0', 'b', body, 't', stamp, unpack(about))
+    redis.call('XADD', KEYS[2], 'MINID', '=', first, at, 'b', body, 't', stamp, unpack(about))
     if meta[3] then trim(first) end
     -- The rest is seen to now and then, and by the sweep.
     if not is_kept_alive(meta[2]) then tend(offset) end
+  else
+    body = ARGV[1] .. ',"time":' .. stamp .. '}'
   end
-  if redis.call('HEXISTS', KEYS[6], 'public') == 1 then redis.call('HSET', KEYS[6], 'alive', stamp) end
-  redis.call('SPUBLISH', KEYS[5], 'p ' .. offset .. ' ' .. epoch .. '\n' .. body)
+  if room[1] then redis.call('HSET', KEYS[6], 'alive', stamp) end
+  redis.call('SPUBLISH', KEYS[5], 'p ' .. at .. ' ' .. epoch .. '\n' .. body)
   return offset, epoch, body
 end
-

@@ -7,10 +7,12 @@
 --       3 gone   sorted set: a tombstone, as JSON, for each entry taken out of the log; its score is the offset
 --       4 notes  sorted set, all scores 0: what changed a message, "<its offset, 16 digits>\0e<offset of an edit>" and
 --                "<its offset>\0r<kind>\0<user>" for each reaction
--- Returns nothing: it gives `now`, `padded`, `first_kept`, `trim`, `kinds_of` and `count_of` to what follows.
+-- Returns nothing: it gives `now` (Unix ms), `stamp` (the same as text), `padded`, `first_kept`, `trim`, `kinds_of` and
+-- `count_of` to what follows.
 
 local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local stamp = string.format('%s%03d', clock[1], clock[2] / 1000)
+local now = tonumber(stamp)
 
 -- Offsets as text that sorts like numbers.
 local function padded(offset) return string.format('%016d', offset) end

@@ -28,15 +28,15 @@ if reply_to ~= 0 then
   local message, lacking = find(reply_to)
   if not message then return {-1, lacking, 0} end
 end
-local wait_ms = silent_ms()
+local wait_ms = silent_ms(role)
 if wait_ms > 0 then return {-1, 'slow', wait_ms} end
 if ARGV[11] ~= '0' and not redis.call('SET', KEYS[10], '', 'NX', 'PX', ARGV[11]) then return {-1, 'replayed', 0} end
 
 local offset, epoch, body = append()
 if ARGV[13] ~= '0' then
-  redis.call('XADD', KEYS[11], 'MAXLEN', '~', ARGV[13], '*', 'e', 'message', 'b', body, 't', string.format('%d', now))
+  redis.call('XADD', KEYS[11], 'MAXLEN', '~', ARGV[13], '*', 'e', 'message', 'b', body, 't', stamp)
 end
 if ARGV[10] ~= '0' then
-  redis.call('SET', KEYS[9], offset .. ' ' .. epoch .. ' ' .. string.format('%d', now), 'PX', ARGV[10])
+  redis.call('SET', KEYS[9], offset .. ' ' .. epoch .. ' ' .. stamp, 'PX', ARGV[10])
 end
 return {offset, epoch, now, 1}
