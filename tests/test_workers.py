@@ -31,6 +31,7 @@ from tests.test_listeners import ask
 # All of so many connections are at one of two nodes once in two thousand million times.
 ENOUGH = 32
 TWO = ("--port", "0", "--workers", "2")
+ADMINS = re.compile(r"health and metrics +(?:http://)?(\S+?)/? to (?:http://)?(\S+?)/?, one for each worker")
 BROKEN_KEY = '[[auth.keys]]\nkid = "main"\nalgorithm = "ES256"\npublic_key_file = "key.pem"\n'
 
 
@@ -39,8 +40,8 @@ def chatd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Two workers; every test leaves it with both at work."""
     directory = tmp_path_factory.mktemp("workers")
     (directory / "chatd.toml").write_text("[limits]\nconnections = 1000\n")
-    admin = {"CHATD_ADMIN__LISTEN": f"127.0.0.1:{two_free_ports()}"}
-    with running(directory, "--config", str(directory / "chatd.toml"), *TWO, **FAST, **admin) as daemon:
+    environ = {**FAST, "CHATD_SERVER__WORKERS": "2", "CHATD_ADMIN__LISTEN": f"127.0.0.1:{two_free_ports()}"}
+    with running(directory, "--config", str(directory / "chatd.toml"), "--port", "0", **environ) as daemon:
         yield daemon
 
 
@@ -63,7 +64,17 @@ def nodes(chatd: Daemon) -> list[dict[str, Any]]:
 
 
 def connections(chatd: Daemon) -> list[int]:
-    return [node["connections"] for node in nodes(chatd)]
+    """How many are at each worker, as it says itself; -1: it does not."""
+    return [connections_at(address) for address in chatd.until_log(ADMINS.pattern).groups()]
+
+
+def connections_at(admin: str) -> int:
+    try:
+        found = re.search(r"^chatd_connections (\S+)", ask(admin, "/metrics")[1], re.M)
+    except ConnectionRefusedError:
+        return -1
+    assert found
+    return int(float(found[1]))
 
 
 def process_of(chatd: Daemon, which: str) -> int:
@@ -84,6 +95,7 @@ async def test_all_who_come_are_spread_over_the_workers_and_are_in_the_same_room
         people = [await stack.enter_async_context(connect(f"{chatd.ws}/chat/u{n}?room=tea")) for n in range(ENOUGH)]
         await until(lambda: sum(connections(chatd)) == ENOUGH)
         assert all(connections(chatd))
+        assert [node["connections"] for node in nodes(chatd)] == connections(chatd)
         await until(lambda: len(chatd.ask("who", "tea")["connections"]) == ENOUGH)
         await people[0].send("hello")
         for each in people[1:]:
@@ -96,10 +108,11 @@ def test_each_worker_is_a_node_with_a_name_and_an_admin_listener_of_its_own(chat
     assert first["address"] == second["address"] == chatd.address
     assert first["id"] != second["id"]
     assert [first["name"], second["name"]] == [f"{socket.gethostname()}/1", f"{socket.gethostname()}/2"]
-    listens = chatd.until_log(r"health and metrics +http://(\S+)/ to http://(\S+)/, one for each worker").groups()
-    for address in listens:
-        assert ask(address, "/readyz")[0] == 200
-        assert "chatd_connections 0.0" in ask(address, "/metrics")[1]
+    admins = chatd.until_log(ADMINS.pattern).groups()
+    assert [ask(address, "/readyz")[0] for address in admins] == [200, 200]
+    checks = {check["name"]: check["finding"] for check in chatd.ask("doctor")["checks"]}
+    found = [checks["admin port"], checks["admin port of worker 2"]]
+    assert found == [f"chatd answers at {address} and is ready" for address in admins]
     assert chatd.cli("drain", "nobody", check=4) == "", "the address names both"
 
 
@@ -118,7 +131,7 @@ def test_an_address_that_workers_have_is_refused_to_another_chatd(chatd: Daemon,
 
 
 async def test_a_worker_that_is_drained_gets_nobody_while_the_other_takes_all(chatd: Daemon) -> None:
-    name = nodes(chatd)[0]["name"]
+    name = f"{socket.gethostname()}/1"
     await asyncio.to_thread(chatd.cli, "drain", name)
     async with AsyncExitStack() as stack:
         for n in range(8):
@@ -226,24 +239,27 @@ async def test_a_worker_that_hangs_is_aborted_and_a_supervisor_that_is_killed_le
 
 async def test_workers_on_a_file_take_turns_at_one_queue(tmp_path: Path) -> None:
     door = tmp_path / "chatd.sock"
-    chatd = Daemon(tmp_path, "--workers", "2", CHATD_SERVER__HOST=f"unix:{door}")
+    listens = {"CHATD_SERVER__HOST": f"unix:{door}", "CHATD_ADMIN__LISTEN": f"unix:{tmp_path}/admin.sock"}
+    chatd = Daemon(tmp_path, "--workers", "2", **listens)
     try:
         await asyncio.to_thread(chatd.until_log, "chatd listens on unix:")
         async with AsyncExitStack() as stack:
             for n in range(2 * ENOUGH):
                 await stack.enter_async_context(unix_connect(str(door), f"ws://chat/chat/u{n}?room=tea"))
             await until(lambda: sum(connections(chatd)) == 2 * ENOUGH)
-            first = nodes(chatd)[0]
-            await asyncio.to_thread(chatd.cli, "drain", first["name"])
+            there = connections(chatd)
+            assert all(there)
+            first = f"{socket.gethostname()}/1"
+            await asyncio.to_thread(chatd.cli, "drain", first)
             for n in range(8):
                 await stack.enter_async_context(unix_connect(str(door), f"ws://chat/chat/v{n}?room=tea"))
-            assert connections(chatd)[0] == 0
-            await asyncio.to_thread(chatd.cli, "undrain", first["name"])
+            assert connections(chatd) == [0, there[1] + 8]
+            await asyncio.to_thread(chatd.cli, "undrain", first)
         os.killpg(chatd.process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
         assert chatd.process.wait(PATIENCE_S) == 0
     finally:
         chatd.close()
-    assert not door.exists()
+    assert not list(tmp_path.glob("*.sock*"))
 
 
 def test_what_all_workers_would_fail_at_is_said_once_and_ends_them(tmp_path: Path) -> None:
