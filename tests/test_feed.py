@@ -237,6 +237,22 @@ async def test_a_server_that_hangs_for_longer_than_our_patience_loses_nothing(se
         assert not reader.lost
 
 
+async def test_all_who_wait_for_a_watch_that_is_not_confirmed_are_told_and_may_try_again(
+    server: Server, speaker: Store
+) -> None:
+    async with reading(server.url) as reader:
+        server.pause()
+        waiting = [asyncio.create_task(reader.store.feed.watch(ROOM, history=True)) for _ in range(3)]
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(outcome, StoreUnavailable)
+        server.resume()
+        await say(speaker, 1, 1)
+        position = await insist(partial(reader.store.feed.watch, ROOM, history=True))
+        await say(speaker, 2, 2)
+        assert position.offset == 1
+        assert await reader.until_heard(1) == [2]
+
+
 async def test_a_server_that_forgot_all_scripts_is_told_them_again(server: Server, speaker: Store) -> None:
     async with reading(server.url, ROOM) as reader:
         for n in range(1, 20):

@@ -97,6 +97,7 @@ class Feed:
         self._lines: dict[str, Line] = {}
         self._watched: dict[str, Watch] = {}
         self._by_channel: dict[bytes, Watch] = {}
+        self._unplaced: dict[Watch, float] = {}
         self._handlers: dict[bytes, Callable[[bytes], None]] = {}
         self._waiting: list[Delivery] = []
         self._ready = asyncio.Event()
@@ -119,20 +120,13 @@ class Feed:
         watch = self._watched.get(room) or self._begin(room, history)
         watch.readers += 1
         if not watch.placed.done():
-            await self._until_placed(watch)
-        return watch.tail.position
-
-    async def _until_placed(self, watch: Watch) -> None:
-        try:
-            async with asyncio.timeout(self._patience):
+            try:
                 # Others may wait for the same position: cancelling one of them must not cancel it for all.
                 await asyncio.shield(watch.placed)
-        except TimeoutError:
-            self._release(watch)
-            raise StoreUnavailable("the store does not confirm the subscription") from None
-        except BaseException:
-            self._release(watch)
-            raise
+            except BaseException:
+                self._release(watch)
+                raise
+        return watch.tail.position
 
     def unwatch(self, room: str) -> None:
         """Take back one `watch`; with the last the subscription ends."""
@@ -174,6 +168,7 @@ class Feed:
                     tasks.create_task(line.run(), name=f"feed line {line.server}")
                 tasks.create_task(self._mend_gaps(), name="feed mender")
                 tasks.create_task(self._recheck(), name="feed recheck")
+                tasks.create_task(self._lose_patience(), name="feed patience")
         finally:
             self._tasks = None
 
@@ -210,6 +205,26 @@ class Feed:
         with suppress(ValueError):  # somebody else's word on our channel
             self.on_lag(max(0.0, perf_counter() - float.fromhex(said_at.decode())))
 
+    async def _lose_patience(self) -> None:
+        """Give up the watches that have waited for too long, which is looked at four times meanwhile.
+
+        No timer each: when a whole node's clients come at once, each waits for its user's own channel.
+        """
+        while True:
+            await asyncio.sleep(self._patience / 4)
+            now = self._clock()
+            for watch, until in list(self._unplaced.items()):
+                if not watch.placed.done():
+                    if until > now:
+                        break
+                    self._give_up(watch, StoreUnavailable("the store does not confirm the subscription"))
+                del self._unplaced[watch]
+
+    def _give_up(self, watch: Watch, why: StoreUnavailable) -> None:
+        watch.placed.set_exception(why)
+        watch.placed.exception()  # seen: those who waited may all have gone
+        self._end(watch)
+
     async def _recheck(self) -> None:
         while True:
             rooms = [watch.room for watch in self._watched.values() if watch.history]
@@ -236,9 +251,7 @@ class Feed:
             page, top = await self._read(watch.room, position.offset if position else None, PAGE if position else 0)
         except StoreError as error:
             if not watch.placed.done():
-                watch.placed.set_exception(StoreUnavailable(str(error)))
-                watch.placed.exception()  # seen: those who waited may all have gone
-                self._end(watch)
+                self._give_up(watch, StoreUnavailable(str(error)))
             else:  # whoever reads on must not miss anything: try again until the store is back
                 self._distrust([watch.room])
                 await asyncio.sleep(0.1)
@@ -258,6 +271,7 @@ class Feed:
 
     def _begin(self, room: str, history: bool) -> Watch:
         watch = Watch(room, self._keys.feed(room), history)
+        self._unplaced[watch] = self._clock() + self._patience
         self._watched[room] = watch
         self._by_channel[watch.channel.encode()] = watch
         self._line(watch.channel).subscribe(watch.channel)
