@@ -164,12 +164,14 @@ def pace(due: float, now: float, cost: float, rate: float, burst: float) -> tupl
     return full_at, early if early > ROUNDING_S else 0.0
 
 
+# A handshake asks the same of its address several times, and everybody behind one proxy or in one house the same again.
 @lru_cache(64)
 def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
-    """Addresses and networks of the settings, which has checked them; remembered, as each handshake asks."""
+    """Addresses and networks of the settings, which has checked them."""
     return tuple(ip_network(text) for text in texts)
 
 
+@lru_cache(256)
 def network_of(address: str) -> str:
     """What counts as one place: the address itself, or the /64 of an IPv6 address (a customer's whole allotment)."""
     try:
@@ -188,6 +190,7 @@ def within(address: str, networks: Iterable[Network]) -> bool:
     return any(parsed in network for network in networks)
 
 
+@lru_cache(256)
 def parsed_address(address: str) -> IPv4Address | IPv6Address:
     """An address; one of IPv4 that came in over IPv6 (RFC 4291, 2.5.5.2) is an address of IPv4.
 

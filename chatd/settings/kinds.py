@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 Seconds: TypeAlias = float
@@ -332,6 +333,7 @@ def numbered(listen: Listen, number: int) -> Listen:
     return f"{host}.{number}" if unix_path(host) else f"{listen.rpartition(':')[0]}:{port + number - 1}"
 
 
+@lru_cache(256)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`, an address or a name; of names only localhost is believed."""
     if unix_path(host):

@@ -42,14 +42,15 @@ def build(node: Node) -> Starlette:
     doors = Doors(node.hub, node.chat, node.meters, lambda: node.state if node.state != "ready" else "")
     health = Health(node)
     return Starlette(
+        # Looked through one after the other: what everybody comes by first.
         routes=[
+            WebSocketRoute("/connection/websocket", doors.sdk),
+            WebSocketRoute("/chat/{username}", doors.plain),
             Route("/", page),
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
             Route("/metrics", health.metrics_for_the_allowed),
             *(api_routes(node) if node.settings.api.public else ()),
-            WebSocketRoute("/connection/websocket", doors.sdk),
-            WebSocketRoute("/chat/{username}", doors.plain),
         ]
     )
 

@@ -96,7 +96,8 @@ class Doors:
     async def sdk(self, websocket: WebSocket) -> None:
         """`/connection/websocket`: the Centrifuge protocol in JSON. A token may come now or in `connect`."""
         try:
-            if "protobuf" in (websocket.query_params.get("format"), websocket.query_params.get("cf_protocol")):
+            query = websocket.query_params if websocket.scope["query_string"] else {}
+            if "protobuf" in (query.get("format"), query.get("cf_protocol")):
                 raise Refusal(HTTPStatus.BAD_REQUEST, "chatd speaks JSON at this door, protobuf was asked for")
             address = self._admit(websocket)
             identity = await self._identity(websocket)
