@@ -25,7 +25,7 @@ from .session import Session, State, Subscription
 log = structlog.get_logger("chatd")
 
 # After this long at fan-out we let the event loop look at its sockets: the most that delivery adds to others' latency.
-TURN_S: Final = 0.005
+TURN_S: Final = 0.002
 # Readers for whom frames of several rooms may wait within a turn, to leave together: two milliseconds' worth.
 MOST_WAITING: Final = 2 * AT_ONCE
 
@@ -178,14 +178,18 @@ class Hub:
                 for room in list(self._casts):
                     if room in self._casts:  # a loss may have ended its round while we let others go first
                         self._take_turn(room, outbox if several else None)
-                    if len(outbox) >= MOST_WAITING:
-                        self._close(outbox.empty())
-                    if self._clock() >= turn_ends:
-                        self._close(outbox.empty())  # nothing waits here while others may write to the same sessions
+                    over = self._clock() >= turn_ends
+                    if over or len(outbox) >= MOST_WAITING:
+                        self._empty(outbox)
+                    if over:
                         await asyncio.sleep(0)
                         turn_ends = self._clock() + TURN_S
-                self._close(outbox.empty())
+                self._empty(outbox)  # nothing waits here while others may write to the same sessions
             self._work.clear()
+
+    def _empty(self, outbox: Outbox) -> None:
+        if outbox:
+            self._close(outbox.empty())
 
     def _take_turn(self, room: Room, outbox: Outbox | None = None) -> None:
         try:
