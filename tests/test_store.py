@@ -445,9 +445,13 @@ async def serving(store: Store, lease: str, respond: Callable[[control.Question]
     async def answer(question: control.Question) -> control.Object:
         return respond(question)
 
+    async def listening() -> int:
+        return int((await store.batch.command("PUBSUB", "SHARDNUMSUB", store.keys.control))[1])
+
+    others = await listening()
     store.serve(lambda: lease, answer, asyncio.ensure_future)
     async with asyncio.timeout(PATIENCE_S):
-        while not (await store.batch.command("PUBSUB", "SHARDNUMSUB", store.keys.control))[1]:
+        while await listening() == others:
             await asyncio.sleep(0.01)
 
 

@@ -43,6 +43,8 @@ class Servers(Protocol):
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send these together; their replies in order, as the server gave them. A refusal is a reply, too.
 
+        One exchange at a time.
+
         Raises:
             any exception of redis-py's, or TimeoutError: there are no replies; what was sent may have been done.
         """
@@ -80,6 +82,7 @@ class Standalone:
         self._watchers = watchers
         # redis-py says nothing of this object's types.
         self._pool: Any = client.connection_pool
+        self._held: AbstractConnection | None = None
 
     async def open(self) -> None:
         await self.client.ping()
@@ -93,16 +96,24 @@ class Standalone:
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         # redis-py's own pipeline packs in Python and sets a timer for each reply: as dear as all the rest.
         packed = b"".join(pack_command(command) for command in commands)  # type: ignore[arg-type]
-        connection: AbstractConnection = await self._pool.get_connection()
+        connection = await self._connection()
         try:
             async with asyncio.timeout(self._timeout):
                 await connection.send_packed_command(packed)
                 return [await _reply(connection) for _ in commands]
         except BaseException:  # replies may still be on their way, which nobody must take for his
-            await connection.disconnect(nowait=True)
+            self._held = None
+            await self.hang_up(connection)
             raise
-        finally:
-            await self._pool.release(connection)
+
+    async def _connection(self) -> AbstractConnection:
+        """The one of the last exchange, while it lives: to take it from the pool each time is dearer than a command."""
+        if self._held is not None and await _has_ended(self._held):
+            await self.hang_up(self._held)
+            self._held = None
+        if self._held is None:
+            self._held = await self._pool.get_connection()
+        return self._held
 
     def server_of(self, channel: str) -> str:
         return ""
@@ -184,6 +195,14 @@ async def _scanned(client: Any, pattern: str, **where: Any) -> AsyncIterator[lis
         yield found
         if not cursor:
             return
+
+
+async def _has_ended(connection: AbstractConnection) -> bool:
+    """Whether a connection to which nothing is owed was closed, or has said something for nobody to hear."""
+    try:
+        return await connection.can_read()
+    except ConnectionError:
+        return True
 
 
 async def _reply(connection: AbstractConnection) -> Any:
