@@ -110,21 +110,19 @@ class Messages:
         """
         if reply_to is not None:
             see_offset(reply_to)
-        author, cid = repeat or ("", "")
         user = by.user if by is not None else ""
-        keys = [
-            *appending_keys(self._keys, room, by),
-            self._keys.repeat(room, author, cid),
-            self._keys.nonce(room, user, nonce or ""),
-            self._keys.outbox(room),
-        ]
-        args = (
-            *appending_args(room, head, keep, by),
+        keys, args = appending_keys(self._keys, room, by), appending_args(room, head, keep, by)
+        special = without_last_zeros(
             REPEAT_MS if repeat is not None else 0,
+            self._outbox.length("message", room) if told else 0,
             NONCE_MS if nonce is not None else 0,
             reply_to or 0,
-            self._outbox.length("message", room) if told else 0,
         )
+        if special:
+            author, cid = repeat or ("", "")
+            repeated, signed = self._keys.repeat(room, author, cid), self._keys.nonce(room, user, nonce or "")
+            keys += [repeated, self._keys.outbox(room), signed][: len(special)]
+            args += special
         said, fresh = published(await self._batch.script(PUBLISH, keys, args))
         if told:
             await self._outbox.said(room, said, user)
@@ -205,6 +203,11 @@ def see_offset(offset: int) -> None:
     """
     if not 0 < offset < BEYOND:
         raise REFUSALS[b"missing"](0)
+
+
+def without_last_zeros(*args: int) -> tuple[int, ...]:
+    """What a script that takes 0 for what is absent need be told; each costs it more than most of its lines."""
+    return args[: max((i for i, arg in enumerate(args, 1) if arg), default=0)]
 
 
 def appending_keys(keys: Keys, room: str, by: Speaker | None) -> list[str]:
