@@ -15,7 +15,8 @@
 --       7 public   1: where nobody created the room, anybody may speak
 --       8 blocker  field of the room's hash that, where it is there, silences the author; '' for none
 --       9 least    number of the role that a lockdown wants of the author; 0: there is none
--- Returns nothing: it gives `author_role`, `silent_ms`, `find`, `erase`, `tend` and `append` to what follows.
+-- Returns nothing: it gives `author_role`, `silent_ms`, `find`, `tend` and `append` to what follows. Each function costs
+-- every message, as scripts make theirs anew: what few scripts need stands elsewhere.
 
 local keep, keep_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 -- Numbers of roles have one digit, so they compare as the text that they come in.
@@ -61,26 +62,10 @@ local function find(offset)
   return {info = parsed and publication.info, ms = ms}
 end
 
--- Leave a tombstone in place of an entry of the log. What is left of it: where and when, with `of` that it was about
--- an earlier message, and with `info` (as in a publication) who wrote it.
-local function erase(offset, kind, of, info)
-  local id = string.format('%d-0', offset)
-  local entry = redis.call('XRANGE', KEYS[2], id, id)[1]
-  if not entry then return 0 end
-  local body = '{"data":{}'
-  if info then body = body .. ',"info":' .. cjson.encode({user = info.user, client = info.client}) end
-  body = body .. ',"tags":{"type":"' .. kind .. '"'
-  if of then body = body .. ',"of":"' .. of .. '"' end
-  body = body .. '},"offset":' .. offset .. ',"time":' .. entry[2][4]
-  if offset == 1 then body = body .. ',"epoch":"' .. redis.call('HGET', KEYS[1], 'epoch') .. '"' end
-  redis.call('ZADD', KEYS[3], offset, body .. '}')
-  redis.call('XDEL', KEYS[2], id)
-  redis.call('HSET', KEYS[1], 'erased', 1)
-  return 1
-end
-
--- Let the history age away as a whole; a quarter later than it must, so that not every message has to see to it.
-local function keep_alive()
+-- See to the age of messages and to what belonged to those that went; `top` is the last offset.
+local function tend(top)
+  trim(first_kept(top, keep, keep_ms, 100))
+  -- The history ages away as a whole; a quarter later than it must, so that not every message has to see to it.
   local ms = math.floor(keep_ms * 1.25)
   if keep_ms > 0 then
     for i = 2, 4 do redis.call('PEXPIRE', KEYS[i], ms) end
@@ -92,23 +77,10 @@ local function keep_alive()
   redis.call('HSET', KEYS[1], 'lasts', keep_ms > 0 and string.format('%d', now + ms) or 'ever')
 end
 
--- Whether what is said now will have its time, `lasts` being what keep_alive wrote.
+-- Whether what is said now will have its time, `lasts` being what tend wrote.
 local function is_kept_alive(lasts)
   if keep_ms == 0 then return lasts == 'ever' end
   return (tonumber(lasts) or 0) >= now + keep_ms
-end
-
--- See to the age of messages and to what belonged to those that went; `top` is the last offset.
-local function tend(top)
-  trim(first_kept(top, keep, keep_ms, 100))
-  keep_alive()
-end
-
--- Begin a new life of the room's count; returns its epoch.
-local function begin()
-  redis.call('HSET', KEYS[1], 'epoch', ARGV[4])  -- first, for a script that has written may go on without memory
-  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
-  return ARGV[4]
 end
 
 -- Append the publication to history, if the room has one, and tell every node; returns offset, epoch and body, 0 and '' if not.
@@ -116,7 +88,12 @@ local function append(of)
   local offset, at, epoch, body = 0, '0', ''
   if keep > 0 then
     local meta = redis.call('HMGET', KEYS[1], 'epoch', 'lasts', 'changed')
-    epoch = meta[1] or begin()
+    epoch = meta[1]
+    if not epoch then
+      epoch = ARGV[4]
+      redis.call('HSET', KEYS[1], 'epoch', epoch)  -- first, for a script that has written may go on without memory
+      redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+    end
     offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
     at = string.format('%d', offset)
     -- The first message names its epoch, so that a reader who came before any message learns it.

@@ -18,7 +18,8 @@ from .keys import Keys
 from .messages import APPEND, KINDS, LOG, NONCE_MS, Keep, appending_args, appending_keys, published, see_offset
 from .scripts import Batch, Script
 
-CHANGE, NOTES = Script("change", after=APPEND), Script("notes", after=LOG)
+CHANGE = Script("change", after=(*APPEND, "erase", "reactions"))
+NOTES = Script("notes", after=(*LOG, "reactions"))
 
 
 class What(StrEnum):

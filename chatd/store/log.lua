@@ -7,8 +7,7 @@
 --       3 gone   sorted set: a tombstone, as JSON, for each entry taken out of the log; its score is the offset
 --       4 notes  sorted set, all scores 0: what changed a message, "<its offset, 16 digits>\0e<offset of an edit>" and
 --                "<its offset>\0r<kind>\0<user>" for each reaction
--- Returns nothing: it gives `now` (Unix ms), `stamp` (the same as text), `padded`, `first_kept`, `trim`, `kinds_of` and
--- `count_of` to what follows.
+-- Returns nothing: it gives `now` (Unix ms), `stamp` (the same as text), `padded`, `first_kept` and `trim` to what follows.
 
 local clock = redis.call('TIME')
 local stamp = string.format('%s%03d', clock[1], clock[2] / 1000)
@@ -36,24 +35,3 @@ local function trim(first)
   redis.call('ZREMRANGEBYLEX', KEYS[4], '-', '(' .. padded(first))
   return redis.call('XTRIM', KEYS[2], 'MINID', '=', first .. '-0')
 end
-
--- The kinds of reactions that a message has, in the order of their bytes.
-local function kinds_of(offset)
-  local kinds, reactions = {}, padded(offset) .. '\0r'
-  local from = '[' .. reactions
-  while true do
-    -- What is stored is UTF-8, in which there is no byte 255.
-    local found = redis.call('ZRANGEBYLEX', KEYS[4], from, '(' .. reactions .. '\255', 'LIMIT', 0, 1)[1]
-    if not found then return kinds end
-    local kind = string.match(found, '^[^%z]*', #reactions + 1)
-    kinds[#kinds + 1] = kind
-    from = '(' .. reactions .. kind .. '\1'
-  end
-end
-
--- How many have reacted with a kind.
-local function count_of(offset, kind)
-  local prefix = padded(offset) .. '\0r' .. kind .. '\0'
-  return redis.call('ZLEXCOUNT', KEYS[4], '[' .. prefix, '(' .. prefix .. '\255')
-end
-

@@ -18,7 +18,7 @@ from .outbox import Outbox
 from .retention import Retention
 from .scripts import Batch, Script
 
-FORGET: Final = Script("forget", after=APPEND)
+FORGET: Final = Script("forget", after=(*APPEND, "erase"))
 
 # Publications read at a time; what a user wrote among them is forgotten in one step, which takes some milliseconds.
 PAGE: Final = 500
