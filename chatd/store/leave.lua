@@ -9,16 +9,6 @@
 --       5 client       "<user as JSON>\0<connection>\0"; absent: every connection of the lease
 -- Returns {count, due}: how many were taken out, and the Unix ms at which the next leave is to be announced, 0 for never.
 
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
--- Tell the readers, and the application, that a user left.
-local function announce(info)
-  redis.call('SPUBLISH', KEYS[2], 'l\n' .. info)
-  if ARGV[4] == '0' then return end
-  local stamp = string.format('%d', now)
-  redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[4], '*', 'e', 'leave', 'b', info, 't', stamp)
-end
-
 local announced = redis.call('ZCARD', KEYS[1]) <= tonumber(ARGV[2])
 local delay_ms = tonumber(ARGV[3])
 
@@ -41,7 +31,7 @@ for user, info in pairs(last) do
   local others = redis.call('ZLEXCOUNT', KEYS[1], '[' .. user .. '\0', '(' .. user .. '\0\255')
   if others == 0 and announced then
     if delay_ms == 0 then
-      announce(info)
+      announce(info, ARGV[4])
     else
       redis.call('HSET', KEYS[3], user, string.format('%d', now + delay_ms) .. '\0' .. info)
     end

@@ -4,16 +4,6 @@
 -- ARGV  1 announce_to, 2 told   as in join.lua
 -- Returns the Unix ms at which the next one is to be announced; 0: there is none.
 
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
--- Tell the readers, and the application, that a user left.
-local function announce(info)
-  redis.call('SPUBLISH', KEYS[2], 'l\n' .. info)
-  if ARGV[2] == '0' then return end
-  local stamp = string.format('%d', now)
-  redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[2], '*', 'e', 'leave', 'b', info, 't', stamp)
-end
-
 local announced = redis.call('ZCARD', KEYS[1]) <= tonumber(ARGV[1])
 local due = 0
 local all = redis.call('HGETALL', KEYS[3])
@@ -22,7 +12,7 @@ for i = 1, #all, 2 do
   at = tonumber(at)
   if at <= now then
     redis.call('HDEL', KEYS[3], all[i])
-    if announced then announce(info) end
+    if announced then announce(info, ARGV[2]) end
   elseif due == 0 or at < due then
     due = at
   end

@@ -19,7 +19,8 @@ from .keys import Keys, registry_shard
 from .outbox import Outbox
 from .scripts import Batch, Script
 
-JOIN, LEAVE, LEFT, PRESENT, DUE, REBOOK = map(Script, ["join", "leave", "left", "present", "due", "rebook"])
+JOIN, PRESENT, DUE, REBOOK = map(Script, ["join", "present", "due", "rebook"])
+LEAVE, LEFT = Script("leave", after=("announce",)), Script("left", after=("announce",))
 
 # A node that announces what is due and needs longer than this has died; another does it.
 CLAIM_MS: Final = 10_000
