@@ -8,6 +8,7 @@ import pytest
 
 from chatd.settings import Hooks
 from chatd.settings.kinds import Url
+from chatd.store.changes import Change, What
 from chatd.store.keys import HOOK_SHARDS, hook_shard
 from chatd.store.outbox import Watched
 from chatd.store.redis import Store
@@ -43,6 +44,17 @@ async def test_what_is_said_waits_once_and_in_order_where_it_is_wanted(store: St
     assert await events(store) == [("message", 1), ("message", 2), ("message", 3)]
     assert await events(store, "untold") == []
     assert await marked(store) == {ROOM}
+
+
+async def test_what_is_deleted_before_its_turn_is_not_told_any_more(store: Store) -> None:
+    for cid in ("c-1", "c-2", "c-3"):
+        await say(store, cid=cid)
+    await store.changes.make(ROOM, Change(What.EDIT, 1), b'{"data":{"n":2}', FOR_EVER)
+    await store.changes.make(ROOM, Change(What.DELETE, 2), b'{"data":{}', FOR_EVER)
+    assert await events(store) == [("message", 1), ("message", 3)]
+    for of in (1, 3):
+        await store.changes.make(ROOM, Change(What.DELETE, of), b'{"data":{}', FOR_EVER)
+    assert await events(store) == []
 
 
 async def test_a_mark_goes_when_nothing_waits_and_not_when_somebody_marked_it_meanwhile(store: Store) -> None:

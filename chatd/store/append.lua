@@ -48,8 +48,8 @@ local function silent_ms(role)
   return redis.call('PTTL', KEYS[8])
 end
 
--- The message at `offset`: info as in the publication, and Unix ms; or nil and why not: deleted, or missing, as is what
--- is no message but an event about one.
+-- The message at `offset`: body, info as in it, and Unix ms; or nil and why not: deleted, or missing, as is what is no
+-- message but an event about one.
 local function find(offset)
   local id = string.format('%d-0', offset)
   local entry = redis.call('XRANGE', KEYS[2], id, id)[1]
@@ -59,7 +59,7 @@ local function find(offset)
   if keep_ms > 0 and ms < now - keep_ms then return nil, 'missing' end
   local parsed, publication = pcall(cjson.decode, entry[2][2])
   if parsed and publication.tags and publication.tags.type ~= 'message' then return nil, 'missing' end
-  return {info = parsed and publication.info, ms = ms}
+  return {body = entry[2][2], info = parsed and publication.info, ms = ms}
 end
 
 -- See to the age of messages and to what belonged to those that went; `top` is the last offset.

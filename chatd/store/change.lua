@@ -1,7 +1,7 @@
 -- Edit, delete or react to a message, as an event of its own that is appended to the room's history, if its author may.
 --
 -- KEYS  1 meta, 2 log, 3 gone, 4 notes, 5 feed, 6 room, 7 members, 8 quiet   as in append.lua
---       9 nonce   as in publish.lua
+--       9 nonce, 10 outbox   as in publish.lua
 -- ARGV  1 head, 2 keep, 3 keep_ms, 4 epoch, 5 user, 6 role, 7 public, 8 blocker, 9 least   as in append.lua
 --       10 what       edit, delete or react
 --       11 of         offset of the message
@@ -28,7 +28,15 @@ local function full()
   return count_of(of, ARGV[13]) == 0 and #kinds_of(of) >= tonumber(ARGV[15])
 end
 
+-- Do not tell the application any more of a message that it has not heard of yet; it waits under the time of its saying.
+local function withdraw(message)
+  for _, entry in ipairs(redis.call('XRANGE', KEYS[10], message.ms, message.ms)) do
+    if entry[2][4] == message.body then redis.call('XDEL', KEYS[10], entry[1]) end
+  end
+end
+
 local function delete(message)
+  withdraw(message)
   for _, note in ipairs(redis.call('ZRANGEBYLEX', KEYS[4], '[' .. edits, '(' .. edits .. '\255')) do
     erase(tonumber(string.sub(note, #edits + 1)), 'deleted', of)
   end

@@ -63,7 +63,8 @@ class Changes:
     async def make(
         self, room: str, change: Change, head: bytes, keep: Keep, *, by: Speaker | None = None, nonce: str | None = None
     ) -> tuple[Published, bool]:
-        """Append the event and do what it says, as one step (change.lua).
+        """Append the event and do what it says, as one step (change.lua); of what is deleted before its turn the
+        application is not told.
 
         Args:
             head: the event as JSON without closing brace, offset and time.
@@ -88,7 +89,8 @@ class Changes:
             NONCE_MS if nonce is not None else 0,
         )
         user = by.user if by is not None else ""
-        keys = [*appending_keys(self._keys, room, by), self._keys.nonce(room, user, nonce or "")]
+        signed = self._keys.nonce(room, user, nonce or "")
+        keys = [*appending_keys(self._keys, room, by), signed, self._keys.outbox(room)]
         return published(await self._batch.script(CHANGE, keys, args))
 
     async def notes(self, room: str, offsets: Sequence[int]) -> list[Notes]:
