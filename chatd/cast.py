@@ -115,7 +115,7 @@ def _discard(audience: Audience, session: Session) -> None:
 class Part(NamedTuple):
     """Some readers of a round: `frame` is for all in `slices`; those in `apart` are looked at one by one.
 
-    `audience` is READERS or WATCHERS, by what the events are.
+    `audience` is READERS or WATCHERS, by what the events are; `readers` is how many they are.
     """
 
     room: Room
@@ -124,10 +124,7 @@ class Part(NamedTuple):
     frame: bytes
     events: Sequence[Event]
     audience: int
-
-    @property
-    def readers(self) -> int:
-        return sum(map(len, self.slices)) + len(self.apart)
+    readers: int
 
 
 class Cast:
@@ -204,7 +201,9 @@ class _Voice(NamedTuple):
             slices = list(by_shard.values())
         else:
             slices = [by_shard[shard] for shard in shards if shard in by_shard]
-        return Part(room, slices, self._apart(room, shards), self.frame, self.events, self.audience)
+        apart = self._apart(room, shards)
+        readers = sum(map(len, slices)) + len(apart)
+        return Part(room, slices, apart, self.frame, self.events, self.audience, readers)
 
     def _apart(self, room: Room, shards: range) -> Sequence[Session]:
         if self.audience == WATCHERS or not room.fresh:

@@ -47,8 +47,9 @@ class Script:
     def by_digest(self, keys: Sequence[str], args: Sequence[Argument]) -> tuple[Argument, ...]:
         return ("EVALSHA", self.sha, len(keys), *keys, *args)
 
-    def in_full(self, keys: Sequence[str], args: Sequence[Argument]) -> tuple[Argument, ...]:
-        return ("EVAL", self.source, len(keys), *keys, *args)
+    def in_full(self, by_digest: tuple[Argument, ...]) -> tuple[Argument, ...]:
+        """The same call with the text, for a server that does not know the digest."""
+        return ("EVAL", self.source, *by_digest[2:])
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +58,10 @@ class _Call:
     command: tuple[Argument, ...]
     reply: asyncio.Future[Any]
     entered_at: float
-    in_full: tuple[Argument, ...] | None = None
+    script: Script | None
+
+    def in_full(self) -> tuple[Argument, ...]:
+        return self.command if self.script is None else self.script.in_full(self.command)
 
 
 class Batch:
@@ -87,20 +91,18 @@ class Batch:
             StoreUnavailable: no answer; the script may have run.
             StoreError: the server refused, e.g. out of memory.
         """
-        return self._enter(script.name, script.by_digest(keys, args), script.in_full(keys, args))
+        return self._enter(script.name, script.by_digest(keys, args), script)
 
     def command(self, *command: Argument) -> asyncio.Future[Any]:
         """A plain command's reply; errors as for `script`."""
         return self._enter(str(command[0]).lower(), command, None)
 
-    def _enter(
-        self, name: str, command: tuple[Argument, ...], in_full: tuple[Argument, ...] | None
-    ) -> asyncio.Future[Any]:
+    def _enter(self, name: str, command: tuple[Argument, ...], script: Script | None) -> asyncio.Future[Any]:
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if len(self._waiting) >= BACKLOG:
             reply.set_exception(StoreUnavailable("too many requests wait for the store already"))
             return reply
-        self._waiting.append(_Call(name, command, reply, perf_counter(), in_full))
+        self._waiting.append(_Call(name, command, reply, perf_counter(), script))
         self._wake.set()
         return reply
 
@@ -126,7 +128,7 @@ class Batch:
             replies = await self._exchange([call.command for call in calls])
             unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
             if unknown:  # a server that was restarted, or is new: EVAL brings the text and makes it known again
-                texts = [calls[i].in_full or () for i in unknown]
+                texts = [calls[i].in_full() for i in unknown]
                 for i, reply in zip(unknown, await self._exchange(texts), strict=True):
                     replies[i] = reply
         except asyncio.CancelledError:
