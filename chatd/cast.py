@@ -40,10 +40,6 @@ Audience = dict[Codec, dict[int, Slice]]
 """Readers of one room, by codec and shard."""
 
 
-def shard_of(client: str) -> int:
-    return hash(client) % SHARDS
-
-
 class Room:
     """One room's readers on this node.
 
@@ -98,16 +94,15 @@ class Room:
 
 
 def _place(audience: Audience, session: Session) -> None:
-    audience.setdefault(session.codec, {}).setdefault(shard_of(session.id), {})[session.link.outlet] = session
+    audience.setdefault(session.codec, {}).setdefault(session.shard, {})[session.link.outlet] = session
 
 
 def _discard(audience: Audience, session: Session) -> None:
-    shard = shard_of(session.id)
     shards = audience.get(session.codec, {})
-    readers = shards.get(shard, {})
+    readers = shards.get(session.shard, {})
     readers.pop(session.link.outlet, None)
     if not readers:
-        shards.pop(shard, None)
+        shards.pop(session.shard, None)
     if not shards:
         audience.pop(session.codec, None)
 
@@ -208,7 +203,7 @@ class _Voice(NamedTuple):
     def _apart(self, room: Room, shards: range) -> Sequence[Session]:
         if self.audience == WATCHERS or not room.fresh:
             return ()
-        return [each for each in room.fresh if each.codec is self.codec and shard_of(each.id) in shards]
+        return [each for each in room.fresh if each.codec is self.codec and each.shard in shards]
 
 
 def _voices(room: Room, events: Sequence[Event], audience: int) -> Iterator[_Voice]:

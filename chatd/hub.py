@@ -1,8 +1,8 @@
 """Who is connected to this node, who is in which room, and whose turn it is in fan-out.
 
-A Hub is a fixed number of Shards. A session lives in the shard its id hashes to, whatever rooms it joins, so a large
-room is spread evenly; a shard's part of a room is what we do between two looks at the clock, not a lock. Fan-out goes
-around the rooms that have something to say, a part of each, so that a room of fifty thousand holds up nobody for long.
+A Hub is a fixed number of Shards. A session lives in one of them, whatever rooms it joins, so a large room is spread
+evenly; a shard's part of a room is what we do between two looks at the clock, not a lock. Fan-out goes around the rooms
+that have something to say, a part of each, so that a room of fifty thousand holds up nobody for long.
 
 Here we know sessions. What a round is, and how it is written, is cast's; what a message means is chat's.
 """
@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from .cast import AT_ONCE, JOINING, SHARDS, Cast, Outbox, Room, shard_of, write
+from .cast import AT_ONCE, JOINING, SHARDS, Cast, Outbox, Room, write
 from .errors import INSUFFICIENT_STATE, Disconnect
 from .model import Delivery, Event
 from .session import Session, State, Subscription
@@ -26,21 +26,25 @@ log = structlog.get_logger("chatd")
 
 # After this long at fan-out we let the event loop look at its sockets: the most that delivery adds to others' latency.
 TURN_S: Final = 0.002
+# Connections that came one after the other and share a shard: they lie side by side in memory, ours and the kernel's,
+# and so are written to in that order. In any other, a frame to each of 8,000 readers costs a fifth more.
+SIDE_BY_SIDE: Final = 16
 # Readers for whom frames of several rooms may wait within a turn, to leave together: two milliseconds' worth.
 MOST_WAITING: Final = 2 * AT_ONCE
 
 
 class Shard:
-    """A part of this node's sessions, by id.
+    """A part of this node's sessions.
 
     Attributes:
+        sessions: in the order in which they came.
         ends_at: Unix seconds before which no token of theirs ends; see Hub.note_end.
     """
 
     __slots__ = ("ends_at", "sessions")
 
     def __init__(self) -> None:
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[Session, None] = {}
         self.ends_at = inf
 
 
@@ -60,6 +64,8 @@ class Hub:
         self.by_network: dict[str, int] = {}
         self.unknown: dict[Session, float] = {}
         self.size = 0
+        self._by_id: dict[str, Session] = {}
+        self._came = 0
         self.delivered = 0
         self.sent = [0, 0]
         self.on_round: Callable[[float, float], None] = lambda seconds, since_arrival: None
@@ -72,7 +78,10 @@ class Hub:
 
     def add(self, session: Session, network: str, known_by: float) -> None:
         """A socket was accepted; it must say who it is by loop second `known_by`."""
-        self.shards[shard_of(session.id)].sessions[session.id] = session
+        session.shard = self._came // SIDE_BY_SIDE % SHARDS
+        self._came += 1
+        self.shards[session.shard].sessions[session] = None
+        self._by_id[session.id] = session
         self.by_network[network] = self.by_network.get(network, 0) + 1
         self.unknown[session] = known_by
         self.size += 1
@@ -85,13 +94,14 @@ class Hub:
 
     def note_end(self, session: Session) -> None:
         """A token of its may end sooner than before."""
-        shard = self.shards[shard_of(session.id)]
+        shard = self.shards[session.shard]
         shard.ends_at = min(shard.ends_at, session.ends_at())
 
     def remove(self, session: Session, network: str) -> None:
         """Its socket is gone. Its rooms are left one by one with `leave`."""
-        if self.shards[shard_of(session.id)].sessions.pop(session.id, None) is None:
+        if self._by_id.pop(session.id, None) is None:
             return
+        del self.shards[session.shard].sessions[session]
         self.size -= 1
         self.unknown.pop(session, None)
         self.by_network[network] -= 1
@@ -100,10 +110,10 @@ class Hub:
 
     def sessions(self) -> Iterator[Session]:
         for shard in self.shards:
-            yield from list(shard.sessions.values())
+            yield from list(shard.sessions)
 
     def find(self, client: str) -> Session | None:
-        return self.shards[shard_of(client)].sessions.get(client)
+        return self._by_id.get(client)
 
     # --- who is in which room -----------------------------------------------------------------------------------------
 

@@ -39,8 +39,7 @@ def silent(shard: Shard, now: float, timeout: float) -> list[Session]:
     A session that was closed and whose socket lingers is not counted again; one whose requests we are still at work on
     is not silent, for we may have stopped reading from it.
     """
-    sessions = shard.sessions.values()
-    quiet = [s for s in sessions if s.pinged_at and s.heard_at < s.pinged_at <= now - timeout and s.open]
+    quiet = [s for s in shard.sessions if s.pinged_at and s.heard_at < s.pinged_at <= now - timeout and s.open]
     return [s for s in quiet if s.waiting is None]
 
 
@@ -52,7 +51,7 @@ def ended(shard: Shard, now: float) -> list[Session]:
     """
     if shard.ends_at > now:
         return []
-    ends = {session: session.ends_at() for session in shard.sessions.values()}
+    ends = {session: session.ends_at() for session in shard.sessions}
     shard.ends_at = min(ends.values(), default=inf)
     return [session for session, end in ends.items() if end <= now]
 
@@ -107,7 +106,7 @@ class Reaper:
 
     async def tick(self, lag: int, timeout: float) -> None:
         """One step of the wheel: ping the shard under the hand; judge the one pinged `lag` ticks ago."""
-        pinged = list(self.hub.shards[self._hand % SHARDS].sessions.values())
+        pinged = list(self.hub.shards[self._hand % SHARDS].sessions)
         for start in range(0, len(pinged), AT_ONCE):
             now = self._clock()
             for session in pinged[start : start + AT_ONCE]:

@@ -130,6 +130,7 @@ class Session:
         ip: the client's address, behind trusted proxies too.
         home: the room a plain client is in; "" at the SDK door.
         since: Unix seconds of the handshake.
+        shard: number of the hub's shard that it lives in.
         identity: who it is, None while unknown. At the handshake it may be offered, and is taken up by `connect`.
         rooms: its subscriptions by room.
         heard_at: loop seconds of the last sign of life.
@@ -141,7 +142,7 @@ class Session:
 
     __slots__ = (
         "__weakref__", "bytes_due", "codec", "goodbye", "heard_at", "home", "id", "identity", "ip", "joins_due", "link",
-        "messages_due", "pinged_at", "rooms", "since", "state", "strikes", "waiting",
+        "messages_due", "pinged_at", "rooms", "shard", "since", "state", "strikes", "waiting",
     )  # fmt: skip
 
     def __init__(self, id: str, codec: Codec, ip: str, *, now: float, since: float, home: str = "") -> None:
@@ -150,6 +151,7 @@ class Session:
         self.ip = ip
         self.home = home
         self.since = since
+        self.shard = 0
         self.heard_at = now
         self.pinged_at = 0.0
         self.identity: Identity | None = None

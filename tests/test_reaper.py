@@ -81,13 +81,13 @@ def test_who_was_pinged_and_gave_no_sign_of_life_for_the_timeout_is_silent(
 ) -> None:
     shard = Shard()
     one = session(heard_at=heard_at, pinged_at=pinged_at)
-    shard.sessions[one.id] = one
+    shard.sessions[one] = None
     assert silent(shard, now, TIMEOUT_S) == ([one] if is_silent else [])
 
 
 def test_who_waits_for_an_answer_is_not_silent_since_we_may_have_stopped_reading_from_it() -> None:
     shard, one = Shard(), session(heard_at=90.0, pinged_at=100.0)
-    shard.sessions[one.id] = one
+    shard.sessions[one] = None
     one.waiting = deque()
     assert silent(shard, 200.0, TIMEOUT_S) == []
     one.waiting = None
