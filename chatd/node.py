@@ -38,7 +38,7 @@ PROBE_S: Final = 1.0
 DEAF_S: Final = 3.0
 # Objects made and kept before the garbage collector looks at the young, and its rounds before it looks at older ones.
 # At Python's 700, every third connection of a storm would have all that came before it looked through: a sixth of the
-# CPU. Sessions hold no cycles, so what is garbage goes without the collector; see Handshake._run and Door.
+# CPU. Sessions hold no cycles, so what is garbage goes without the collector; see Door.
 COLLECTED_AT: Final = (20_000, 20, 20)
 # How often the event loop's lateness is measured: often enough to meet a stall of 100 ms.
 LAG_S: Final = 0.1

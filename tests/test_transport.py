@@ -420,6 +420,8 @@ def test_an_upgrade_that_is_not_one_is_answered_in_http(request_: bytes, status:
             client.send(request_)
             assert (await client.rest()).startswith(b"HTTP/1.1 %d " % status)
             assert not house.scopes
+            gc.collect()
+            assert not [thing for thing in gc.get_objects() if isinstance(thing, Handshake)]
 
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
 

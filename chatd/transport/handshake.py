@@ -23,7 +23,6 @@ from websockets.exceptions import InvalidHeaderValue, NegotiationError
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
-from websockets.protocol import CONNECTING
 from websockets.server import ServerProtocol
 from websockets.typing import ExtensionParameter
 
@@ -118,10 +117,11 @@ class Handshake(asyncio.Protocol):
         self._connections = cast("set[asyncio.Protocol]", server_state.connections)
         self._tasks = server_state.tasks
         self._app_state = app_state
-        self._deflate = deflate
+        self._judge = _JUDGES[deflate]
         self._transport: asyncio.Transport | None = None
-        self._protocol: ServerProtocol
         self._response: Response | None = None
+        self._deflates = False
+        self._answered = False
         self._accepted = False
         self._denial: Message | None = None
         self._denial_body = b""
@@ -162,27 +162,28 @@ class Handshake(asyncio.Protocol):
         if self._socket.is_closing():  # nobody waits for an answer any more
             return
         asked = _tidied(asked)
-        self._protocol = ServerProtocol(extensions=[_NoContext()] if self._deflate else [], logger=_SILENT)
-        self._response = self._judge(asked)
+        self._response = self._judged(asked)
         if self._response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            self._protocol.parser.close()
             self._send(self._response)
             self._cut()
             return
+        self._deflates = bool(self._judge.extensions)  # until it judges the next
         task = asyncio.get_running_loop().create_task(self._run(self._scope(asked)), name="handshake")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _judge(self, asked: Asked) -> Response:
+    def _judged(self, asked: Asked) -> Response:
         if len(asked.target) > LINE_BYTES:
-            return self._protocol.reject(HTTPStatus.REQUEST_URI_TOO_LONG, f"a target has at most {LINE_BYTES} bytes\n")
+            return self._judge.reject(HTTPStatus.REQUEST_URI_TOO_LONG, f"a target has at most {LINE_BYTES} bytes\n")
         if any(len(name) + len(value) > LINE_BYTES for name, value in asked.headers):
             too_long = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            return self._protocol.reject(too_long, f"a header has at most {LINE_BYTES} bytes\n")
+            return self._judge.reject(too_long, f"a header has at most {LINE_BYTES} bytes\n")
         try:
-            return self._protocol.accept(_request(asked))
+            return self._judge.accept(_request(asked))
         except (ValueError, InvalidHeaderValue) as error:
-            return self._protocol.reject(HTTPStatus.BAD_REQUEST, f"{error}\n")
+            return self._judge.reject(HTTPStatus.BAD_REQUEST, f"{error}\n")
+        finally:
+            self._judge.handshake_exc = None  # by its traceback it holds whoever was refused
 
     def _scope(self, asked: Asked) -> Message:
         path, _, query = asked.target.partition(b"?")
@@ -220,9 +221,6 @@ class Handshake(asyncio.Protocol):
             if not self._socket.is_closing():  # else it is only that the client did not wait for the answer
                 log.exception("handshake failed")
         finally:
-            # The parser of websockets' is a generator that holds its owner: without this, the two of every handshake
-            # wait for the garbage collector.
-            self._protocol.parser.close()
             if self._link is None:
                 self._abandon()
 
@@ -230,8 +228,8 @@ class Handshake(asyncio.Protocol):
         """The application has ended: close the socket, and if it said nothing, say so."""
         if self._accepted:
             self._say(ABANDONED)
-        elif self._protocol.state is CONNECTING and not self._socket.is_closing():
-            self._send(self._protocol.reject(HTTPStatus.INTERNAL_SERVER_ERROR, "internal server error\n"))
+        elif not self._answered:
+            self._send(self._judge.reject(HTTPStatus.INTERNAL_SERVER_ERROR, "internal server error\n"))
         self._cut()
 
     async def _answer(self, message: Message) -> None:
@@ -248,7 +246,7 @@ class Handshake(asyncio.Protocol):
             case "websocket.close" if self._accepted:
                 self._say(Disconnect(message.get("code", 1000), message.get("reason") or ""))
             case "websocket.close":
-                self._send(self._protocol.reject(HTTPStatus.FORBIDDEN, ""))
+                self._send(self._judge.reject(HTTPStatus.FORBIDDEN, ""))
                 self._cut()
             case "websocket.http.response.start":
                 self._denial = message
@@ -281,7 +279,7 @@ class Handshake(asyncio.Protocol):
         if not self._accepted or self._link is not None:
             raise RuntimeError("a socket is taken over once, after websocket.accept")
         self._connections.discard(self)
-        self._link = Link(self._socket, receiver, rules, self._closing, deflates=bool(self._protocol.extensions))
+        self._link = Link(self._socket, receiver, rules, self._closing, deflates=self._deflates)
         if self._socket.is_closing():
             asyncio.get_running_loop().call_soon(self._link.connection_lost, None)
         else:
@@ -296,12 +294,9 @@ class Handshake(asyncio.Protocol):
         link.data_received(self._early)
 
     def _send(self, response: Response) -> None:
-        self._protocol.send_response(response)
-        self._flush()
-
-    def _flush(self) -> None:
+        self._answered = True
         if not self._socket.is_closing():
-            self._socket.write(b"".join(self._protocol.data_to_send()))
+            self._socket.write(response.serialize())
 
     def _say(self, goodbye: Disconnect) -> None:
         """The application keeps the socket no longer, having accepted it."""
@@ -354,3 +349,9 @@ class _NoContext(ServerPerMessageDeflateFactory):
         if any(name == "server_max_window_bits" and value != "15" for name, value in params):
             raise NegotiationError("another window would need frames of its own")
         return super().process_request_params(params, accepted_extensions)
+
+
+# Of a ServerProtocol we use what it says of a request, which it finds in nothing but the request: so one does for all.
+_JUDGES: Final = {
+    deflate: ServerProtocol(extensions=[_NoContext()] if deflate else [], logger=_SILENT) for deflate in (False, True)
+}
