@@ -6,12 +6,16 @@ under the room, a user's under one of 64 registry shards, the nodes' under one t
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 from zlib import crc32
 
 # Enough to spread a large registry over a large cluster; few enough to walk in one status request.
 REGISTRY_SHARDS: Final = 64
 
+
+# Rooms and users whose tags are kept: a message asks for its room's eight times.
+NAMES: Final = 4096
 
 # Nodes share them; each is one loop on the node that has it.
 HOOK_SHARDS: Final = 16
@@ -27,6 +31,7 @@ def registry_shard(name: str) -> int:
     return crc32(name.encode()) % REGISTRY_SHARDS
 
 
+@lru_cache(NAMES)
 def tag(name: str) -> str:
     """The name of a room or a user as a hash tag: braces would end the tag early and scatter its keys over slots."""
     return name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")

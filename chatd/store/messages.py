@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 from chatd import errors
@@ -236,6 +237,10 @@ def published(reply: Any) -> tuple[Published, bool]:
     return Published(Position(epoch.decode(), offset) if offset else None, ms), bool(fresh[0])
 
 
+_OURS: Final = secrets.token_urlsafe(6)
+_numbers: Final = count(1)
+
+
 def new_epoch() -> str:
-    """A name for the life of a room's count, should one have to begin: 48 random bits are never met twice."""
-    return secrets.token_urlsafe(6)
+    """A name for the life of a room's count, should one have to begin, which no other has: one of this process's."""
+    return f"{_OURS}{next(_numbers):x}"
