@@ -13,6 +13,7 @@ from random import uniform
 from typing import Any, Protocol
 
 import structlog
+from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
@@ -120,7 +121,7 @@ class Line:
             commands, self._outgoing = self._outgoing, []
             if commands:
                 # A channel a command: in a cluster, several in one would have to share a slot.
-                packed = connection.pack_commands(commands)
+                packed = b"".join(pack_command(command) for command in commands)  # type: ignore[arg-type]
                 with heeding_cancellation():
                     await connection.send_packed_command(packed)
 

@@ -8,7 +8,8 @@ from importlib.resources import files
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatd.node import Node
 
@@ -37,15 +38,18 @@ async def page(request: Request) -> Response:
     )
 
 
-def build(node: Node) -> Starlette:
+def build(node: Node) -> ASGIApp:
     """What the public listener serves."""
     doors = Doors(node.hub, node.chat, node.meters, lambda: node.state if node.state != "ready" else "")
     health = Health(node)
-    return Starlette(
-        # Looked through one after the other: what everybody comes by first.
-        routes=[
+    sockets = Router(
+        [
             WebSocketRoute("/connection/websocket", doors.sdk),
             WebSocketRoute("/chat/{username}", doors.plain),
+        ]
+    )
+    requests = Starlette(
+        routes=[
             Route("/", page),
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
@@ -53,6 +57,12 @@ def build(node: Node) -> Starlette:
             *(api_routes(node) if node.settings.api.public else ()),
         ]
     )
+
+    async def public(scope: Scope, receive: Receive, send: Send) -> None:
+        # What Starlette puts around its router is for requests; sockets come by the thousand at once, and go past it.
+        await (sockets if scope["type"] == "websocket" else requests)(scope, receive, send)
+
+    return public
 
 
 def build_admin(node: Node) -> Starlette:

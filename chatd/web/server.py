@@ -15,7 +15,7 @@ from typing import cast
 
 import structlog
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from chatd.settings import Settings, host_and_port
 from chatd.transport import CLOSING_S, Arrivals, Closing, Door, Doorway, Handshake
@@ -27,7 +27,7 @@ log = structlog.get_logger("chatd")
 
 # uvloop accepts one connection in a turn for each descriptor it listens on. With several, those who come at once share
 # what a turn costs and travel to the store together: a fourth of the CPU when everybody comes back.
-ACCEPTED_A_TURN = 4
+ACCEPTED_A_TURN = 8
 # HTTP requests under way at the end have this long.
 LAST_REQUESTS_S = 1
 # For a TLS handshake where limits.handshake_timeout sets no limit: the event loop must have one.
@@ -84,7 +84,7 @@ class Listener:
 
     def __init__(
         self,
-        app: Starlette,
+        app: ASGIApp,
         settings: Settings,
         sock: socket.socket,
         tls: ssl.SSLContext | None = None,
