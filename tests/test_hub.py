@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chatd.cast import JOINING
+from chatd.cast import AT_ONCE, JOINING, Outbox
 from chatd.errors import INSUFFICIENT_STATE, SLOW, Disconnect
 from chatd.hub import Hub
 from chatd.model import Delivery, Event, Identity, Kind, Lost, Position
@@ -392,6 +392,44 @@ async def test_what_several_rooms_say_in_one_turn_reaches_a_reader_of_them_in_on
     assert [both.count(b'"offset":%d' % n) for n in (1, 2, 3)] == [1, 1, 1]
     await said_in_one_turn(hub, Delivery("a", (said(4),)))
     assert written(of_both)[1] is written(of_one)[1], "one room alone: one frame for all"
+
+
+async def test_so_it_does_in_rooms_that_take_many_steps() -> None:
+    hub = Hub()
+    readers = [member(hub, "a") for _ in range(1000)]
+    for session in readers:
+        hub.join(session, "b", Subscription(), 0)
+    await said_in_one_turn(hub, Delivery("a", (said(1),)), Delivery("b", (said(2),)))
+    assert {len(written(session)) for session in readers} == {1}
+    assert len({id(written(session)[0]) for session in readers}) < 20, "joined once a step, for all"
+
+
+def test_rooms_take_their_steps_together_wherever_each_began() -> None:
+    hub = Hub()
+    readers = [member(hub, "a") for _ in range(1000)]
+    for session in readers:
+        hub.join(session, "b", Subscription(), 0)
+    outbox = Outbox()
+    hub.deliver([Delivery("a", (said(1),))])
+    hub.turn(hub.rooms["a"], Outbox())
+    hub._laps += 1
+    hub.deliver([Delivery("b", (said(2),))])
+    for room in ("a", "b"):
+        hub.turn(hub.rooms[room], outbox)
+    assert len(outbox) < 2 * AT_ONCE, "the same readers' frames of both rooms"
+    outbox.empty()
+    (frame,) = {frame for session in readers for frame in written(session)}
+    assert b'"offset":1' in frame
+    assert b'"offset":2' in frame
+
+
+@pytest.mark.parametrize("start", range(0, 70, 3))
+def test_a_round_reaches_everybody_once_whichever_shards_it_begins_with(start: int) -> None:
+    hub = Hub()
+    hub._laps = start
+    readers = [member(hub) for _ in range(1500)]
+    fan_out(hub, said(1))
+    assert {len(written(session)) for session in readers} == {1}
 
 
 async def test_what_waits_for_the_end_of_a_turn_comes_before_what_only_this_reader_gets() -> None:
