@@ -83,9 +83,10 @@ local function is_kept_alive(lasts)
   return (tonumber(lasts) or 0) >= now + keep_ms
 end
 
--- Append the publication to history, if the room has one, and tell every node; returns offset, epoch and body, 0 and '' if not.
+-- Append the publication to history, if the room has one, and tell every node; returns the offset as text, epoch and body;
+-- '0' and '' if not.
 local function append(of)
-  local offset, at, epoch, body = 0, '0', ''
+  local at, epoch, body = '0', ''
   if keep > 0 then
     local meta = redis.call('HMGET', KEYS[1], 'epoch', 'lasts', 'changed')
     epoch = meta[1]
@@ -94,7 +95,7 @@ local function append(of)
       redis.call('HSET', KEYS[1], 'epoch', epoch)  -- first, for a script that has written may go on without memory
       redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
     end
-    offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
+    local offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
     at = string.format('%d', offset)
     -- The first message names its epoch, so that a reader who came before any message learns it.
     local ending = offset == 1 and ',"epoch":"' .. epoch .. '"}' or '}'
@@ -110,5 +111,5 @@ local function append(of)
   end
   if room[1] then redis.call('HSET', KEYS[6], 'alive', stamp) end
   redis.call('SPUBLISH', KEYS[5], 'p ' .. at .. ' ' .. epoch .. '\n' .. body)
-  return offset, epoch, body
+  return at, epoch, body
 end

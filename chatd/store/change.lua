@@ -10,8 +10,9 @@
 --       14 on         1: it is put there; 0: it is taken back
 --       15 kinds      the most kinds of reactions that a message has
 --       16 nonce_ms   how long the signature must not be used again; 0: there is none
--- Returns {offset, epoch, ms, fresh}, where fresh is 0 when that was so already and nothing was done, and the offset is
--- the room's last; or {-1, why, wait_ms} when it was refused, with why as in publish.lua or one of foreign, late, full.
+-- Returns "<offset> <epoch> <ms>"; or {"<offset> <epoch> <ms>"}, with the room's last offset, when that was so already
+-- and nothing was done; or {-1, why, wait_ms} when it was refused, with why as in publish.lua or one of foreign, late,
+-- full.
 
 local what, of, on = ARGV[10], tonumber(ARGV[11]), ARGV[14] == '1'
 local prefix = padded(of) .. '\0'
@@ -52,7 +53,7 @@ local done = what == 'delete' and lacking == 'deleted'
 if what == 'react' and message then done = (redis.call('ZSCORE', KEYS[4], reaction) and true or false) == on end
 if done then
   local meta = redis.call('HMGET', KEYS[1], 'offset', 'epoch')
-  return {tonumber(meta[1]), meta[2], now, 0}
+  return {meta[1] .. ' ' .. meta[2] .. ' ' .. stamp}
 end
 why = lacking or refused(message, role) or (what == 'react' and on and full() and 'full')
 if why then return {-1, why, 0} end
@@ -72,4 +73,4 @@ else
 end
 redis.call('HSET', KEYS[1], 'changed', 1)
 tend(offset)
-return {offset, epoch, now, 1}
+return offset .. ' ' .. epoch .. ' ' .. stamp

@@ -231,10 +231,12 @@ def published(reply: Any) -> tuple[Published, bool]:
     Raises:
         Reject: it was refused.
     """
-    offset, epoch, ms, *fresh = reply
-    if offset < 0:
-        raise REFUSALS[epoch](ms)
-    return Published(Position(epoch.decode(), offset) if offset else None, ms), bool(fresh[0])
+    fresh = isinstance(reply, bytes)
+    if not fresh and len(reply) > 1:
+        _, why, wait_ms = reply
+        raise REFUSALS[why](wait_ms)
+    offset, epoch, ms = (reply if fresh else reply[0]).split(b" ")
+    return Published(Position(epoch.decode(), int(offset)) if epoch else None, int(ms)), fresh
 
 
 _OURS: Final = secrets.token_urlsafe(6)

@@ -10,18 +10,15 @@
 --       12 nonce_ms   how long the signature must not be used again; 0: there is none
 --       13 reply_to   offset of the message that it answers; 0: of none
 --                     Of 10 to 13 the last ones may be absent instead of 0, and of the keys 9 to 11 as many.
--- Returns {offset, epoch, ms, fresh}, where fresh is 0 when the cid was seen before and nothing was done; or
--- {-1, why, wait_ms} when it was refused, with why one of outsider, lockdown, blocked, locked, missing, deleted, slow,
--- replayed.
+-- Returns "<offset> <epoch> <ms>"; or {"<offset> <epoch> <ms>"}, the first answer, when the cid was seen before and
+-- nothing was done; or {-1, why, wait_ms} when it was refused, with why one of outsider, lockdown, blocked, locked,
+-- missing, deleted, slow, replayed.
 
 local function given(i) return (ARGV[i] or '0') ~= '0' end
 
 if given(10) then
   local first = redis.call('GET', KEYS[9])
-  if first then
-    local offset, epoch, ms = string.match(first, '^(%d+) (%S*) (%d+)$')
-    return {tonumber(offset), epoch, tonumber(ms), 0}
-  end
+  if first then return {first} end
 end
 
 local role, why = author_role()
@@ -38,5 +35,6 @@ local offset, epoch, body = append()
 if given(11) then
   redis.call('XADD', KEYS[10], 'MAXLEN', '~', ARGV[11], '*', 'e', 'message', 'b', body, 't', stamp)
 end
-if given(10) then redis.call('SET', KEYS[9], offset .. ' ' .. epoch .. ' ' .. stamp, 'PX', ARGV[10]) end
-return {offset, epoch, now, 1}
+local answer = offset .. ' ' .. epoch .. ' ' .. stamp
+if given(10) then redis.call('SET', KEYS[9], answer, 'PX', ARGV[10]) end
+return answer
