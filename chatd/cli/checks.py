@@ -120,6 +120,9 @@ def refused(error: StoreError) -> Check:
 # ProtectHome= and PrivateTmp= of systemd.exec(5) hide these from a service, so that it could not find its own program.
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 -- named, not used
 
+# pipx has --global only since 1.5; Debian 12 has 1.1.
+WHERE_NOTHING_HIDES = "`PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install chatd`"
+
 
 def hiding(path: str) -> str:
     """The directory that hides `path` from a sandboxed service; "" when none does."""
@@ -131,7 +134,7 @@ def installation(prefix: str, supervised: bool) -> Check:
     if not hiding(prefix) or not supervised:
         return Check("installation", State.OK, f"chatd is installed in {prefix}")
     finding = f"chatd is installed in {prefix}, which the sandbox of the shipped units hides"
-    return Check("installation", State.WARN, finding, "for a service, `pipx install --global chatd`, or one under /opt")
+    return Check("installation", State.WARN, finding, f"for a service, {WHERE_NOTHING_HIDES}")
 
 
 # Certificates that renew themselves do so a month before their end, or, of 90 days or less, when a third is left.

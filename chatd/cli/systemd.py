@@ -18,7 +18,7 @@ import click
 
 from chatd.settings import DEFAULT_FILE
 
-from .checks import hiding
+from .checks import WHERE_NOTHING_HIDES, hiding
 from .common import fail, loaded, note
 
 # The program in the units as they are shipped, for an installation by the Debian package.
@@ -106,7 +106,7 @@ def program_for_services() -> Path:
         if hidden := hiding(str(path)):
             fail(
                 f"expected a chatd that services can run, got {path}, which their sandbox hides ({hidden}); install it "
-                "under /opt, as `PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install chatd` does"
+                f"where it does not, as {WHERE_NOTHING_HIDES} does"
             )
     if not program.exists():
         fail(f"expected this chatd's program at {program}, got none; install chatd into a virtual environment")
