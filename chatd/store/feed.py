@@ -53,7 +53,7 @@ class ReadHistory(Protocol):
 class Watch:
     """A room that is read here: its tail, whether its subscription stands, and who waits for its first position."""
 
-    __slots__ = ("channel", "history", "placed", "readers", "room", "tail")
+    __slots__ = ("_waiting", "channel", "history", "placed", "readers", "room", "tail")
 
     def __init__(self, room: str, channel: str, history: bool) -> None:
         self.room = room
@@ -62,7 +62,27 @@ class Watch:
         self.readers = 0
         self.tail = Tail()
         self.tail.behind = history
-        self.placed: asyncio.Future[Position | None] = asyncio.get_running_loop().create_future()
+        self.placed = False
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def until_placed(self) -> asyncio.Future[None]:
+        """To be awaited; a future for each who waits, so that who is cancelled is so alone."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        return waiter
+
+    def place(self, failure: StoreUnavailable | None = None) -> None:
+        """Tell those who wait that the subscription stands and the position is known, or that neither will be."""
+        self.placed = failure is None
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if waiter.done():
+                continue
+            if failure is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(failure)
+                waiter.exception()  # seen: who waited may be cancelled before he is told
 
 
 class Feed:
@@ -119,10 +139,9 @@ class Feed:
         """
         watch = self._watched.get(room) or self._begin(room, history)
         watch.readers += 1
-        if not watch.placed.done():
+        if not watch.placed:
             try:
-                # Others may wait for the same position: cancelling one of them must not cancel it for all.
-                await asyncio.shield(watch.placed)
+                await watch.until_placed()
             except BaseException:
                 self._release(watch)
                 raise
@@ -214,15 +233,14 @@ class Feed:
             await asyncio.sleep(self._patience / 4)
             now = self._clock()
             for watch, until in list(self._unplaced.items()):
-                if not watch.placed.done():
+                if not watch.placed:
                     if until > now:
                         break
                     self._give_up(watch, StoreUnavailable("the store does not confirm the subscription"))
                 del self._unplaced[watch]
 
     def _give_up(self, watch: Watch, why: StoreUnavailable) -> None:
-        watch.placed.set_exception(why)
-        watch.placed.exception()  # seen: those who waited may all have gone
+        watch.place(why)
         self._end(watch)
 
     async def _recheck(self) -> None:
@@ -250,7 +268,7 @@ class Feed:
             position = watch.tail.position
             page, top = await self._read(watch.room, position.offset if position else None, PAGE if position else 0)
         except StoreError as error:
-            if not watch.placed.done():
+            if not watch.placed:
                 self._give_up(watch, StoreUnavailable(str(error)))
             else:  # whoever reads on must not miss anything: try again until the store is back
                 self._distrust([watch.room])
@@ -262,8 +280,8 @@ class Feed:
             self._give(watch, watch.tail.place(top))
         else:
             self._give(watch, *watch.tail.fill(position, page, top))
-        if not watch.placed.done():
-            watch.placed.set_result(None)
+        if not watch.placed:
+            watch.place()
         if watch.tail.behind:
             self._distrust([watch.room])
 
@@ -328,8 +346,8 @@ class Feed:
             return
         if watch.history:
             self._distrust([watch.room])
-        elif not watch.placed.done():
-            watch.placed.set_result(None)
+        elif not watch.placed:
+            watch.place()
 
     async def interrupted(self, line: Line) -> bool:
         """Move what lies on another server now to that server's line; see Listener."""
