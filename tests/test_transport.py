@@ -116,6 +116,7 @@ class House:
         self.guests: asyncio.Queue[Guest] = asyncio.Queue()
         self.scopes: list[dict[str, Any]] = []
         self.failures: list[Exception] = []
+        self.ends: list[int] = []
         self.app = Starlette(
             routes=[
                 WebSocketRoute("/chat", self.chat),
@@ -127,6 +128,7 @@ class House:
                 WebSocketRoute("/broken", self.broken),
                 WebSocketRoute("/twice", self.twice),
                 WebSocketRoute("/mute", self.mute),
+                WebSocketRoute("/waits", self.waits),
                 Route("/hello", self.hello, methods=["GET", "POST"]),
             ]
         )
@@ -181,6 +183,12 @@ class House:
 
     async def mute(self, websocket: WebSocket) -> None:
         pass
+
+    async def waits(self, websocket: WebSocket) -> None:
+        self.scopes.append(dict(websocket.scope))
+        while (message := await websocket.receive())["type"] != "websocket.disconnect":
+            pass
+        self.ends.append(message["code"])
 
     async def hello(self, request: Request) -> Response:
         return PlainTextResponse(f"{len(await request.body())} bytes")
@@ -454,6 +462,15 @@ async def test_a_client_that_left_before_it_was_let_in_is_nobodys_guest() -> Non
         house.may_enter.set()
         await until(lambda: len(house.failures) == 1)
         assert house.guests.empty()
+
+
+@on_both_loops
+async def test_an_application_that_does_not_decide_hears_that_the_client_has_gone() -> None:
+    async with serving() as house:
+        async with Bare(house) as client:
+            client.send((UPGRADE % b"").replace(b"/chat", b"/waits"))
+            await until(lambda: len(house.scopes) == 1)
+        await until(lambda: house.ends == [ABNORMAL.code])
 
 
 @on_both_loops

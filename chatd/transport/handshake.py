@@ -100,6 +100,13 @@ class Handshake(asyncio.Protocol):
         deflate: offer permessage-deflate, without context takeover, so that one deflated frame serves all readers.
     """
 
+    # Whole nodes' clients wait here at once, and the garbage collector looks at all that one of them is made of.
+    __slots__ = (
+        "_accepted", "_answered", "_app_state", "_arrivals", "_closing", "_config", "_connections", "_deflates",
+        "_denial", "_denial_body", "_early", "_end", "_gone", "_judge", "_link", "_response", "_tasks", "_told",
+        "_transport",
+    )  # fmt: skip
+
     def __init__(
         self,
         closing: Closing,
@@ -127,8 +134,8 @@ class Handshake(asyncio.Protocol):
         self._denial_body = b""
         self._early = b""
         self._link: Link | None = None
-        self._told = False
-        self._lost = asyncio.Event()
+        self._told = self._gone = False
+        self._end: asyncio.Event | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -136,7 +143,9 @@ class Handshake(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
-        self._lost.set()
+        self._gone = True
+        if self._end is not None:
+            self._end.set()
 
     def shutdown(self) -> None:
         """uvicorn's word that the server ends."""
@@ -210,7 +219,9 @@ class Handshake(asyncio.Protocol):
         if not self._told:
             self._told = True
             return {"type": "websocket.connect"}
-        await self._lost.wait()
+        if not self._gone:
+            self._end = asyncio.Event()
+            await self._end.wait()
         return {"type": "websocket.disconnect", "code": ABNORMAL.code}
 
     async def _run(self, scope: Message) -> None:
