@@ -31,13 +31,14 @@ REASONS: Final = (
     (
         "storm",
         "another room",
-        "only what follows on a request is paced; to accept a connection and to read its request is not",
+        "what is paced is all that follows on a request; to accept a connection and to read its request is not",
     ),
     (
         "storm",
         "",
-        "a fourth is uvicorn's, Starlette's and websockets' handshake; then the user's own channel with "
-        "its subscription at the store, the registry, recovery and presence, each a script",
+        "a third is the door's: uvicorn's, Starlette's and websockets' handshake; then the registry, the user's own "
+        "channel, recovery and presence, each a script and a turn of a task; three writes are an eighth, the garbage "
+        "collector's look at all that is new a tenth",
     ),
     ("latency", "2 nodes", "on two cores the second node shares its own with the store and the load"),
     ("latency", "", "at this load a turn of fan-out to every room stands before a message"),

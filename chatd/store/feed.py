@@ -63,19 +63,20 @@ class Watch:
         self.tail = Tail()
         self.tail.behind = history
         self.placed = False
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[None]] | None = None
 
     def until_placed(self) -> asyncio.Future[None]:
         """To be awaited; a future for each who waits, so that who is cancelled is so alone."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting = [] if self._waiting is None else self._waiting
         self._waiting.append(waiter)
         return waiter
 
     def place(self, failure: StoreUnavailable | None = None) -> None:
         """Tell those who wait that the subscription stands and the position is known, or that neither will be."""
         self.placed = failure is None
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
+        waiting, self._waiting = self._waiting, None
+        for waiter in waiting or ():
             if waiter.done():
                 continue
             if failure is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from time import time
 
@@ -37,6 +38,10 @@ DEFAULT_ROOM = "lobby"
 SUBPROTOCOLS = ("centrifuge-json", BEARER)
 # Where waiting helps, this is how long, in seconds: a drain or a burst of connects is over by then.
 RETRY_AFTER_S = 2
+
+
+# The same for all connections, so that it is not made and kept for each.
+_link_rules = lru_cache(4)(LinkRules)
 
 
 class Refusal(Exception):
@@ -131,7 +136,7 @@ class Doors:
         limits = self._settings.limits
         # From the hand-over on, what the client says reaches the session: nothing may wait between these lines.
         self._hub.add(session, network, self._chat.clock() + (limits.connect_timeout or math.inf))
-        link_rules = LinkRules(
+        link_rules = _link_rules(
             max_message=limits.frame,
             outbox=limits.outbox,
             control_frames=limits.control_frames,
