@@ -40,8 +40,12 @@ REASONS: Final = (
         "channel, recovery and presence, each a script and a turn of a task; three writes are an eighth, the garbage "
         "collector's look at all that is new a tenth",
     ),
-    ("latency", "2 nodes", "on two cores the second node shares its own with the store and the load"),
-    ("latency", "", "at this load a turn of fan-out to every room stands before a message"),
+    (
+        "latency",
+        "",
+        "at saturation a room's messages wait for each other and share a write; at half of it each has its own, and "
+        "the core is as good as full",
+    ),
     ("scale-out", "", "what each node does for itself and the store is not shared"),
     ("idle CPU", "", "a ping and its pong are two system calls, a turn of the loop and a parsed message in Python"),
     ("slow readers", "", "the goodbyes to all of them fall into one message's turn"),
