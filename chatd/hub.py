@@ -25,7 +25,7 @@ from .session import Session, State, Subscription
 log = structlog.get_logger("chatd")
 
 # After this long at fan-out we let the event loop look at its sockets: the most that delivery adds to others' latency.
-TURN_S: Final = 0.002
+TURN_S: Final = 0.001
 # Connections that came one after the other and share a shard: they lie side by side in memory, ours and the kernel's,
 # and so are written to in that order. In any other, a frame to each of 8,000 readers costs a fifth more.
 SIDE_BY_SIDE: Final = 16

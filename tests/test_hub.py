@@ -235,7 +235,7 @@ def test_a_large_room_does_not_hold_up_a_small_one() -> None:
 async def test_a_bug_in_one_rooms_round_sends_its_readers_to_recover_and_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hub = Hub()
+    hub = Hub(clock=lambda: 0.0)  # a turn ends when all is done
     hit, well = member(hub, "hit"), member(hub, "well")
     turn = hub.turn
 
@@ -383,7 +383,7 @@ async def said_in_one_turn(hub: Hub, *deliveries: Delivery) -> None:
 
 
 async def test_what_several_rooms_say_in_one_turn_reaches_a_reader_of_them_in_one_write() -> None:
-    hub = Hub()
+    hub = Hub(clock=lambda: 0.0)  # a turn ends when all is done
     of_both, of_one = member(hub, "a"), member(hub, "a")
     hub.join(of_both, "b", Subscription(), 0)
     await said_in_one_turn(hub, Delivery("a", (said(1), said(2))), Delivery("b", (said(3),)))
@@ -395,7 +395,7 @@ async def test_what_several_rooms_say_in_one_turn_reaches_a_reader_of_them_in_on
 
 
 async def test_so_it_does_in_rooms_that_take_many_steps() -> None:
-    hub = Hub()
+    hub = Hub(clock=lambda: 0.0)  # a turn ends when all is done
     readers = [member(hub, "a") for _ in range(1000)]
     for session in readers:
         hub.join(session, "b", Subscription(), 0)
@@ -434,7 +434,7 @@ def test_a_round_reaches_everybody_once_whichever_shards_it_begins_with(start: i
 
 async def test_what_waits_for_the_end_of_a_turn_comes_before_what_only_this_reader_gets() -> None:
     """An author does not hear its own words at the plain door, and gets a frame of its own, behind the common one."""
-    hub = Hub()
+    hub = Hub(clock=lambda: 0.0)  # a turn ends when all is done
     author = member(hub, "a", codec=PLAIN)
     hub.join(author, "b", Subscription(), 0)
     await said_in_one_turn(hub, Delivery("a", (said(1),)), Delivery("b", (said(2), said(3, client=author.id))))
@@ -443,7 +443,7 @@ async def test_what_waits_for_the_end_of_a_turn_comes_before_what_only_this_read
 
 
 async def test_who_became_slow_before_the_end_of_a_turn_is_told_so() -> None:
-    hub = Hub()
+    hub = Hub(clock=lambda: 0.0)  # a turn ends when all is done
     slow = member(hub, "a")
     other = member(hub, "b")
     link_of(other).on_send = lambda: setattr(link_of(slow), "congested", True)
