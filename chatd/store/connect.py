@@ -7,7 +7,6 @@ or asks for a connection to whichever server holds a channel.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias, cast
@@ -20,8 +19,9 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, ResponseError
+from redis.exceptions import ReadOnlyError, RedisClusterException
 
+from .conversation import Conversation
 from .errors import StoreMisconfigured, StoreUnavailable
 
 SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
@@ -82,7 +82,7 @@ class Standalone:
         self._watchers = watchers
         # redis-py says nothing of this object's types.
         self._pool: Any = client.connection_pool
-        self._held: AbstractConnection | None = None
+        self._held: Conversation | None = None
 
     async def open(self) -> None:
         await self.client.ping()
@@ -94,26 +94,33 @@ class Standalone:
             await watcher.aclose()
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        # redis-py's own pipeline packs in Python and sets a timer for each reply: as dear as all the rest.
         packed = b"".join(pack_command(command) for command in commands)  # type: ignore[arg-type]
-        connection = await self._connection()
+        conversation = await self._conversation()
+        replies: list[Any] = []
         try:
+            conversation.say(packed)
             async with asyncio.timeout(self._timeout):
-                await connection.send_packed_command(packed)
-                return [await _reply(connection) for _ in commands]
+                while len(replies) < len(commands):
+                    replies += await conversation.hear()
         except BaseException:  # replies may still be on their way, which nobody must take for his
-            self._held = None
-            await self.hang_up(connection)
+            await self._part()
             raise
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):  # a master no longer: Sentinel knows the next
+            await self._part()
+        return replies
 
-    async def _connection(self) -> AbstractConnection:
-        """The one of the last exchange, while it lives: to take it from the pool each time is dearer than a command."""
-        if self._held is not None and await _has_ended(self._held):
-            await self.hang_up(self._held)
-            self._held = None
+    async def _conversation(self) -> Conversation:
+        """The one of the last exchange, while it lives."""
+        if self._held is not None and self._held.spent:
+            await self._part()
         if self._held is None:
-            self._held = await self._pool.get_connection()
+            self._held = Conversation(await self._pool.get_connection())
         return self._held
+
+    async def _part(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            await self.hang_up(held.connection)
 
     def server_of(self, channel: str) -> str:
         return ""
@@ -163,6 +170,9 @@ class Cluster:
     async def dial(self, server: str) -> AbstractConnection:
         connection: Any = self._node(server).acquire_connection()
         await connection.connect()
+        if await connection.can_read():  # it was closed while it lay ready
+            await connection.disconnect(nowait=True)
+            await connection.connect()
         return cast("AbstractConnection", connection)
 
     async def hang_up(self, connection: AbstractConnection) -> None:
@@ -195,21 +205,6 @@ async def _scanned(client: Any, pattern: str, **where: Any) -> AsyncIterator[lis
         yield found
         if not cursor:
             return
-
-
-async def _has_ended(connection: AbstractConnection) -> bool:
-    """Whether a connection to which nothing is owed was closed, or has said something for nobody to hear."""
-    try:
-        return await connection.can_read()
-    except ConnectionError:
-        return True
-
-
-async def _reply(connection: AbstractConnection) -> Any:
-    try:
-        return await connection.read_response(timeout=math.inf)  # all of them together have a time
-    except ResponseError as refusal:
-        return refusal
 
 
 @contextmanager

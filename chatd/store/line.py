@@ -7,7 +7,6 @@ be in history. What channels mean is Feed's business.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
 from random import uniform
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from .connect import Servers, heeding_cancellation
+from .conversation import Conversation
 
 log = structlog.get_logger("chatd.store")
 
@@ -102,38 +102,35 @@ class Line:
     async def _session(self) -> None:
         with heeding_cancellation():
             connection = await self._servers.dial(self.server)
+        conversation = Conversation(connection)
         self._connection = connection
         self._outgoing = [("SSUBSCRIBE", channel) for channel in self.channels]
         self._leaving.clear()
         self._wake.set()
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._write(connection), name=f"feed writer {self.server}")
-                both.create_task(self._read(connection), name=f"feed reader {self.server}")
+                both.create_task(self._write(conversation), name=f"feed writer {self.server}")
+                both.create_task(self._read(conversation), name=f"feed reader {self.server}")
         finally:
             self._connection = None
             await self._servers.hang_up(connection)
 
-    async def _write(self, connection: AbstractConnection) -> None:
+    async def _write(self, conversation: Conversation) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             commands, self._outgoing = self._outgoing, []
-            if commands:
-                # A channel a command: in a cluster, several in one would have to share a slot.
-                packed = b"".join(pack_command(command) for command in commands)  # type: ignore[arg-type]
-                with heeding_cancellation():
-                    await connection.send_packed_command(packed)
+            # A channel a command: in a cluster, several in one would have to share a slot.
+            conversation.say(b"".join(pack_command(command) for command in commands))  # type: ignore[arg-type]
 
-    async def _read(self, connection: AbstractConnection) -> None:
+    async def _read(self, conversation: Conversation) -> None:
         while True:
             await self._listener.ready()
-            replies = [await connection.read_response(timeout=math.inf)]
-            try:
-                while await connection.can_read():
-                    replies.append(await connection.read_response(timeout=math.inf))
-            finally:  # what came before a connection broke was said all the same
-                self._sort(replies)
+            replies = await conversation.hear()
+            self._sort([reply for reply in replies if not isinstance(reply, Exception)])
+            for reply in replies:  # what came before it was said all the same
+                if isinstance(reply, Exception):
+                    raise reply
 
     def _sort(self, replies: list[Any]) -> None:
         if messages := [(reply[1], reply[2]) for reply in replies if reply[0] == b"smessage"]:

@@ -1,0 +1,98 @@
+"""What is said on one connection to a server, once redis-py has opened it.
+
+redis-py connects: address, TLS, log-in, database, Sentinel's master. After that its streams, a lock, a timer and a
+coroutine for each reply cost several times what a message needs that comes alone; so the transport is given a protocol
+of ours, which hands what came to hiredis and to whoever waits. Which commands go out, and what their replies mean, is
+not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from hiredis import Reader
+from redis.asyncio.connection import AbstractConnection, DefaultParser
+from redis.exceptions import InvalidResponse
+
+# Replies that may wait to be heard; past this nothing more is read until they are.
+UNHEARD: Final = 1024
+_NOTHING: Final = object()
+
+
+class Conversation(asyncio.Protocol):
+    """See the head of this file.
+
+    Args:
+        connection: open just now, and nothing is under way on it: an end that redis-py has heard of is not heard again.
+            Who has it closes it, as redis-py does; what was said until then may still be heard.
+    """
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self.connection = connection
+        # redis-py has no public way to its transport.
+        self._transport: asyncio.Transport = connection._writer.transport  # type: ignore[assignment,union-attr]
+        self._former = self._transport.get_protocol()
+        self._reader: Any = Reader(
+            protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOTHING
+        )
+        self._unheard: list[Any] = []
+        self._listener: asyncio.Future[None] | None = None
+        self._paused = False
+        self._lost: Exception | None = None
+        self._transport.set_protocol(self)
+
+    def say(self, packed: bytes) -> None:
+        if not self._transport.is_closing():  # else whoever listens hears of it
+            self._transport.write(packed)
+
+    async def hear(self) -> list[Any]:
+        """All replies that have come since the last call, in order; waits for the first. A refusal is a reply, too.
+
+        One listener at a time.
+
+        Raises:
+            ConnectionError: no more will come.
+            redis-py's InvalidResponse: what came is not of this protocol.
+        """
+        while not self._unheard:
+            if self._lost is not None:
+                raise self._lost
+            self._listener = asyncio.get_running_loop().create_future()
+            await self._listener
+        heard, self._unheard = self._unheard, []
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        return heard
+
+    @property
+    def spent(self) -> bool:
+        """Nothing more can be asked on it: it was closed, or something came that nobody had asked for."""
+        return self._lost is not None or bool(self._unheard) or self._transport.is_closing()
+
+    # --- what the transport does --------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not _NOTHING:
+                self._unheard.append(reply)
+        except InvalidResponse as error:
+            self._end(error)
+        if len(self._unheard) > UNHEARD and not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(ConnectionError(f"the connection to the store was closed{f': {exc}' if exc else ''}"))
+        self._former.connection_lost(exc)  # redis-py's streams wait for it when they close
+        self._wake()
+
+    def _end(self, why: Exception) -> None:
+        self._lost = self._lost or why
+
+    def _wake(self) -> None:
+        if self._listener is not None and not self._listener.done():
+            self._listener.set_result(None)
