@@ -1,16 +1,18 @@
 """The store: Redis or Valkey, always. Here, and only here, redis-py is known.
 
-keys      the names of everything that is kept
-connect   from a URL to the servers behind it: standalone, Sentinel, Cluster
-scripts   many callers, one pipeline
-*.lua     what must happen as one step; KEYS, ARGV and the reply stand at the head of each
-redis     Store: registry, leases, control, in chatd's words; and its parts:
-messages  what is said in rooms
-measures  bans, mutes, the lockdown
-rooms     rooms that somebody created, and their members
-presence  who is in which room, and who was last seen when
-cursors   how far everybody has read
-tail      how one room's feed stays in order and without a gap; pure
-feed      Feed: one subscription per node, gaps filled from history
-embedded  a private Valkey for those who have none
+keys          the names of everything that is kept
+connect       from a URL to the servers behind it: standalone, Sentinel, Cluster
+conversation  requests and replies on a connection that redis-py has opened
+line          one connection that only listens, and is made anew
+scripts       many callers, one pipeline
+*.lua         what must happen as one step; KEYS, ARGV and the reply stand at the head of each
+redis         Store: registry, leases, control, in chatd's words; and its parts:
+messages      what is said in rooms
+measures      bans, mutes, the lockdown
+rooms         rooms that somebody created, and their members
+presence      who is in which room, and who was last seen when
+cursors       how far everybody has read
+tail          how one room's feed stays in order and without a gap; pure
+feed          Feed: one subscription per node, gaps filled from history
+embedded      a private Valkey for those who have none
 """
