@@ -213,7 +213,10 @@ class Session:
 
     def reply(self, id: int, result: Result) -> None:
         self.traffic.replies += 1
-        self._say(self.codec.reply(id, result))
+        if self.home and isinstance(result, Subscribed):
+            self.subscribed(self.home, result)  # a plain client has asked for nothing, and hears what it missed
+        else:
+            self._say(self.codec.reply(id, result))
 
     def reject(self, id: int, why: Reject) -> None:
         self.traffic.rejected[why.code] += 1

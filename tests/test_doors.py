@@ -106,6 +106,14 @@ async def test_what_one_plain_client_says_every_other_reader_of_the_room_hears(p
         await eve.recv()
 
 
+async def test_who_has_been_let_in_misses_nothing_that_is_said_from_then_on(chatd: Daemon, plain: Any) -> None:
+    ana = await plain("ana", "quick")
+    for n in range(20):
+        async with connect(f"{chatd.ws}/chat/late-{n}?room=quick") as late:
+            await ana.send(f"to number {n}")
+            assert await asyncio.wait_for(late.recv(), PATIENCE_S) == f"ana: to number {n}"
+
+
 async def test_who_says_something_and_hangs_up_at_once_was_heard(chatd: Daemon, plain: Any) -> None:
     bob = await plain("bob", "hasty")
     async with connect(f"{chatd.ws}/chat/ana?room=hasty") as ana:

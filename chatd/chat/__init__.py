@@ -33,6 +33,7 @@ class Chat(Context):
     heard = desk.heard
     lost = entry.lost
     register_anew = entry.register_anew
+    from_now_on = reading.from_now_on
     put_out = reading.put_out
     bring_in = reading.bring_in
     lost_history = reading.lost_history

@@ -34,10 +34,10 @@ STRIKES: Final = 50
 WAITING: Final = 64
 
 
-def seat(chat: Context, session: Session) -> None:
+def seat(chat: Context, session: Session, wish: Subscribe) -> None:
     """A plain client came in: it says nothing, but the handshake said what an SDK would."""
     _enqueue(chat, session, Pending(Request(0, Connect()), 0.0, None))
-    _enqueue(chat, session, Pending(Request(0, Subscribe(session.home)), 0.0, None))
+    _enqueue(chat, session, Pending(Request(0, wish), 0.0, None))
 
 
 def received(chat: Context, session: Session, message: bytes) -> None:

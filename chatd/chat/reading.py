@@ -51,6 +51,17 @@ async def subscribe(chat: Context, session: Session, command: Subscribe) -> Subs
     return subscribed
 
 
+async def from_now_on(chat: Context, room: str) -> Subscribe:
+    """The wish to read all that is said in `room` from now on, whenever it is granted.
+
+    In a room that keeps no history, what is said until then is missed.
+    """
+    if chat.rules(room).history == 0:
+        return Subscribe(room)
+    top = (await chat.store.messages.history(room, chat.keep(room).ms)).top
+    return Subscribe(room, recover=True, epoch=top.epoch, offset=top.offset)
+
+
 async def _still_readable(chat: Context, session: Session, room: str) -> None:
     """Whoever lost the right to a room while he was entering it was not in it yet, and so was not put out of it.
 

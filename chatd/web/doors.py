@@ -21,7 +21,7 @@ from chatd.chat import Chat
 from chatd.errors import Disconnect, Reject
 from chatd.hub import Hub
 from chatd.measures import Lockdown, What
-from chatd.model import Identity
+from chatd.model import Identity, Subscribe
 from chatd.names import room_name
 from chatd.session import Session
 from chatd.settings import Settings, is_loopback
@@ -115,8 +115,8 @@ class Doors:
         try:
             address = self._admit(websocket)
             identity = await self._plain_identity(websocket, websocket.path_params["username"])
-            room = await self._room(identity, websocket.query_params.get("room", DEFAULT_ROOM))
-            await self._take_over(websocket, PLAIN, address, identity, room)
+            wish = await self._wish(identity, websocket.query_params.get("room", DEFAULT_ROOM))
+            await self._take_over(websocket, PLAIN, address, identity, wish)
         except Refusal as refusal:
             await self._refuse(websocket, refusal)
 
@@ -125,11 +125,17 @@ class Doors:
         await websocket.send_denial_response(refusal.response())
 
     async def _take_over(
-        self, websocket: WebSocket, codec: Codec, address: str, identity: Identity | None, home: str = ""
+        self,
+        websocket: WebSocket,
+        codec: Codec,
+        address: str,
+        identity: Identity | None,
+        wish: Subscribe | None = None,
     ) -> None:
         if reason := self._closed():  # since it was asked first, a token was looked at
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"this node lets nobody in: {reason}")
         await websocket.accept(subprotocol(websocket.scope["subprotocols"], SUBPROTOCOLS))
+        home = "" if wish is None else wish.room
         session = Session(str(uuid.uuid4()), codec, address, now=self._chat.clock(), since=round(time(), 3), home=home)
         session.identity = identity
         network = rules.network_of(address)
@@ -146,8 +152,8 @@ class Doors:
         if link.deflates and codec is SDK_JSON:  # the plain door's lines are not worth it
             session.codec = SDK_JSON_DEFLATED
         session.attach(link)
-        if home:
-            self._chat.seat(session)
+        if wish is not None:
+            self._chat.seat(session, wish)
         self._meters.opened[codec.door] += 1
 
     # --- what may be refused ------------------------------------------------------------------------------------------
@@ -213,15 +219,16 @@ class Doors:
             raise Refusal(HTTPStatus.FORBIDDEN, "the token is not for the user named in the path")
         return identity
 
-    async def _room(self, identity: Identity, room: str) -> str:
+    async def _wish(self, identity: Identity, room: str) -> Subscribe:
+        """To read `room`, and all that is said there once the handshake is over."""
         name = self._name(room)
         try:
             rules.require(rules.Act.READ, await self._chat.role(identity, name))
+            return await self._chat.from_now_on(name)
         except Reject as refusal:
             raise Refusal(HTTPStatus.FORBIDDEN, refusal.text) from None
         except StoreError as error:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
-        return name
 
     def _name(self, text: str) -> str:
         try:
