@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -37,9 +36,7 @@ async def hear(conversation: Conversation, count: int) -> list[object]:
 
 async def test_replies_come_in_order_and_a_refusal_is_one(tmp_path: Path) -> None:
     async with conversing(tmp_path) as (conversation, _):
-        conversation.say(
-            pack_command(("SET", "a", "1")) + pack_command(("LPUSH", "a", "x")) + pack_command(("GET", "a"))
-        )
+        conversation.say([("SET", "a", "1"), ("LPUSH", "a", "x"), ("GET", "a")])
         done, refused, value = await hear(conversation, 3)
         assert (done, value) == (b"OK", b"1")
         assert isinstance(refused, ResponseError)
@@ -49,23 +46,23 @@ async def test_replies_come_in_order_and_a_refusal_is_one(tmp_path: Path) -> Non
 async def test_replies_that_nobody_hears_wait_and_none_is_lost(tmp_path: Path) -> None:
     async with conversing(tmp_path) as (conversation, other):
         count = 20 * UNHEARD
-        conversation.say(b"".join(pack_command(("ECHO", str(n))) for n in range(count)))
+        conversation.say(("ECHO", str(n)) for n in range(count))
         await other.ping()
         assert await hear(conversation, count) == [str(n).encode() for n in range(count)]
 
 
 async def test_the_end_is_heard_after_what_was_said_before_it_and_nothing_is_said_any_more(tmp_path: Path) -> None:
     async with conversing(tmp_path) as (conversation, other):
-        conversation.say(pack_command(("CLIENT", "ID")))
+        conversation.say([("CLIENT", "ID")])
         (number,) = await conversation.hear()
-        conversation.say(pack_command(("PING",)))
+        conversation.say([("PING",)])
         await other.ping()  # the server has answered ours before
         await other.client_kill_filter(_id=str(number))
         assert await conversation.hear() == [b"PONG"]
         with pytest.raises(ConnectionError):
             await conversation.hear()
         assert conversation.spent
-        conversation.say(pack_command(("PING",)))
+        conversation.say([("PING",)])
         with pytest.raises(ConnectionError):
             await conversation.hear()
 
@@ -73,7 +70,7 @@ async def test_the_end_is_heard_after_what_was_said_before_it_and_nothing_is_sai
 async def test_a_conversation_in_which_something_came_unasked_is_spent(tmp_path: Path) -> None:
     async with conversing(tmp_path) as (conversation, _):
         assert not conversation.spent
-        conversation.say(pack_command(("PING",)) + pack_command(("PING",)))
+        conversation.say([("PING",), ("PING",)])
         await hear(conversation, 2)
         assert not conversation.spent
         conversation.data_received(b"+what nobody asked for\r\n")

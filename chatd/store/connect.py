@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
-from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import AbstractConnection
@@ -21,16 +20,13 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisClusterException
 
-from .conversation import Conversation
+from .conversation import Command, Conversation
 from .errors import StoreMisconfigured, StoreUnavailable
 
 SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
 
 # Keys that a server looks at in one step of a walk: about half a millisecond of its time.
 SCANNED = 1000
-
-
-Command: TypeAlias = tuple[str | bytes | int | float, ...]
 
 
 class Servers(Protocol):
@@ -94,11 +90,10 @@ class Standalone:
             await watcher.aclose()
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        packed = b"".join(pack_command(command) for command in commands)  # type: ignore[arg-type]
         conversation = await self._conversation()
         replies: list[Any] = []
         try:
-            conversation.say(packed)
+            conversation.say(commands)
             async with asyncio.timeout(self._timeout):
                 while len(replies) < len(commands):
                     replies += await conversation.hear()

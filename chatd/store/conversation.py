@@ -9,15 +9,18 @@ not known here.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias
 
-from hiredis import Reader
+from hiredis import Reader, pack_command
 from redis.asyncio.connection import AbstractConnection, DefaultParser
 from redis.exceptions import InvalidResponse
 
 # Replies that may wait to be heard; past this nothing more is read until they are.
 UNHEARD: Final = 1024
 _NOTHING: Final = object()
+
+Command: TypeAlias = tuple[str | bytes | int | float, ...]
 
 
 class Conversation(asyncio.Protocol):
@@ -42,9 +45,9 @@ class Conversation(asyncio.Protocol):
         self._lost: Exception | None = None
         self._transport.set_protocol(self)
 
-    def say(self, packed: bytes) -> None:
+    def say(self, commands: Iterable[Command]) -> None:
         if not self._transport.is_closing():  # else whoever listens hears of it
-            self._transport.write(packed)
+            self._transport.write(b"".join(pack_command(command) for command in commands))  # type: ignore[arg-type]
 
     async def hear(self) -> list[Any]:
         """All replies that have come since the last call, in order; waits for the first. A refusal is a reply, too.

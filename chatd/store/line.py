@@ -12,7 +12,6 @@ from random import uniform
 from typing import Any, Protocol
 
 import structlog
-from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
@@ -84,8 +83,7 @@ class Line:
         while goes_on:
             try:
                 await self._session()
-            # AttributeError: redis-py's writer, when the reader has just closed the connection.
-            except* (RedisError, OSError, AttributeError) as group:
+            except* (RedisError, OSError) as group:
                 if failures == 0:
                     log.warning("feed interrupted", server=self.server, error=str(group.exceptions[0]))
             failures = 0 if self.heard_at is not None else failures + 1
@@ -121,7 +119,7 @@ class Line:
             self._wake.clear()
             commands, self._outgoing = self._outgoing, []
             # A channel a command: in a cluster, several in one would have to share a slot.
-            conversation.say(b"".join(pack_command(command) for command in commands))  # type: ignore[arg-type]
+            conversation.say(commands)
 
     async def _read(self, conversation: Conversation) -> None:
         while True:
