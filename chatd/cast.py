@@ -19,8 +19,8 @@ from .wire import Codec
 # A room's readers are kept by shard, as the node's sessions are. One turn around the heartbeat's wheel visits each
 # shard once; 64 turn a 25 s heartbeat into a tick of 0.4 s.
 SHARDS: Final = 64
-# Readers written to between two looks at the clock: a millisecond's worth.
-AT_ONCE: Final = 128
+# Readers written to between two looks at the clock: a good millisecond's worth.
+AT_ONCE: Final = 256
 # A reader's offset while its history is being read: above any real one, so that everything is held for it.
 JOINING: Final = 1 << 62
 # Stands for the bytes that an outlet took, when it took none because of what is behind it.

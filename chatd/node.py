@@ -11,7 +11,7 @@ import gc
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from time import time
 from typing import Any, Final, Protocol
 
@@ -22,6 +22,7 @@ from .auth import Revocation, Revocations, Signatures, SigningKey, Verifier
 from .chat import Chat
 from .hooks import Hooks
 from .hub import Hub
+from .model import Delivery
 from .reaper import Reaper
 from .respond import Responder
 from .session import Session
@@ -149,6 +150,8 @@ class Node:
         self.chat.on_refusal = self.meters.auth_failed
         self.hub.on_round = self.meters.round_done
         self.store.batch.on_reply, self.store.batch.on_failure = self.meters.store_answered, self.meters.store_failed
+        self.hub.on_behind = self.store.feed.hold
+        self.store.feed.on_deliveries = self._deliver
         self.store.feed.on_lag = self.meters.feed_lag.observe
 
     # --- the story ----------------------------------------------------------------------------------------------------
@@ -185,7 +188,6 @@ class Node:
         return [
             ("feed", self.store.feed.run()),
             ("fan-out", self.hub.run()),
-            ("deliveries", self._feed_hub()),
             ("lease", self._keep_lease()),
             ("probe", self._probe()),
             ("lag", self._measure_lag()),
@@ -302,13 +304,11 @@ class Node:
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
-    async def _feed_hub(self) -> None:
-        while True:
-            deliveries = await self.store.feed.deliveries()
-            self.hub.deliver(deliveries)
-            for delivery in deliveries:
-                if delivery.lost is not None:
-                    self.chat.lost_history(delivery)
+    def _deliver(self, deliveries: Sequence[Delivery]) -> None:
+        self.hub.deliver(deliveries)
+        for delivery in deliveries:
+            if delivery.lost is not None:
+                self.chat.lost_history(delivery)
 
     async def _keep_lease(self) -> None:
         while True:

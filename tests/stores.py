@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from chatd.model import Kind
+from chatd.model import Delivery, Kind
 from chatd.store.messages import Keep
 from chatd.store.redis import Store
 from tests.servers import redis_cluster, redis_sentinel, redis_server
@@ -81,14 +81,20 @@ async def listening(store: Store) -> AsyncIterator[None]:
 async def heard(store: Store, room: str, *, history: bool = True) -> AsyncIterator[list[tuple[Kind, Any]]]:
     """What a reader of `room` has heard by the end: (kind, body as parsed), the last of them being `over`."""
     events: list[tuple[Kind, Any]] = []
+    over = asyncio.Event()
+
+    def hear(deliveries: Sequence[Delivery]) -> None:
+        events.extend((event.kind, json.loads(event.body)) for each in deliveries for event in each.events)
+        if events and events[-1][1].get("data") == "over":
+            over.set()
+
+    store.feed.on_deliveries = hear
     async with listening(store):
         await store.feed.watch(room, history=history)
         yield events
         await store.messages.publish(room, b'{"data":"over"', FOR_EVER if history else Keep(0, 0))
         async with asyncio.timeout(PATIENCE_S):
-            while not (events and events[-1][1].get("data") == "over"):
-                for delivery in await store.feed.deliveries():
-                    events += [(event.kind, json.loads(event.body)) for event in delivery.events]
+            await over.wait()
         events.pop()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -15,7 +17,9 @@ from tests.servers import redis_server
 
 
 @asynccontextmanager
-async def conversing(directory: Path) -> AsyncIterator[tuple[Conversation, Redis]]:
+async def conversing(
+    directory: Path, listener: Callable[[list[Any]], None] | None = None
+) -> AsyncIterator[tuple[Conversation, Redis]]:
     """A conversation, and another client of the same server."""
     async with (
         redis_server(directory) as server,
@@ -23,7 +27,7 @@ async def conversing(directory: Path) -> AsyncIterator[tuple[Conversation, Redis
         Redis.from_url(server.url) as ours,
     ):
         connection = await ours.connection_pool.get_connection()
-        yield Conversation(connection), other
+        yield Conversation(connection, listener), other
         await connection.disconnect(nowait=True)
 
 
@@ -75,3 +79,33 @@ async def test_a_conversation_in_which_something_came_unasked_is_spent(tmp_path:
         assert not conversation.spent
         conversation.data_received(b"+what nobody asked for\r\n")
         assert conversation.spent
+
+
+async def test_a_listener_is_told_as_it_comes_and_held_nothing_comes(tmp_path: Path) -> None:
+    told: asyncio.Queue[list[Any]] = asyncio.Queue()
+    async with conversing(tmp_path, told.put_nowait) as (conversation, other):
+        conversation.say([("SUBSCRIBE", "a")])
+        assert await told.get() == [[b"subscribe", b"a", 1]]
+        conversation.hold(True)
+        await other.publish("a", "x")
+        await other.publish("a", "y")
+        assert told.empty()
+        conversation.hold(False)
+        assert await told.get() == [[b"message", b"a", b"x"], [b"message", b"a", b"y"]]
+
+
+async def test_what_a_listener_raises_ends_the_conversation_and_nothing_more_is_told(tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    def refuse(replies: list[Any]) -> None:
+        told.extend(replies)
+        raise ConnectionResetError("not like this")
+
+    async with conversing(tmp_path, refuse) as (conversation, other):
+        conversation.say([("PING",)])
+        with pytest.raises(ConnectionResetError, match="not like this"):
+            await conversation.hear()
+        conversation.say([("PING",)])
+        await other.ping()
+        conversation.data_received(b"+PONG\r\n")
+        assert told == [b"PONG"]

@@ -10,7 +10,7 @@ import pytest
 
 from chatd.cast import AT_ONCE, JOINING, Outbox
 from chatd.errors import INSUFFICIENT_STATE, SLOW, Disconnect
-from chatd.hub import Hub
+from chatd.hub import MOST_PENDING, TURN_S, Hub
 from chatd.model import Delivery, Event, Identity, Kind, Lost, Position
 from chatd.session import Session, State, Subscription
 from chatd.wire import Codec
@@ -280,7 +280,7 @@ def test_who_joins_amid_a_round_neither_misses_nor_doubles_whatever_its_slice() 
 
 def test_who_leaves_amid_a_round_hears_nothing_more() -> None:
     hub = Hub()
-    members = [member(hub) for _ in range(300)]
+    members = [member(hub) for _ in range(600)]
     hub.deliver([Delivery(ROOM, (said(1),))])
     hub.turn(hub.rooms[ROOM])
     unheard = [session for session in members if not written(session)]
@@ -344,6 +344,23 @@ def test_who_was_joining_when_history_was_lost_goes_on_holding_and_only_what_is_
     assert [event.position for event in hub.caught_up(joining, ROOM, 1)] == [Position("e", 2)]
 
 
+def test_with_too_much_to_say_nothing_more_is_wanted_until_half_of_it_is_said() -> None:
+    hub = Hub()
+    told: list[bool] = []
+    hub.on_behind = told.append
+    member(hub, "a")
+    member(hub, "b")
+    half = tuple(said(n) for n in range(1, MOST_PENDING // 2 + 1))
+    hub.deliver([Delivery("a", half), Delivery("b", half)])
+    assert told == []
+    hub.deliver([Delivery("b", (said(MOST_PENDING),))])
+    assert told == [True]
+    hub.turn(hub.rooms["a"])
+    assert told == [True]
+    hub.turn(hub.rooms["b"])
+    assert told == [True, False]
+
+
 def test_what_comes_for_a_room_nobody_reads_is_no_work() -> None:
     hub = Hub()
     hub.deliver([Delivery("nowhere", (said(1),), Lost(Position("e", 1)))])
@@ -402,6 +419,22 @@ async def test_so_it_does_in_rooms_that_take_many_steps() -> None:
     await said_in_one_turn(hub, Delivery("a", (said(1),)), Delivery("b", (said(2),)))
     assert {len(written(session)) for session in readers} == {1}
     assert len({id(written(session)[0]) for session in readers}) < 20, "joined once a step, for all"
+
+
+async def test_so_it_does_where_what_leaves_together_takes_longer_than_a_turn() -> None:
+    passed = 0.0
+
+    def write_slowly() -> None:
+        nonlocal passed
+        passed += TURN_S / 100
+
+    hub = Hub(clock=lambda: passed)
+    readers = [member(hub, "a") for _ in range(1000)]
+    for session in readers:
+        hub.join(session, "b", Subscription(), 0)
+        link_of(session).on_send = write_slowly
+    await said_in_one_turn(hub, Delivery("a", (said(1),)), Delivery("b", (said(2),)))
+    assert {len(written(session)) for session in readers} == {1}
 
 
 def test_rooms_take_their_steps_together_wherever_each_began() -> None:

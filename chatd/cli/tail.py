@@ -7,6 +7,7 @@ for; that somebody looks is written into the audit stream.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import time
 from typing import Any
 
@@ -51,6 +52,8 @@ async def followed(settings: Settings, room: str, *, bodies: bool, as_json: bool
     async with opened(settings) as store, asyncio.TaskGroup() as tasks:
         here = office(store, settings)
         await here.write_down("tail", room=room, bodies=bodies)
+        heard: asyncio.Queue[Sequence[Delivery]] = asyncio.Queue()
+        store.feed.on_deliveries = heard.put_nowait
         tasks.create_task(store.feed.run(), name="feed")
         if room:
             await store.feed.watch(room, history=settings.room(room).history > 0)
@@ -59,7 +62,7 @@ async def followed(settings: Settings, room: str, *, bodies: bool, as_json: bool
             tasks.create_task(follow_all(store, here, settings, watched), name="rooms")
         note(f"following {room or 'every room that has readers'}; interrupt to end")
         while True:
-            for delivery in await store.feed.deliveries():
+            for delivery in await heard.get():
                 for line in lines(delivery, bodies=bodies):
                     click.echo(orjson.dumps(line) if as_json else in_person(line))
 

@@ -2,14 +2,14 @@
 
 redis-py connects: address, TLS, log-in, database, Sentinel's master. After that its streams, a lock, a timer and a
 coroutine for each reply cost several times what a message needs that comes alone; so the transport is given a protocol
-of ours, which hands what came to hiredis and to whoever waits. Which commands go out, and what their replies mean, is
-not known here.
+of ours, which hands what came to hiredis and to whoever listens or waits. Which commands go out, and what their replies
+mean, is not known here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 from hiredis import Reader, pack_command
@@ -29,10 +29,13 @@ class Conversation(asyncio.Protocol):
     Args:
         connection: open just now, and nothing is under way on it: an end that redis-py has heard of is not heard again.
             Who has it closes it, as redis-py does; what was said until then may still be heard.
+        listener: told the replies that one read brought, as soon as it did; what it raises ends the conversation. None:
+            they wait for `hear`.
     """
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AbstractConnection, listener: Callable[[list[Any]], None] | None = None) -> None:
         self.connection = connection
+        self._listener = listener
         # redis-py has no public way to its transport.
         self._transport: asyncio.Transport = connection._writer.transport  # type: ignore[assignment,union-attr]
         self._former = self._transport.get_protocol()
@@ -40,8 +43,8 @@ class Conversation(asyncio.Protocol):
             protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOTHING
         )
         self._unheard: list[Any] = []
-        self._listener: asyncio.Future[None] | None = None
-        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._held = False
         self._lost: Exception | None = None
         self._transport.set_protocol(self)
 
@@ -52,7 +55,7 @@ class Conversation(asyncio.Protocol):
     async def hear(self) -> list[Any]:
         """All replies that have come since the last call, in order; waits for the first. A refusal is a reply, too.
 
-        One listener at a time.
+        One may wait at a time; with a listener, only the end is heard here.
 
         Raises:
             ConnectionError: no more will come.
@@ -61,13 +64,17 @@ class Conversation(asyncio.Protocol):
         while not self._unheard:
             if self._lost is not None:
                 raise self._lost
-            self._listener = asyncio.get_running_loop().create_future()
-            await self._listener
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
         heard, self._unheard = self._unheard, []
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+        self.hold(False)
         return heard
+
+    def hold(self, on: bool) -> None:
+        """Read no more for now, so that what is said waits at the server; or go on."""
+        if on is not self._held and not self._transport.is_closing():
+            self._held = on
+            (self._transport.pause_reading if on else self._transport.resume_reading)()
 
     @property
     def spent(self) -> bool:
@@ -77,16 +84,26 @@ class Conversation(asyncio.Protocol):
     # --- what the transport does --------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        if self._lost is not None:
+            return
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _NOTHING:
                 self._unheard.append(reply)
         except InvalidResponse as error:
             self._end(error)
-        if len(self._unheard) > UNHEARD and not self._paused and not self._transport.is_closing():
-            self._paused = True
-            self._transport.pause_reading()
+        if self._listener is not None:
+            self._tell(self._listener)
+        elif len(self._unheard) > UNHEARD:
+            self.hold(True)
         self._wake()
+
+    def _tell(self, listener: Callable[[list[Any]], None]) -> None:
+        heard, self._unheard = self._unheard, []
+        try:
+            listener(heard)
+        except Exception as error:
+            self._end(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(ConnectionError(f"the connection to the store was closed{f': {exc}' if exc else ''}"))
@@ -97,5 +114,5 @@ class Conversation(asyncio.Protocol):
         self._lost = self._lost or why
 
     def _wake(self) -> None:
-        if self._listener is not None and not self._listener.done():
-            self._listener.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -4,14 +4,14 @@ A room is watched from its first local reader to its last. Its events go through
 a connection was remade, and once in a while for safety's sake, history is read and the gap filled before anything newer
 is given out. Probes sent to ourselves prove that the subscription is alive, which a quiet connection does not.
 
-Who the readers are, Feed does not know: it gives out Deliveries to whoever awaits them.
+Who the readers are, Feed does not know: it gives out Deliveries as they come, to whoever set `on_deliveries`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
@@ -40,8 +40,6 @@ PROBE_TRIES = 5000
 PAGE = 300
 # Rooms whose gaps are filled at the same time; their reads share pipelines.
 MENDED_AT_ONCE = 256
-# Deliveries waiting to be fanned out; beyond this the lines stop reading until the node has caught up.
-WAITING = 4096
 
 
 class ReadHistory(Protocol):
@@ -95,6 +93,7 @@ class Feed:
         clock: loop time in seconds.
     Attributes:
         interruptions: how often a line had to be made anew.
+        on_deliveries: told the next events, all that one read brought, a room's in order. Set it before `run`.
         on_lag: told the seconds that a word to ourselves took through the store and back.
     """
 
@@ -114,15 +113,14 @@ class Feed:
         self._patience = patience
         self._clock = clock
         self.interruptions = 0
+        self.on_deliveries: Callable[[Sequence[Delivery]], None] = lambda deliveries: None
         self.on_lag: Callable[[float], None] = lambda seconds: None
         self._lines: dict[str, Line] = {}
         self._watched: dict[str, Watch] = {}
         self._by_channel: dict[bytes, Watch] = {}
         self._unplaced: dict[Watch, float] = {}
         self._handlers: dict[bytes, Callable[[bytes], None]] = {}
-        self._waiting: list[Delivery] = []
-        self._ready = asyncio.Event()
-        self._consumed = asyncio.Event()
+        self._held = False
         self._broken: dict[str, None] = {}
         self._mend = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -163,13 +161,11 @@ class Feed:
         self._handlers[channel.encode()] = handler
         self._line(channel).subscribe(channel)
 
-    async def deliveries(self) -> list[Delivery]:
-        """Wait for the next events; all that has come since the last call, a room's in order."""
-        await self._ready.wait()
-        self._ready.clear()
-        waiting, self._waiting = self._waiting, []
-        self._consumed.set()
-        return waiting
+    def hold(self, on: bool) -> None:
+        """Bring nothing more for now, for want of room to keep it; or go on. Nothing is missed by it."""
+        self._held = on
+        for line in self._lines.values():
+            line.hold(on)
 
     def silent_for(self, now: float) -> float:
         """Seconds since the least lively line last heard our own probe; infinite before the first."""
@@ -278,9 +274,9 @@ class Feed:
         if self._watched.get(watch.room) is not watch:  # it ended meanwhile; a new one speaks for itself
             return
         if position is None:
-            self._give(watch, watch.tail.place(top))
+            self._give(delivery(watch, watch.tail.place(top)))
         else:
-            self._give(watch, *watch.tail.fill(position, page, top))
+            self._give(delivery(watch, *watch.tail.fill(position, page, top)))
         if not watch.placed:
             watch.place()
         if watch.tail.behind:
@@ -314,17 +310,12 @@ class Feed:
         line = self._lines.get(server)
         if line is None:
             line = self._lines[server] = Line(self._servers, server, self)
+            line.hold(self._held)
             if self._tasks is not None:
                 self._tasks.create_task(line.run(), name=f"feed line {server}")
         return line
 
     # --- what lines tell us -------------------------------------------------------------------------------------------
-
-    async def ready(self) -> None:
-        """There is room for more; see Listener."""
-        while len(self._waiting) > WAITING:
-            self._consumed.clear()
-            await self._consumed.wait()
 
     def arrived(self, messages: list[tuple[bytes, bytes]]) -> None:
         """A line read these; see Listener."""
@@ -335,10 +326,8 @@ class Feed:
                     by_room.setdefault(watch, []).append(event)
             elif (handler := self._handlers.get(channel)) is not None:
                 handler(payload)
-        for watch, events in by_room.items():
-            self._give(watch, watch.tail.take(events))
-            if watch.tail.behind:
-                self._distrust([watch.room])
+        self._give(*(delivery(watch, watch.tail.take(events)) for watch, events in by_room.items()))
+        self._distrust([watch.room for watch in by_room if watch.tail.behind])
 
     def in_force(self, channel: bytes) -> None:
         """A subscription stands; see Listener. What was said before is in history: read it."""
@@ -370,15 +359,18 @@ class Feed:
         del self._lines[line.server]
         return False
 
-    def _give(self, watch: Watch, events: list[Event], lost: Lost | None = None) -> None:
-        if events or lost:
-            self._waiting.append(Delivery(watch.room, tuple(events), lost, perf_counter()))
-            self._ready.set()
+    def _give(self, *deliveries: Delivery) -> None:
+        if worth_telling := [each for each in deliveries if each.events or each.lost]:
+            self.on_deliveries(worth_telling)
 
     def _distrust(self, rooms: list[str]) -> None:
         self._broken.update(dict.fromkeys(rooms))
         if self._broken:
             self._mend.set()
+
+
+def delivery(watch: Watch, events: Sequence[Event], lost: Lost | None = None) -> Delivery:
+    return Delivery(watch.room, tuple(events), lost, perf_counter())
 
 
 def parse(payload: bytes) -> Event | None:

@@ -12,7 +12,6 @@ from random import uniform
 from typing import Any, Protocol
 
 import structlog
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from .connect import Servers, heeding_cancellation
@@ -26,9 +25,6 @@ RETRY_S = (0.05, 1.0)
 
 class Listener(Protocol):
     """Who hears what a line brings."""
-
-    async def ready(self) -> None:
-        """Return when more may be brought."""
 
     def arrived(self, messages: list[tuple[bytes, bytes]]) -> None:
         """(channel, payload) in order, all that one read brought."""
@@ -60,7 +56,8 @@ class Line:
         self._outgoing: list[tuple[str, str]] = []
         self._leaving: Counter[bytes] = Counter()
         self._wake = asyncio.Event()
-        self._connection: AbstractConnection | None = None
+        self._conversation: Conversation | None = None
+        self._held = False
 
     def subscribe(self, channel: str) -> None:
         self.channels.add(channel)
@@ -72,7 +69,7 @@ class Line:
         self._say("SUNSUBSCRIBE", channel)
 
     def _say(self, verb: str, channel: str) -> None:
-        if self._connection is not None:
+        if self._conversation is not None:
             self._outgoing.append((verb, channel))
             self._wake.set()
 
@@ -94,23 +91,29 @@ class Line:
 
     async def reconnect(self) -> None:
         """Give up a connection that is silent though the server answers elsewhere; `run` makes a new one."""
-        if self._connection is not None:
-            await self._connection.disconnect(nowait=True)
+        if self._conversation is not None:
+            await self._conversation.connection.disconnect(nowait=True)
+
+    def hold(self, on: bool) -> None:
+        """Bring no more for now: what is said meanwhile waits at the server, or is found in history. Or go on."""
+        self._held = on
+        if self._conversation is not None:
+            self._conversation.hold(on)
 
     async def _session(self) -> None:
         with heeding_cancellation():
             connection = await self._servers.dial(self.server)
-        conversation = Conversation(connection)
-        self._connection = connection
+        conversation = self._conversation = Conversation(connection, self._heard)
+        conversation.hold(self._held)
         self._outgoing = [("SSUBSCRIBE", channel) for channel in self.channels]
         self._leaving.clear()
         self._wake.set()
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._write(conversation), name=f"feed writer {self.server}")
-                both.create_task(self._read(conversation), name=f"feed reader {self.server}")
+                both.create_task(self._listen(conversation), name=f"feed reader {self.server}")
         finally:
-            self._connection = None
+            self._conversation = None
             await self._servers.hang_up(connection)
 
     async def _write(self, conversation: Conversation) -> None:
@@ -121,14 +124,14 @@ class Line:
             # A channel a command: in a cluster, several in one would have to share a slot.
             conversation.say(commands)
 
-    async def _read(self, conversation: Conversation) -> None:
-        while True:
-            await self._listener.ready()
-            replies = await conversation.hear()
-            self._sort([reply for reply in replies if not isinstance(reply, Exception)])
-            for reply in replies:  # what came before it was said all the same
-                if isinstance(reply, Exception):
-                    raise reply
+    async def _listen(self, conversation: Conversation) -> None:
+        await conversation.hear()  # the end; what comes before it goes to `_heard`
+
+    def _heard(self, replies: list[Any]) -> None:
+        self._sort([reply for reply in replies if not isinstance(reply, Exception)])
+        for reply in replies:  # what came before it was said all the same
+            if isinstance(reply, Exception):
+                raise reply
 
     def _sort(self, replies: list[Any]) -> None:
         if messages := [(reply[1], reply[2]) for reply in replies if reply[0] == b"smessage"]:
