@@ -4,7 +4,7 @@ The map of the house. A message comes in through transport, wire, chat and rules
 it back to every node, and hub, cast and transport bring it out:
 
     in     socket > transport > wire.decode > chat (a row) > rules > store.publish
-    out    store.feed > node's feed loop > hub (whose turn it is) > cast (a frame, once) > transport > socket
+    out    store.feed > hub (whose turn it is) > cast (a frame, once) > transport > socket
     admin  shell > cli > control > store.request > node > hub, session
 
     model, errors     values: commands, results, events; refusals and goodbyes

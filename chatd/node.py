@@ -1,7 +1,7 @@
 """Node: one daemon. It owns every task and tells the story: start, run, drain, stop.
 
-The parts do the work and do not know the Node; it puts them together, keeps the lease that says to the others that we
-live, and holds the one loop that feeds the hub. Signals, files and sockets are for whoever starts it.
+The parts do the work and do not know the Node; it puts them together, has the hub hear what the feed brings, and keeps
+the lease that says to the others that we live. Signals, files and sockets are for whoever starts it.
 """
 
 from __future__ import annotations
