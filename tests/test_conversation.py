@@ -85,6 +85,9 @@ async def test_a_listener_is_told_as_it_comes_and_held_nothing_comes(tmp_path: P
     told: asyncio.Queue[list[Any]] = asyncio.Queue()
     async with conversing(tmp_path, told.put_nowait) as (conversation, other):
         conversation.say([("SUBSCRIBE", "a")])
+        end = asyncio.ensure_future(conversation.hear())
+        await asyncio.sleep(0)
+        waiter = conversation._waiter
         assert await told.get() == [[b"subscribe", b"a", 1]]
         conversation.hold(True)
         await other.publish("a", "x")
@@ -92,6 +95,9 @@ async def test_a_listener_is_told_as_it_comes_and_held_nothing_comes(tmp_path: P
         assert told.empty()
         conversation.hold(False)
         assert await told.get() == [[b"message", b"a", b"x"], [b"message", b"a", b"y"]]
+        await asyncio.sleep(0)
+        assert conversation._waiter is waiter, "who waits for the end is left alone until then"
+        end.cancel()
 
 
 async def test_what_a_listener_raises_ends_the_conversation_and_nothing_more_is_told(tmp_path: Path) -> None:

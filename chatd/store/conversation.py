@@ -44,7 +44,6 @@ class Conversation(asyncio.Protocol):
         )
         self._unheard: list[Any] = []
         self._waiter: asyncio.Future[None] | None = None
-        self._held = False
         self._lost: Exception | None = None
         self._transport.set_protocol(self)
 
@@ -72,8 +71,7 @@ class Conversation(asyncio.Protocol):
 
     def hold(self, on: bool) -> None:
         """Read no more for now, so that what is said waits at the server; or go on."""
-        if on is not self._held and not self._transport.is_closing():
-            self._held = on
+        if on is self._transport.is_reading() and not self._transport.is_closing():
             (self._transport.pause_reading if on else self._transport.resume_reading)()
 
     @property
@@ -114,5 +112,6 @@ class Conversation(asyncio.Protocol):
         self._lost = self._lost or why
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        """Tell who waits in `hear`, if there is something to hear: what a listener was told is not."""
+        if (self._unheard or self._lost) and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
