@@ -93,6 +93,7 @@ class Feed:
         clock: loop time in seconds.
     Attributes:
         interruptions: how often a line had to be made anew.
+        held: nothing is brought for now; see `hold`.
         on_deliveries: told the next events, all that one read brought, a room's in order. Set it before `run`.
         on_lag: told the seconds that a word to ourselves took through the store and back.
     """
@@ -120,7 +121,7 @@ class Feed:
         self._by_channel: dict[bytes, Watch] = {}
         self._unplaced: dict[Watch, float] = {}
         self._handlers: dict[bytes, Callable[[bytes], None]] = {}
-        self._held = False
+        self.held = False
         self._broken: dict[str, None] = {}
         self._mend = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -163,7 +164,7 @@ class Feed:
 
     def hold(self, on: bool) -> None:
         """Bring nothing more for now, for want of room to keep it; or go on. Nothing is missed by it."""
-        self._held = on
+        self.held = on
         for line in self._lines.values():
             line.hold(on)
 
@@ -310,7 +311,6 @@ class Feed:
         line = self._lines.get(server)
         if line is None:
             line = self._lines[server] = Line(self._servers, server, self)
-            line.hold(self._held)
             if self._tasks is not None:
                 self._tasks.create_task(line.run(), name=f"feed line {server}")
         return line

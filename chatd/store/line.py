@@ -24,7 +24,14 @@ RETRY_S = (0.05, 1.0)
 
 
 class Listener(Protocol):
-    """Who hears what a line brings."""
+    """Who hears what a line brings.
+
+    Attributes:
+        held: a line shall bring nothing for now; who changes it tells the lines there are with `Line.hold`.
+    """
+
+    @property
+    def held(self) -> bool: ...
 
     def arrived(self, messages: list[tuple[bytes, bytes]]) -> None:
         """(channel, payload) in order, all that one read brought."""
@@ -57,7 +64,6 @@ class Line:
         self._leaving: Counter[bytes] = Counter()
         self._wake = asyncio.Event()
         self._conversation: Conversation | None = None
-        self._held = False
 
     def subscribe(self, channel: str) -> None:
         self.channels.add(channel)
@@ -96,7 +102,6 @@ class Line:
 
     def hold(self, on: bool) -> None:
         """Bring no more for now: what is said meanwhile waits at the server, or is found in history. Or go on."""
-        self._held = on
         if self._conversation is not None:
             self._conversation.hold(on)
 
@@ -104,14 +109,14 @@ class Line:
         with heeding_cancellation():
             connection = await self._servers.dial(self.server)
         conversation = self._conversation = Conversation(connection, self._heard)
-        conversation.hold(self._held)
+        conversation.hold(self._listener.held)
         self._outgoing = [("SSUBSCRIBE", channel) for channel in self.channels]
         self._leaving.clear()
         self._wake.set()
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._write(conversation), name=f"feed writer {self.server}")
-                both.create_task(self._listen(conversation), name=f"feed reader {self.server}")
+                both.create_task(conversation.hear(), name=f"feed end {self.server}")  # the rest goes to `_heard`
         finally:
             self._conversation = None
             await self._servers.hang_up(connection)
@@ -123,9 +128,6 @@ class Line:
             commands, self._outgoing = self._outgoing, []
             # A channel a command: in a cluster, several in one would have to share a slot.
             conversation.say(commands)
-
-    async def _listen(self, conversation: Conversation) -> None:
-        await conversation.hear()  # the end; what comes before it goes to `_heard`
 
     def _heard(self, replies: list[Any]) -> None:
         self._sort([reply for reply in replies if not isinstance(reply, Exception)])
