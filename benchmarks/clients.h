@@ -266,8 +266,8 @@ static void heard_tag(int i, const char *tag, const char *end, int64_t now) {
     if (number < *next) counts.disordered++;
     *next = number + 1;
     counts.delivered++;
-    if (setup.dialect == SDK && end - tag > setup.size) /* what follows the text is where the offset is */
-        heard_offset(i, stream % setup.rooms, tag + setup.size, end - tag - setup.size);
+    const char *rest = end - tag > setup.size ? tag + setup.size : end; /* the offset follows the text */
+    if (setup.dialect == SDK) heard_offset(i, stream % setup.rooms, rest, end - rest);
     if (clients[i].slow || sent[stream] - number > RING) return;
     observe(now - flights[stream][number % RING].at);
     if (++flights[stream][number % RING].heard == members[stream % setup.rooms])
