@@ -197,6 +197,15 @@ async def test_systemd_hears_from_the_supervisor_what_is_true_of_all(tmp_path: P
             socket.create_connection(("127.0.0.1", chatd.port))
 
 
+async def test_systemd_hears_that_a_worker_is_away_however_soon_it_is_back(tmp_path: Path) -> None:
+    with closing(Manager(tmp_path)) as manager, running(tmp_path, *TWO, NOTIFY_SOCKET=manager.path) as chatd:
+        await asyncio.to_thread(manager.hears, "READY=1")
+        await asyncio.to_thread(manager.hears, "WATCHDOG=1")
+        os.kill(process_of(chatd, "worker 1"), signal.SIGKILL)
+        await asyncio.to_thread(manager.hears, f"STATUS=1 of 2 workers ready on {chatd.address}")
+        await asyncio.to_thread(manager.hears, f"STATUS=2 of 2 workers ready on {chatd.address}")
+
+
 class Manager:
     """systemd's end of NOTIFY_SOCKET."""
 

@@ -127,6 +127,7 @@ class Supervisor:
         self._start, self._may_reload, self._on_ready, self._address = start, may_reload, on_ready, address
         self._begun = self._told_ready = False
         self._turned = self._told_at = time.monotonic()
+        self._told = ""
         self._silence_s = notify.watchdog_s(SILENCE_S)
         self._inbox = notify.Inbox()
 
@@ -275,10 +276,15 @@ class Supervisor:
     # --- what systemd hears -------------------------------------------------------------------------------------------
 
     def _tell_systemd(self, now: float) -> None:
-        """Once a second, while nobody hangs: one that has been aborted and is still there needs stronger hands."""
-        if now - self._told_at >= TURN_S and all(child.state != "hanging" for child in self.children):
-            self._told_at = now
-            notify.tell("WATCHDOG=1", self._status())
+        """Once a second and at each change, while nobody hangs: one that was aborted and is there needs stronger hands.
+
+        At each change, for within a second a worker may end and another be ready, and nobody would see that it was so.
+        """
+        status = self._status()
+        due = status != self._told or now - self._told_at >= TURN_S
+        if due and all(child.state != "hanging" for child in self.children):
+            self._told, self._told_at = status, now
+            notify.tell("WATCHDOG=1", status)
 
     def _status(self) -> str:
         ready = sum(worker.state == "ready" for worker in self.workers)
