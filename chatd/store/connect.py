@@ -18,10 +18,11 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisClusterException
+from redis.exceptions import RedisClusterException
 
-from .conversation import Command, Conversation
+from .conversation import Command
 from .errors import StoreMisconfigured, StoreUnavailable
+from .exchange import Exchange, Outcome, Then
 
 SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
 
@@ -36,15 +37,11 @@ class Servers(Protocol):
 
     async def close(self) -> None: ...
 
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send these together; their replies in order, as the server gave them. A refusal is a reply, too.
+    def exchange(self, commands: Sequence[Command], then: Then) -> None:
+        """Send these together, and tell `then` their replies, or any exception of redis-py's or TimeoutError.
 
         One exchange at a time.
-
-        Raises:
-            any exception of redis-py's, or TimeoutError: there are no replies; what was sent may have been done.
         """
-        ...
 
     def server_of(self, channel: str) -> str:
         """The name of the server that holds `channel`; one line of the feed goes to each such name.
@@ -74,53 +71,31 @@ class Standalone:
 
     def __init__(self, client: Redis, timeout: float, watchers: Sequence[Redis] = ()) -> None:
         self.client = client
-        self._timeout = timeout
         self._watchers = watchers
         # redis-py says nothing of this object's types.
         self._pool: Any = client.connection_pool
-        self._held: Conversation | None = None
+        self._exchange = Exchange(self._dial, self.hang_up, timeout)
 
     async def open(self) -> None:
         await self.client.ping()
 
     async def close(self) -> None:
+        await self._exchange.close()
         await self.client.aclose()
         await self._pool.disconnect()
         for watcher in self._watchers:
             await watcher.aclose()
 
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        conversation = await self._conversation()
-        replies: list[Any] = []
-        try:
-            conversation.say(commands)
-            async with asyncio.timeout(self._timeout):
-                while len(replies) < len(commands):
-                    replies += await conversation.hear()
-        except BaseException:  # replies may still be on their way, which nobody must take for his
-            await self._part()
-            raise
-        if any(isinstance(reply, ReadOnlyError) for reply in replies):  # a master no longer: Sentinel knows the next
-            await self._part()
-        return replies
-
-    async def _conversation(self) -> Conversation:
-        """The one of the last exchange, while it lives."""
-        if self._held is not None and self._held.spent:
-            await self._part()
-        if self._held is None:
-            self._held = Conversation(await self._pool.get_connection())
-        return self._held
-
-    async def _part(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            await self.hang_up(held.connection)
+    def exchange(self, commands: Sequence[Command], then: Then) -> None:
+        self._exchange.begin(commands, then)
 
     def server_of(self, channel: str) -> str:
         return ""
 
     async def dial(self, server: str) -> AbstractConnection:
+        return await self._dial()
+
+    async def _dial(self) -> AbstractConnection:
         return cast("AbstractConnection", await self._pool.get_connection())
 
     async def hang_up(self, connection: AbstractConnection) -> None:
@@ -140,18 +115,29 @@ class Cluster:
 
     def __init__(self, client: RedisCluster) -> None:
         self.client = client
+        self._under_way: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         await self.client.initialize()
 
     async def close(self) -> None:
+        if self._under_way is not None:
+            self._under_way.cancel()
+            await asyncio.gather(self._under_way, return_exceptions=True)
         await self.client.aclose()
 
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+    def exchange(self, commands: Sequence[Command], then: Then) -> None:
+        self._under_way = asyncio.create_task(self._exchange(commands, then), name="store exchange")
+
+    async def _exchange(self, commands: Sequence[Command], then: Then) -> None:
         pipeline = self.client.pipeline()
         for command in commands:
             pipeline.execute_command(*command)
-        return await pipeline.execute(raise_on_error=False)
+        try:
+            outcome: Outcome = await pipeline.execute(raise_on_error=False)
+        except Exception as error:  # redis-py's errors share no base
+            outcome = error
+        then(outcome)
 
     def server_of(self, channel: str) -> str:
         try:

@@ -62,8 +62,8 @@ class Line:
         self._listener = listener
         self._outgoing: list[tuple[str, str]] = []
         self._leaving: Counter[bytes] = Counter()
-        self._wake = asyncio.Event()
         self._conversation: Conversation | None = None
+        self._end: asyncio.Future[None]  # of the conversation
 
     def subscribe(self, channel: str) -> None:
         self.channels.add(channel)
@@ -74,11 +74,6 @@ class Line:
         self._leaving[channel.encode()] += 1
         self._say("SUNSUBSCRIBE", channel)
 
-    def _say(self, verb: str, channel: str) -> None:
-        if self._conversation is not None:
-            self._outgoing.append((verb, channel))
-            self._wake.set()
-
     async def run(self) -> None:
         """Stay connected until cancelled, or until an interruption after which nothing is left to listen to."""
         failures = 0
@@ -86,9 +81,9 @@ class Line:
         while goes_on:
             try:
                 await self._session()
-            except* (RedisError, OSError) as group:
+            except (RedisError, OSError) as error:
                 if failures == 0:
-                    log.warning("feed interrupted", server=self.server, error=str(group.exceptions[0]))
+                    log.warning("feed interrupted", server=self.server, error=str(error))
             failures = 0 if self.heard_at is not None else failures + 1
             self.heard_at = self.unheard_since = None
             await asyncio.sleep(uniform(*RETRY_S) if failures else RETRY_S[0])
@@ -108,32 +103,45 @@ class Line:
     async def _session(self) -> None:
         with heeding_cancellation():
             connection = await self._servers.dial(self.server)
-        conversation = self._conversation = Conversation(connection, self._heard)
+        end = self._end = asyncio.get_running_loop().create_future()
+        conversation = self._conversation = Conversation(connection, self)
         conversation.hold(self._listener.held)
-        self._outgoing = [("SSUBSCRIBE", channel) for channel in self.channels]
         self._leaving.clear()
-        self._wake.set()
+        self._outgoing.clear()
+        for channel in self.channels:
+            self._say("SSUBSCRIBE", channel)
         try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._write(conversation), name=f"feed writer {self.server}")
-                both.create_task(conversation.hear(), name=f"feed end {self.server}")  # the rest goes to `_heard`
+            await end
         finally:
             self._conversation = None
+            conversation.abort()  # its end is no longer ours to hear
             await self._servers.hang_up(connection)
 
-    async def _write(self, conversation: Conversation) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            commands, self._outgoing = self._outgoing, []
-            # A channel a command: in a cluster, several in one would have to share a slot.
-            conversation.say(commands)
+    def _say(self, verb: str, channel: str) -> None:
+        if self._conversation is None:
+            return  # on the next one all channels are said
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._outgoing.append((verb, channel))
 
-    def _heard(self, replies: list[Any]) -> None:
+    def _write(self) -> None:
+        """Say what a turn of the loop has brought: a thousand clients may come at once, each to a room of its own."""
+        commands, self._outgoing = self._outgoing, []
+        if commands and self._conversation is not None:
+            # A channel a command: in a cluster, several in one would have to share a slot.
+            self._conversation.say(commands)
+
+    # --- what the conversation brings ---------------------------------------------------------------------------------
+
+    def heard(self, replies: list[Any]) -> None:
         self._sort([reply for reply in replies if not isinstance(reply, Exception)])
         for reply in replies:  # what came before it was said all the same
             if isinstance(reply, Exception):
                 raise reply
+
+    def ended(self, why: Exception) -> None:
+        if not self._end.done():
+            self._end.set_exception(why)
 
     def _sort(self, replies: list[Any]) -> None:
         if messages := [(reply[1], reply[2]) for reply in replies if reply[0] == b"smessage"]:

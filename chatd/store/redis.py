@@ -96,7 +96,6 @@ class Store:
             StoreUnavailable: nobody answers.
             StoreMisconfigured: the server is too old.
         """
-        self._sender = asyncio.create_task(self.batch.run(), name="store sender")
         try:
             await _ours(self._servers.open())
             found = version(await self.batch.command("INFO", "server"))
@@ -111,8 +110,7 @@ class Store:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._sender.cancel()
-        await asyncio.gather(self._sender, return_exceptions=True)
+        self.batch.close()
         await self._servers.close()
 
     async def ping(self) -> None:

@@ -1,7 +1,7 @@
 """Many callers, one pipeline: scripts and commands that wait at the same time travel together.
 
-A caller awaits its own reply; one task (`run`) does the sending. So a caller may be cancelled at any time without
-leaving a reply behind for the next user of the connection (redis-py's CVE-2023-28858 was exactly that).
+A caller awaits a future of its own, which nobody else's reply can reach. So a caller may be cancelled at any time
+without leaving a reply behind for the next user of the connection (redis-py's CVE-2023-28858 was exactly that).
 
 What the commands mean is the store's business; here they are lists of strings and bytes.
 """
@@ -13,14 +13,16 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import repeat
 from time import perf_counter
 from typing import Any, TypeAlias
 
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, ResponseError, TryAgainError
 
-from .connect import Servers, heeding_cancellation
+from .connect import Servers
 from .errors import StoreError, StoreUnavailable
+from .exchange import Outcome
 
 Argument: TypeAlias = str | bytes | int | float
 
@@ -77,7 +79,10 @@ class Batch:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._waiting: list[_Call] = []
-        self._wake = asyncio.Event()
+        self._under_way: list[_Call] = []
+        self._busy = False  # something is under way, or will be in a moment
+        self._closed = False
+        self._sent_at = 0.0
         self.round_trip_s: float | None = None
         self.reconnects = 0
         self.on_reply: Callable[[str, float], None] = lambda name, seconds: None
@@ -98,71 +103,80 @@ class Batch:
         return self._enter(str(command[0]).lower(), command, None)
 
     def _enter(self, name: str, command: tuple[Argument, ...], script: Script | None) -> asyncio.Future[Any]:
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if len(self._waiting) >= BACKLOG:
-            reply.set_exception(StoreUnavailable("too many requests wait for the store already"))
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Any] = loop.create_future()
+        if self._closed or len(self._waiting) >= BACKLOG:
+            why = "this process has left it" if self._closed else "too many requests wait for it already"
+            reply.set_exception(StoreUnavailable(f"the store is not asked: {why}"))
             return reply
         self._waiting.append(_Call(name, command, reply, perf_counter(), script))
-        self._wake.set()
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._send)  # not at once: what else this turn of the loop asks for goes along
         return reply
 
-    async def run(self) -> None:
-        """Send what waits, batch after batch, until cancelled."""
-        try:
-            while True:
-                await self._wake.wait()
-                calls, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                if not self._waiting:
-                    self._wake.clear()
-                with heeding_cancellation():
-                    await self._send([call for call in calls if not call.reply.done()])
-        finally:
-            for call in self._waiting:
-                call.reply.cancel()
-            self._waiting.clear()
+    def close(self) -> None:
+        """Cancel whoever waits; nobody is answered any more."""
+        self._closed = True
+        for call in (*self._under_way, *self._waiting):
+            call.reply.cancel()
+        self._waiting.clear()
 
-    async def _send(self, calls: list[_Call]) -> None:
-        if not calls:
-            return
-        try:
-            replies = await self._exchange([call.command for call in calls])
-            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if unknown:  # a server that was restarted, or is new: EVAL brings the text and makes it known again
-                texts = [calls[i].in_full() for i in unknown]
-                for i, reply in zip(unknown, await self._exchange(texts), strict=True):
-                    replies[i] = reply
-        except asyncio.CancelledError:
-            for call in calls:
-                call.reply.cancel()
-            raise
-        except Exception as error:  # redis-py's errors share no base, and without us nobody would be answered any more
+    def _send(self) -> None:
+        """Send what waits, of a long queue the first. It is asked for only while nothing is under way."""
+        calls = [call for call in self._waiting[:BATCH] if not call.reply.done()]
+        del self._waiting[:BATCH]
+        if calls:
+            self._exchange(calls, [call.command for call in calls])
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._busy = bool(self._waiting)
+        if self._busy:
+            asyncio.get_running_loop().call_soon(self._send)
+
+    def _exchange(self, calls: list[_Call], commands: Sequence[tuple[Argument, ...]]) -> None:
+        self._under_way = calls
+        self._sent_at = perf_counter()
+        self._servers.exchange(commands, self._answered)
+
+    def _answered(self, outcome: Outcome) -> None:
+        calls, self._under_way = self._under_way, []
+        now = perf_counter()
+        self._note(outcome, now)
+        unknown = []
+        for call, reply in zip(calls, repeat(outcome) if isinstance(outcome, Exception) else outcome, strict=False):
+            if isinstance(reply, NoScriptError):
+                unknown.append(call)
+            else:
+                self._settle(call, reply, now)
+        if unknown:  # a server that was restarted, or is new: EVAL brings the text and makes it known again
+            self._exchange(unknown, [call.in_full() for call in unknown])
+        else:
+            self._go_on()
+
+    def _note(self, outcome: Outcome, now: float) -> None:
+        if isinstance(outcome, Exception):
             self.round_trip_s = None
             self._failed = True
-            replies = [error] * len(calls)
-        now = perf_counter()
-        for call, reply in zip(calls, replies, strict=True):
-            if isinstance(reply, BaseException):
-                self.on_failure(call.name)
-            else:
-                self.on_reply(call.name, now - call.entered_at)
-            _settle(call.reply, reply)
+        else:
+            self.round_trip_s = now - self._sent_at
+            self.reconnects += self._failed
+            self._failed = False
 
-    async def _exchange(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
-        started = perf_counter()
-        replies = await self._servers.exchange(commands)
-        self.round_trip_s = perf_counter() - started
-        self.reconnects += self._failed
-        self._failed = False
-        return replies
-
-
-def _settle(future: asyncio.Future[Any], reply: Any) -> None:
-    if future.done():
-        return
-    if isinstance(reply, BaseException):
-        future.set_exception(translated(reply))
-    else:
-        future.set_result(reply)
+    def _settle(self, call: _Call, reply: Any, now: float) -> None:
+        failed = isinstance(reply, Exception)
+        if failed:
+            self.on_failure(call.name)
+        else:
+            self.on_reply(call.name, now - call.entered_at)
+        if call.reply.done():  # who asked has been cancelled
+            return
+        if failed:
+            call.reply.set_exception(translated(reply))
+        else:
+            call.reply.set_result(reply)
 
 
 def translated(error: BaseException) -> StoreError:
