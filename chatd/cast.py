@@ -1,20 +1,25 @@
 """One round of fan-out: a room's readers on this node, and how what the room has to say becomes writes.
 
-A frame is made once for each codec and handed to every reader's outlet, which is all that is looked at of most readers.
+A frame is made once for each codec and sent to every reader's outlet, whose number is all that is looked at of most.
 The few who need more come apart: those who have just joined, the slow, and authors who do not hear themselves. Nothing
 here waits. Whose turn it is, and for how long, is the hub's business.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, repeat
-from typing import Final, NamedTuple
+from contextlib import suppress
+from itertools import chain
+from typing import Final, NamedTuple, TypeVar
 
 from .errors import Disconnect
 from .model import Event, Kind
-from .session import Outlet, Session
+from .outlets import REFUSED, send_all, send_each
+from .session import Session
 from .wire import Codec
+
+Key = TypeVar("Key", int, Session)
 
 # A room's readers are kept by shard, as the node's sessions are. One turn around the heartbeat's wheel visits each
 # shard once; 64 turn a 25 s heartbeat into a tick of 0.4 s.
@@ -23,8 +28,6 @@ SHARDS: Final = 64
 AT_ONCE: Final = 256
 # A reader's offset while its history is being read: above any real one, so that everything is held for it.
 JOINING: Final = 1 << 62
-# Stands for the bytes that an outlet took, when it took none because of what is behind it.
-REFUSED: Final = -1
 
 # Who hears what is said, and who hears of joins and leaves.
 READERS: Final = 0
@@ -33,8 +36,40 @@ WATCHERS: Final = 1
 # What goes to all readers of a room; the rest goes to those who asked to hear who comes and goes.
 SAID: Final = (Kind.PUBLICATION, Kind.SIGNAL)
 
-Slice = dict[Outlet, Session]
-"""Readers of one shard in one room by one codec."""
+
+class Slice:
+    """Readers of one shard in one room by one codec, in the order in which they came.
+
+    Attributes:
+        numbers: of their outlets; `sessions`: whose they are.
+        others: those who have none.
+    """
+
+    __slots__ = ("numbers", "others", "sessions")
+
+    def __init__(self) -> None:
+        self.numbers = array("I")
+        self.sessions: list[Session] = []
+        self.others: list[Session] = []
+
+    def __len__(self) -> int:
+        return len(self.sessions) + len(self.others)
+
+    def add(self, session: Session) -> None:
+        if session.link.outlet is None:
+            self.others.append(session)
+        else:
+            self.numbers.append(session.link.outlet.number)
+            self.sessions.append(session)
+
+    def discard(self, session: Session) -> None:
+        with suppress(ValueError):  # it is none of them
+            if session.link.outlet is None:
+                self.others.remove(session)
+            else:
+                at = self.numbers.index(session.link.outlet.number)
+                del self.numbers[at], self.sessions[at]
+
 
 Audience = dict[Codec, dict[int, Slice]]
 """Readers of one room, by codec and shard."""
@@ -65,7 +100,8 @@ class Room:
     def sessions(self) -> Iterator[Session]:
         for shards in self.settled.values():
             for readers in shards.values():
-                yield from readers.values()
+                yield from readers.sessions
+                yield from readers.others
         yield from self.fresh
 
     def join(self, session: Session, since: int, *, watches: bool) -> None:
@@ -94,17 +130,21 @@ class Room:
 
 
 def _place(audience: Audience, session: Session) -> None:
-    audience.setdefault(session.codec, {}).setdefault(session.shard, {})[session.link.outlet] = session
+    by_shard = audience.setdefault(session.codec, {})
+    if (readers := by_shard.get(session.shard)) is None:
+        readers = by_shard[session.shard] = Slice()
+    readers.add(session)
 
 
 def _discard(audience: Audience, session: Session) -> None:
-    shards = audience.get(session.codec, {})
-    readers = shards.get(session.shard, {})
-    readers.pop(session.link.outlet, None)
+    by_shard = audience.get(session.codec, {})
+    if (readers := by_shard.get(session.shard)) is None:
+        return
+    readers.discard(session)
     if not readers:
-        shards.pop(session.shard, None)
-    if not shards:
-        audience.pop(session.codec, None)
+        del by_shard[session.shard]
+    if not by_shard:
+        del audience[session.codec]
 
 
 class Part(NamedTuple):
@@ -217,40 +257,55 @@ def _voices(room: Room, events: Sequence[Event], audience: int) -> Iterator[_Voi
 
 
 class Outbox:
-    """What a turn brings to readers from several rooms; each gets all of it in one write."""
+    """What a turn brings to readers from several rooms; each gets all of it in one write.
 
-    __slots__ = ("_readers", "_waiting")
+    Nobody joins or leaves before it is emptied.
+    """
+
+    __slots__ = ("_by_number", "_others", "_slices")
 
     def __init__(self) -> None:
-        self._readers: Slice = {}
-        self._waiting: dict[Outlet, bytes] = {}
+        self._slices: list[Slice] = []
+        self._by_number: dict[int, bytes] = {}
+        self._others: dict[Session, bytes] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._by_number) + len(self._others)
 
     def add(self, slices: Iterable[Slice], frame: bytes) -> None:
-        waiting = self._waiting
-        longer: dict[bytes, bytes] = {}  # those who had the same until now go on having the same
+        longer: dict[bytes, bytes] = {}
         for readers in slices:
-            self._readers.update(readers)
-            for outlet in readers:
-                earlier = waiting.get(outlet, b"")
-                if (all_of_it := longer.get(earlier)) is None:
-                    all_of_it = longer[earlier] = earlier + frame
-                waiting[outlet] = all_of_it
+            self._slices.append(readers)
+            _append(self._by_number, readers.numbers, frame, longer)
+            _append(self._others, readers.others, frame, longer)
 
-    def take(self, outlet: Outlet) -> bytes:
+    def take(self, session: Session) -> bytes:
         """What is there for one reader; b"" for nothing."""
-        self._readers.pop(outlet, None)
-        return self._waiting.pop(outlet, b"")
+        if session.link.outlet is None:
+            return self._others.pop(session, b"")
+        return self._by_number.pop(session.link.outlet.number, b"")
 
     def empty(self) -> list[tuple[Session, Disconnect]]:
         """Write to each what is there for it; as `write`."""
-        left = hand_over(self._waiting.items())
-        goodbyes = [(self._readers[outlet], _go_on(self._readers[outlet], frame, sent)) for outlet, frame, sent in left]
-        self._readers.clear()
-        self._waiting.clear()
+        frames = list(self._by_number.values())
+        goodbyes = []
+        if left := _left(send_each(self._by_number, frames), list(map(len, frames))):
+            whose = dict(chain.from_iterable(zip(each.numbers, each.sessions, strict=True) for each in self._slices))
+            numbers = list(self._by_number)
+            goodbyes = [(whose[numbers[at]], _go_on(whose[numbers[at]], frames[at], sent)) for at, sent in left]
+        goodbyes += [(session, session.send(frame)) for session, frame in self._others.items()]
+        for waiting in (self._slices, self._by_number, self._others):
+            waiting.clear()
         return _said(goodbyes)
+
+
+def _append(waiting: dict[Key, bytes], keys: Iterable[Key], frame: bytes, longer: dict[bytes, bytes]) -> None:
+    """Add `frame` to what waits; those who had the same until now go on having the same, of which `longer` knows."""
+    for key in keys:
+        earlier = waiting.get(key, b"")
+        if (all_of_it := longer.get(earlier)) is None:
+            all_of_it = longer[earlier] = earlier + frame
+        waiting[key] = all_of_it
 
 
 def write(part: Part, outbox: Outbox | None = None) -> list[tuple[Session, Disconnect]]:
@@ -263,14 +318,10 @@ def write(part: Part, outbox: Outbox | None = None) -> list[tuple[Session, Disco
     if outbox is not None:
         outbox.add(part.slices, part.frame)
     else:
-        for outlet, frame, sent in hand_over(zip(chain.from_iterable(part.slices), repeat(part.frame), strict=False)):
-            session = next(readers[outlet] for readers in part.slices if outlet in readers)
-            goodbye = _write_some(session, part, part.events) if sent == REFUSED else _go_on(session, frame, sent)
-            goodbyes.append((session, goodbye))
+        goodbyes = list(_write_at_once(part))
     for session in part.apart:
-        if outbox is not None and (earlier := outbox.take(session.link.outlet)):
-            for _, frame, sent in hand_over([(session.link.outlet, earlier)]):
-                goodbyes.append((session, _go_on(session, frame, sent)))
+        if outbox is not None and (earlier := outbox.take(session)):
+            goodbyes.append((session, session.send(earlier)))
         goodbyes.append((session, _write_apart(session, part)))
     return _said(goodbyes)
 
@@ -279,25 +330,28 @@ def _said(goodbyes: Iterable[tuple[Session, Disconnect | None]]) -> list[tuple[S
     return [(session, goodbye) for session, goodbye in goodbyes if goodbye is not None]
 
 
-def hand_over(frames: Iterable[tuple[Outlet, bytes]]) -> list[tuple[Outlet, bytes, int]]:
-    """Hand each outlet its frame; returns those that did not take all of it, with the bytes they took, or REFUSED.
+def _write_at_once(part: Part) -> Iterator[tuple[Session, Disconnect | None]]:
+    """Write the common frame. Of a session whose outlet takes it nothing is looked at: it is far from the processor."""
+    sent = send_all(chain.from_iterable(readers.numbers for readers in part.slices), part.frame)
+    if left := _left(sent, [len(part.frame)] * len(sent)):
+        sessions = list(chain.from_iterable(readers.sessions for readers in part.slices))
+        for at, taken in left:
+            if taken == REFUSED:
+                yield sessions[at], _write_some(sessions[at], part, part.events)
+            else:
+                yield sessions[at], _go_on(sessions[at], part.frame, taken)
+    for readers in part.slices:
+        for session in readers.others:
+            yield session, _write_some(session, part, part.events)
 
-    This is all there is for each reader. Its session is not looked at: in a large room that is far from the processor,
-    and would cost a tenth of what the kernel does for a frame.
-    """
-    written, left = 0, list[tuple[Outlet, bytes, int]]()
-    for outlet, frame in frames:
-        size = len(frame)
-        try:
-            sent = outlet.send(frame)
-        except OSError:  # something waits behind it; or its socket is full, or was reset a moment ago
-            sent = REFUSED
-        if sent == size:
-            written += size
-        else:
-            left.append((outlet, frame, sent))
-    Session.traffic.bytes_out += written
-    return left
+
+def _left(sent: list[int], sizes: list[int]) -> list[tuple[int, int]]:
+    """Those whose frame was not taken whole: their place, and the bytes that were, or REFUSED."""
+    if sent == sizes:
+        Session.traffic.bytes_out += sum(sizes)
+        return []
+    Session.traffic.bytes_out += sum(size for taken, size in zip(sent, sizes, strict=True) if taken == size)
+    return [(at, taken) for at, (taken, size) in enumerate(zip(sent, sizes, strict=True)) if taken != size]
 
 
 def _go_on(session: Session, frame: bytes, sent: int) -> Disconnect | None:

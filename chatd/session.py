@@ -14,18 +14,8 @@ from typing import Protocol
 
 from .errors import NORMAL, SLOW, Disconnect, Reject
 from .model import Door, Event, Identity, Kind, Request, Result, Subscribed
+from .outlets import Outlet
 from .wire import Codec
-
-
-class Outlet(Protocol):
-    """Where a frame leaves at once, if nothing waits before it."""
-
-    def send(self, frame: bytes, /) -> int:
-        """How many of its bytes were taken; the rest must be given to Link.write_rest before anything else is sent.
-
-        Raises:
-            OSError: none were, and it is Link.write that must be called.
-        """
 
 
 class Link(Protocol):
@@ -33,14 +23,16 @@ class Link(Protocol):
 
     Attributes:
         congested: more than half of what may wait for this client is waiting.
-        outlet: the same object as long as the link lives.
+        outlet: where a frame leaves at once, if nothing waits before it; the same as long as the link lives. What it
+            does not take of a frame must go to `write_rest` before anything else is sent, and what it refuses to
+            `write`. None: what is written is not what is sent, and all must go to `write`.
     """
 
     @property
     def congested(self) -> bool: ...
 
     @property
-    def outlet(self) -> Outlet: ...
+    def outlet(self) -> Outlet | None: ...
 
     def write(self, frame: bytes) -> None: ...
 

@@ -10,45 +10,19 @@ from collections.abc import Sequence
 
 import pytest
 
-from chatd.errors import Disconnect
 from chatd.hub import Hub
 from chatd.model import Delivery, Event, Identity, Kind, Position
 from chatd.session import Session, State, Subscription
 from chatd.wire import Codec
 from chatd.wire.centrifuge_json import SDK_JSON
 from chatd.wire.plain import PLAIN
+from tests.links import RecordingLink
+
+pytestmark = pytest.mark.usefixtures("recording")
 
 ROOM = "lobby"
 READERS = 500
 CODECS: Sequence[Codec] = (SDK_JSON, PLAIN)
-
-
-class RecordingLink:
-    congested = False
-
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-
-    @property
-    def outlet(self) -> RecordingLink:
-        return self
-
-    def send(self, frame: bytes, /) -> int:
-        self.written.append(frame)
-        return len(frame)
-
-    def write(self, frame: bytes) -> None: ...
-
-    def write_rest(self, frame: bytes, sent: int) -> None: ...
-
-    def buffered(self) -> int:
-        return 0
-
-    def close(self, goodbye: Disconnect) -> None: ...
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
 
 @pytest.fixture

@@ -3,71 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from chatd.cast import AT_ONCE, JOINING, Outbox
-from chatd.errors import INSUFFICIENT_STATE, SLOW, Disconnect
+from chatd.errors import INSUFFICIENT_STATE, SLOW
 from chatd.hub import MOST_PENDING, TURN_S, Hub
 from chatd.model import Delivery, Event, Identity, Kind, Lost, Position
 from chatd.session import Session, State, Subscription
 from chatd.wire import Codec
 from chatd.wire.centrifuge_json import SDK_JSON
 from chatd.wire.plain import PLAIN
+from tests.links import RecordingLink
+
+pytestmark = pytest.mark.usefixtures("recording")
 
 ROOM = "lobby"
-
-
-class FakeLink:
-    """Records what is written, and is as congested, closed or slow as it is told."""
-
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.goodbye: Disconnect | None = None
-        self.congested = False
-        self.waiting = 0
-        self.reset = False
-        self.takes = 1 << 20
-        self.rest: list[bytes] = []
-        self.on_send: Callable[[], None] = lambda: None
-
-    @property
-    def outlet(self) -> FakeLink:
-        return self
-
-    def send(self, frame: bytes, /) -> int:
-        self.on_send()
-        if self.congested:
-            raise BlockingIOError
-        if self.reset:
-            raise ConnectionResetError
-        self.written.append(frame[: self.takes])
-        return len(self.written[-1])
-
-    def write_rest(self, frame: bytes, sent: int) -> None:
-        self.rest.append(frame[sent:])
-
-    def write(self, frame: bytes) -> None:
-        if not self.reset:
-            self.written.append(frame)
-
-    def buffered(self) -> int:
-        return self.waiting
-
-    def close(self, goodbye: Disconnect) -> None:
-        self.goodbye = goodbye
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
 
 def member(hub: Hub, room: str = ROOM, *, codec: Codec = SDK_JSON, since: int = 0, **wishes: Any) -> Session:
     session = Session(f"c{hub.size}", codec, "127.0.0.1", now=0.0, since=0.0)
     session.identity = Identity("ana")
-    session.attach(FakeLink())
+    session.attach(RecordingLink())
     session.state = State.READY
     hub.add(session, "127.0.0.1", 5.0)
     hub.welcome(session)
@@ -95,12 +53,12 @@ def fan_out(hub: Hub, *events: Event, room: str = ROOM) -> None:
 
 def written(session: Session) -> list[bytes]:
     link = session.link
-    assert isinstance(link, FakeLink)
+    assert isinstance(link, RecordingLink)
     return link.written
 
 
-def link_of(session: Session) -> FakeLink:
-    assert isinstance(session.link, FakeLink)
+def link_of(session: Session) -> RecordingLink:
+    assert isinstance(session.link, RecordingLink)
     return session.link
 
 

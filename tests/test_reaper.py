@@ -9,58 +9,29 @@ from typing import Any
 import pytest
 
 from chatd.cast import SHARDS
-from chatd.errors import NO_PONG, SLOW, Disconnect
+from chatd.errors import NO_PONG, SLOW
 from chatd.hub import Hub, Shard
 from chatd.model import Identity
 from chatd.reaper import Reaper, ended, may_judge, overdue, silent
 from chatd.session import Session, State, Subscription
 from chatd.telemetry import Meters
 from chatd.wire.centrifuge_json import SDK_JSON
+from tests.links import RecordingLink
 
 TIMEOUT_S = 8.0
-
-
-class FakeLink:
-    """Records what is written and said goodbye with."""
-
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.goodbye: Disconnect | None = None
-        self.congested = False
-
-    @property
-    def outlet(self) -> FakeLink:
-        return self
-
-    def send(self, frame: bytes, /) -> int:
-        raise BlockingIOError
-
-    def write(self, frame: bytes) -> None:
-        self.written.append(frame)
-
-    def write_rest(self, frame: bytes, sent: int) -> None: ...
-
-    def buffered(self) -> int:
-        return Session.link_bound
-
-    def close(self, goodbye: Disconnect) -> None:
-        self.goodbye = goodbye
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
 
 def session(id: str = "c1", *, heard_at: float = 0.0, pinged_at: float = 0.0) -> Session:
     one = Session(id, SDK_JSON, "127.0.0.1", now=heard_at, since=0.0)
     one.pinged_at = pinged_at
-    one.attach(FakeLink())
+    one.attach(RecordingLink())
+    link_of(one).waiting = Session.link_bound
     one.state = State.READY
     return one
 
 
-def link_of(session: Session) -> FakeLink:
-    assert isinstance(session.link, FakeLink)
+def link_of(session: Session) -> RecordingLink:
+    assert isinstance(session.link, RecordingLink)
     return session.link
 
 

@@ -122,13 +122,7 @@ class NoConnection:
     """What stands behind a session of the back end's: nobody hears what is said to it alone."""
 
     congested = False
-
-    @property
-    def outlet(self) -> NoConnection:
-        return self
-
-    def send(self, frame: bytes, /) -> int:
-        return len(frame)
+    outlet = None
 
     def write(self, frame: bytes) -> None: ...
 

@@ -6,7 +6,6 @@ A Link has no task and no timer. What has a deadline is looked at by a sweep, se
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -15,6 +14,7 @@ import structlog
 
 from chatd import frames
 from chatd.errors import ABNORMAL, INTERNAL_ERROR, POLICY_VIOLATION, SLOW, Disconnect
+from chatd.outlets import Outlet
 
 log = structlog.get_logger("chatd")
 
@@ -85,14 +85,14 @@ class Link(asyncio.Protocol):
     Attributes:
         congested: more than half of what may wait is waiting; or the end has begun, when nothing may be written.
         deflates: permessage-deflate was negotiated.
+        outlet: see session.Link.
     """
 
     __slots__ = (
-        "_bypass", "_closing", "_control", "_goodbye", "_parser", "_receiver", "_rules", "_since", "_transport",
-        "congested", "deflates",
+        "_closing", "_control", "_goodbye", "_parser", "_receiver", "_rules", "_since", "_transport", "congested",
+        "deflates", "outlet",
     )  # fmt: skip
 
-    _bypass: Bypass | None  # None: what is written is not what is sent, as over TLS
     _parser: frames.Parser | None  # None: what still comes is thrown away
     _receiver: Receiver | None  # None: it has been told that this is over
 
@@ -109,7 +109,7 @@ class Link(asyncio.Protocol):
         self._control = 0
         self._since = 0.0
         self.congested = False
-        self._bypass = _bypass(transport)
+        self.outlet = _outlet(transport)
         if rules.outbox:
             transport.set_write_buffer_limits(high=rules.outbox // 2)
 
@@ -118,25 +118,14 @@ class Link(asyncio.Protocol):
     def buffered(self) -> int:
         return 0 if self._transport.is_closing() else self._transport.get_write_buffer_size()
 
-    @property
-    def outlet(self) -> Bypass | Link:
-        return self if self._bypass is None else self._bypass
-
-    def send(self, frame: bytes, /) -> int:
-        """See session.Outlet; for want of a way past the transport."""
-        if self.congested:
-            raise BlockingIOError
-        self.write_rest(frame, 0)
-        return len(frame)
-
     def write(self, frame: bytes) -> None:
         """Hand over a frame. It knows nothing of goodbyes: who writes must look at `congested` first."""
-        if self._bypass is None or self._goodbye is not None or self.buffered():
+        if self.outlet is None or self._goodbye is not None or self.buffered():
             self.write_rest(frame, 0)
             return
         try:
-            self._bypass.open()
-            sent = self._bypass.send(frame)
+            self.outlet.open()
+            sent = self.outlet.send(frame)
         except OSError:
             sent = 0
         if sent < len(frame):
@@ -149,8 +138,8 @@ class Link(asyncio.Protocol):
             self._transport.write(frame[sent:])
 
     def _shut(self) -> None:
-        if self._bypass is not None:
-            self._bypass.shut()
+        if self.outlet is not None:
+            self.outlet.shut()
 
     def close(self, goodbye: Disconnect) -> None:
         """Say goodbye once, after all that waits, and give the peer a while to answer; then it is cut."""
@@ -260,30 +249,8 @@ class Link(asyncio.Protocol):
             receiver.lost(self._goodbye or ABNORMAL, by_peer)
 
 
-class Bypass(socket.socket):
-    """The transport's socket, to send on past the transport; shut, every send raises OSError.
-
-    The socket is the transport's to close; both event loops call `connection_lost` before they do, and then this is
-    shut for good, so that it never sends to whoever is given the number next. It stays one object, open or shut, so
-    that those who send on it need not be told.
-    """
-
-    __slots__ = ("_number",)
-
-    def __init__(self, held: socket.socket) -> None:
-        super().__init__(held.family, held.type, held.proto, fileno=held.fileno())
-        self._number = held.fileno()
-
-    def open(self) -> None:
-        if self.fileno() < 0:
-            super().__init__(self.family, self.type, self.proto, fileno=self._number)
-
-    def shut(self) -> None:
-        self.detach()
-
-
-def _bypass(transport: asyncio.Transport) -> Bypass | None:
+def _outlet(transport: asyncio.Transport) -> Outlet | None:
     """None where bytes are not sent as they are written."""
     if transport.get_extra_info("sslcontext") is not None:
         return None
-    return Bypass(transport.get_extra_info("socket"))
+    return Outlet(transport.get_extra_info("socket").fileno())
