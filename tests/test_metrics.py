@@ -110,12 +110,12 @@ async def test_a_store_that_went_away_shows_in_failures_and_in_connections_made_
             assert before["chatd_store_up"] == 1
             assert before['chatd_store_reconnects_total{link="commands"}'] == 0
             store.kill()
-            await until(lambda: numbers(chatd)["chatd_store_up"] == 0)
+            await moved(chatd, ('chatd_store_failures_total{command="renew"}', 1))
+            assert numbers(chatd)["chatd_store_up"] == 0
             await store.start()
             await moved(
                 chatd,
                 ("chatd_store_up", 1),
-                ('chatd_store_failures_total{command="renew"}', 1),
                 ('chatd_store_reconnects_total{link="commands"}', 1),
                 ('chatd_store_reconnects_total{link="feed"}', 1),
             )
