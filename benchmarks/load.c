@@ -216,7 +216,7 @@ static void answer(double seconds, long expected) {
 
 static void measured_run(void) {
     double seconds = number("seconds", 1), rate = number("rate", 0);
-    int window = number("window", 1);
+    int window = number("window", 1), spins = number("spin", 0); /* the next command takes this one's place */
     puts("{\"begin\":true}");
     fflush(stdout);
     next_command();
@@ -224,7 +224,7 @@ static void measured_run(void) {
     long expected = 0;
     static uint32_t before[MOST_STREAMS];
     memcpy(before, sent, sizeof sent);
-    run(seconds, window, rate, number("spin", 0));
+    run(seconds, window, rate, spins);
     for (int s = 0; s < setup.streams; s++) expected += (long)(sent[s] - before[s]) * members[s % setup.rooms];
     answer((now_ns() - begun) / 1e9, expected);
 }

@@ -332,10 +332,13 @@ def _said(goodbyes: Iterable[tuple[Session, Disconnect | None]]) -> list[tuple[S
 
 def _write_at_once(part: Part) -> Iterator[tuple[Session, Disconnect | None]]:
     """Write the common frame. Of a session whose outlet takes it nothing is looked at: it is far from the processor."""
+    size = len(part.frame)
     sent = send_all(chain.from_iterable(readers.numbers for readers in part.slices), part.frame)
-    if left := _left(sent, [len(part.frame)] * len(sent)):
+    if sent.count(size) == len(sent):
+        Session.traffic.bytes_out += size * len(sent)
+    else:
         sessions = list(chain.from_iterable(readers.sessions for readers in part.slices))
-        for at, taken in left:
+        for at, taken in _left(sent, [size] * len(sent)):
             if taken == REFUSED:
                 yield sessions[at], _write_some(sessions[at], part, part.events)
             else:
