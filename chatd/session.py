@@ -8,9 +8,10 @@ the transport's, which it meets only as a Link.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Coroutine
 from enum import Enum
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from .errors import NORMAL, SLOW, Disconnect, Reject
 from .model import Door, Event, Identity, Kind, Request, Result, Subscribed
@@ -87,14 +88,19 @@ class Subscription:
 
 
 class Pending:
-    """A request that waits for its turn: not before `due` (loop seconds), or to be answered with `refusal`."""
+    """A request that is not answered yet: its turn is not before `due` (loop seconds); or `refusal` is its answer.
 
-    __slots__ = ("due", "refusal", "request")
+    Attributes:
+        outcome: what becomes of it, where it has begun before its turn to be answered; must be awaited or closed.
+    """
+
+    __slots__ = ("due", "outcome", "refusal", "request")
 
     def __init__(self, request: Request, due: float, refusal: Reject | None) -> None:
         self.request = request
         self.due = due
         self.refusal = refusal
+        self.outcome: Coroutine[Any, Any, Result | None] | None = None
 
 
 class Traffic:
@@ -127,7 +133,7 @@ class Session:
         rooms: its subscriptions by room.
         heard_at: loop seconds of the last sign of life.
         pinged_at: loop seconds of a ping not yet followed by any sign of life; 0.0: none.
-        waiting: requests not yet begun; None while there is none, and nobody works for this session.
+        waiting: requests not yet answered, in order; None while there is none, and nobody works for this session.
         messages_due, bytes_due, joins_due: allowances, see rules.pace.
         strikes: refusals for speaking too fast, in a row.
     """

@@ -1,15 +1,15 @@
 """Requests come in, and are worked off: in order, at their client's pace, each answered or refused.
 
-Requests of one session are done one after the other, messages of one session all that wait at once; different sessions
-do not wait for each other. What each does is in the table of rows.
+Requests of one session are done one after the other, but messages, which are begun as they come, and answered in order;
+different sessions do not wait for each other. What each does is in the table of rows.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
-from typing import Final, NoReturn
+from collections.abc import Awaitable, Coroutine, Iterable
+from typing import Any, Final, NoReturn
 
 import structlog
 
@@ -128,67 +128,79 @@ def _strike(chat: Context, session: Session, wait: float) -> NoReturn:
 
 def _enqueue(chat: Context, session: Session, entry: Pending) -> None:
     if session.waiting is None:
-        session.waiting = deque((entry,))
+        session.waiting = deque()
         chat.spawn(_work_off(chat, session))
-    else:
-        session.waiting.append(entry)
-        if len(session.waiting) == WAITING:
-            session.link.pause_reading()
+    _begin_if_it_may(chat, session, session.waiting[-1] if session.waiting else None, entry)
+    session.waiting.append(entry)
+    if len(session.waiting) == WAITING:
+        session.link.pause_reading()
+
+
+def _begin_if_it_may(chat: Context, session: Session, before: Pending | None, entry: Pending) -> bool:
+    """Begin a request whose turn has come, if it may be under way along with those before it: see Row.in_turn."""
+    if before is not None and before.outcome is None:
+        return False
+    may = row_of(entry.request.command).in_turn and entry.due <= chat.clock() and not chat.callout.asks
+    if may:
+        entry.outcome = _begun(chat, session, entry)
+    return may
+
+
+def _begun(chat: Context, session: Session, entry: Pending) -> Coroutine[Any, Any, Result | None]:
+    try:
+        return _carry_out(chat, session, entry)
+    except Exception as error:  # whatever it is, it is told when the answer's turn comes
+        return _raise(error)
+
+
+async def _raise(error: Exception) -> None:
+    raise error
 
 
 async def _work_off(chat: Context, session: Session) -> None:
-    """Do what waits in `session`, in order; the only task that ever works for it."""
+    """Answer what waits in `session`, in order; the only task that ever works for it."""
     assert session.waiting is not None, "spawned with something to do"
+    waiting = session.waiting
     try:
-        while session.waiting:
-            entry = _next(session)
-            if session.state is not State.CLOSED and (wait := entry.due - chat.clock()) > 0:
-                await asyncio.sleep(wait)
-            if together := _that_may_go_along(chat, session, entry):
-                await _do_together(chat, session, [entry, *together])
-            else:
-                await _do(chat, session, entry, _carry_out(chat, session, entry))
+        while waiting:
+            entry = waiting[0]
+            if entry.outcome is None:
+                if session.state is not State.CLOSED and (wait := entry.due - chat.clock()) > 0:
+                    await asyncio.sleep(wait)
+                _begin_together(chat, session, waiting)
+            await _do(chat, session, entry, entry.outcome or _begun(chat, session, entry))
+            waiting.popleft()
+            if len(waiting) == WAITING // 2:
+                session.link.resume_reading()
     finally:
         session.waiting = None
+        for entry in waiting:
+            if entry.outcome is not None:
+                entry.outcome.close()
         if not session.open:
             await depart(chat, session)
 
 
-def _next(session: Session) -> Pending:
-    assert session.waiting, "asked for only while something waits"
-    entry = session.waiting.popleft()
-    if len(session.waiting) == WAITING // 2:
-        session.link.resume_reading()
-    return entry
-
-
-def _that_may_go_along(chat: Context, session: Session, first: Pending) -> list[Pending]:
-    """Take what waits next and may be done along with `first`: messages, whose turn it is by now."""
-    entries: list[Pending] = []
-    while row_of(first.request.command).in_turn and session.waiting and not chat.callout.asks:
-        entry = session.waiting[0]
-        if not row_of(entry.request.command).in_turn or entry.due > chat.clock():
+def _begin_together(chat: Context, session: Session, waiting: Iterable[Pending]) -> None:
+    """Begin the first of those that wait, and what may be under way along with it, so that they travel together."""
+    before = None
+    for entry in waiting:
+        if not _begin_if_it_may(chat, session, before, entry):
             break
-        entries.append(_next(session))
-    return entries
+        before = entry
 
 
-async def _do_together(chat: Context, session: Session, entries: list[Pending]) -> None:
-    """Have each begun before the first is answered, so that they travel to the store together; answered in order."""
-    # gather begins its tasks in the order given, and each asks the store before it first waits: see Row.in_turn.
-    under_way = [asyncio.ensure_future(_carry_out(chat, session, entry)) for entry in entries]
-    await asyncio.gather(*under_way, return_exceptions=True)
-    for entry, outcome in zip(entries, under_way, strict=True):
-        await _do(chat, session, entry, outcome)
-
-
-async def _carry_out(chat: Context, session: Session, entry: Pending) -> Result | None:
+def _carry_out(chat: Context, session: Session, entry: Pending) -> Coroutine[Any, Any, Result | None]:
     row = row_of(entry.request.command)
     if not session.open and not (session.state is State.LEFT and row.speaks and session.identity is not None):
-        return None
+        return _nothing()
     if entry.refusal is not None:
         raise entry.refusal
-    return await row.do(chat, session, entry.request.command)
+    return row.do(chat, session, entry.request.command)
+
+
+async def _nothing() -> None:
+    return
 
 
 async def _do(chat: Context, session: Session, entry: Pending, outcome: Awaitable[Result | None]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from chatd import errors
 from chatd.auth import Signed
@@ -14,6 +15,7 @@ from chatd.names import room_name
 from chatd.session import Session
 from chatd.store.messages import Keep
 from chatd.wire import payload, rpc
+from chatd.wire.payload import Payload
 from chatd.wire.publication import head
 
 from . import mentions, scrutiny
@@ -22,21 +24,25 @@ from .context import Context
 NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-async def publish(chat: Context, session: Session, command: Publish) -> Published:
+def publish(chat: Context, session: Session, command: Publish) -> Coroutine[Any, Any, Published]:
     room = command.room or session.home
     if not room:
         raise errors.BAD_COMMAND.because("publish needs a channel")
-    return await say(chat, session, room, command.data)
+    return say(chat, session, room, command.data)
 
 
-async def send(chat: Context, session: Session, args: SendMessage) -> Mapping[str, object]:
+def send(chat: Context, session: Session, args: SendMessage) -> Coroutine[Any, Any, Mapping[str, object]]:
     """As publish, of data that is put together here; the answer says where it landed."""
-    published = await say(chat, session, args.room, rpc.encode(_members(args)))
+    return _landed(say(chat, session, args.room, rpc.encode(_members(args))))
+
+
+async def _landed(saying: Awaitable[Published]) -> Mapping[str, object]:
+    published = await saying
     epoch, offset = published.position or ("", 0)
     return {"offset": offset, "epoch": epoch, "time": published.time_ms}
 
 
-async def say(
+def say(
     chat: Context,
     session: Session,
     room: str,
@@ -45,34 +51,63 @@ async def say(
     tags: Mapping[str, str] = NO_TAGS,
     cid: str | None = None,
     fleeting: bool = False,
-) -> Published:
+) -> Coroutine[Any, Any, Published]:
     """Append `data` to `room` as a message of this client's user, if the user may, and tell every reader.
+
+    Unless the application is asked before, the store has been asked when this returns: what is said next comes after.
 
     Args:
         tags: what the server says of it beside what it is.
         cid: takes the place of the data's own.
         fleeting: it goes to who is there, and not into history.
     Raises:
-        Reject 107, 413: the data may not be stored. Reject 103, 401 to 417: its author may not say it here, now.
+        Reject 107, 413: the data may not be stored. Reject 103, 401 to 417, now or when it is awaited: its author may
+            not say it here, now.
     """
     room_name(room, chat.limits.room_name)
     chat.refuse_muted(session, room)
     chat_only = chat.rules(room).payload == "chat"
     said = payload.check(data, limit=chat.limits.body, depth=chat.limits.depth, chat=chat_only)
     nonce = scrutiny.proven(chat, session, room, said, Signed.MESSAGE, said.cid)
-    worded = scrutiny.worded(chat, room, said)
+    said = said._replace(data=scrutiny.worded(chat, room, said), cid=cid or said.cid)
+    append = partial(_append, chat, session, room, said, nonce, tags, fleeting)
     if session.identity is not SERVER and chat.callout.asks:
-        await chat.callout.approve(room, session.user, worded)
-        chat.refuse_muted(session, room)  # an operator may have acted meanwhile, and his command have returned
-    # No await from here to the store: what was looked at still holds, and messages keep their client's order.
+        return _if_approved(chat, session, room, said, append)
+    return append()
+
+
+async def _if_approved(
+    chat: Context, session: Session, room: str, said: Payload, append: Callable[[], Awaitable[Published]]
+) -> Published:
+    await chat.callout.approve(room, session.user, said.data)
+    chat.refuse_muted(session, room)  # an operator may have acted meanwhile, and his command have returned
+    return await append()
+
+
+def _append(
+    chat: Context,
+    session: Session,
+    room: str,
+    said: Payload,
+    nonce: str | None,
+    tags: Mapping[str, str],
+    fleeting: bool,
+) -> Coroutine[Any, Any, Published]:
+    # No await from what was looked at to the store: it still holds.
     speaker = chat.speaker(session, room)
-    cid = cid or said.cid
-    repeat = (session.user, cid) if cid is not None else None
-    publication = head(worded, chat.byline(session), {**tags, "type": "message"})
+    repeat = (session.user, said.cid) if said.cid is not None else None
+    publication = head(said.data, chat.byline(session), {**tags, "type": "message"})
     keep = Keep(0, 0) if fleeting else chat.keep(room)
-    published, fresh = await chat.store.messages.publish(
+    publishing = chat.store.messages.publish(
         room, publication, keep, repeat, by=speaker, nonce=nonce, reply_to=said.reply_to, told=True
     )
+    return _published(chat, session, room, said, publishing)
+
+
+async def _published(
+    chat: Context, session: Session, room: str, said: Payload, publishing: Awaitable[tuple[Published, bool]]
+) -> Published:
+    published, fresh = await publishing
     chat.messages_in += fresh
     if fresh and said.mentions and published.position is not None:
         chat.spawn(mentions.notify(chat, session, room, published.position.offset, said.mentions))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -36,14 +36,15 @@ class Row:
     """What a command is made of.
 
     Attributes:
-        do: carries it out and returns the result, or None where there is no reply.
+        do: carries it out and gives the result, or None where there is no reply; awaited at once, but see `in_turn`.
         then: what follows once the reply is on its way.
         speaks: it counts as a message; `joins`: it counts as a join.
-        in_turn: `do` asks the store before it waits for anything, and nothing that follows looks at what it did: others
-            of the kind may be begun before this is done, and their effects are in the order in which they were begun.
+        in_turn: when `do` returns, what it gives still to be awaited, the store has been asked; and nothing that
+            follows looks at what it did. So others of the kind may be begun before this is done, and their effects are
+            in the order in which they were begun.
     """
 
-    do: Callable[[Context, Session, Any], Awaitable[Result | None]]
+    do: Callable[[Context, Session, Any], Coroutine[Any, Any, Result | None]]
     then: Callable[[Context, Session, Any], Awaitable[None]] | None = None
     speaks: bool = False
     joins: bool = False
@@ -61,10 +62,14 @@ async def no_method(chat: Context, session: Session, command: Rpc) -> Result:
 def method(do: Method, *, speaks: bool = False, joins: bool = False, in_turn: bool = False) -> Row:
     """The row of a method; costs as in Row. One that is none of both is free but for its bytes."""
 
-    async def call(chat: Context, session: Session, command: Rpc) -> Result:
-        return RpcResult(rpc.encode(await do(chat, session, rpc.decode(command.method, command.data))))
+    def call(chat: Context, session: Session, command: Rpc) -> Coroutine[Any, Any, Result]:
+        return _answer(do(chat, session, rpc.decode(command.method, command.data)))
 
     return Row(call, speaks=speaks, joins=joins, in_turn=in_turn)
+
+
+async def _answer(doing: Awaitable[Mapping[str, object]]) -> Result:
+    return RpcResult(rpc.encode(await doing))
 
 
 async def ping(chat: Context, session: Session, command: Ping) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
@@ -80,7 +80,7 @@ class Messages:
         self._keys = keys
         self._outbox = outbox
 
-    async def publish(
+    def publish(
         self,
         room: str,
         head: bytes,
@@ -91,10 +91,11 @@ class Messages:
         nonce: str | None = None,
         reply_to: int | None = None,
         told: bool = False,
-    ) -> tuple[Published, bool]:
+    ) -> Coroutine[Any, Any, tuple[Published, bool]]:
         """Append a message to the room's history and tell every node, as one step (publish.lua).
 
-        All nodes see one room's messages in the order of the positions returned.
+        The store has been asked when this returns; what is asked next comes after. All nodes see one room's messages in
+        the order of the positions returned.
 
         Args:
             head: the publication as JSON without closing brace, offset and time.
@@ -104,7 +105,7 @@ class Messages:
             reply_to: offset of the message that it answers, which must be there.
             told: the application hears of it, if it wants to.
         Returns:
-            Where it stands, and whether it was new.
+            To be awaited: where it stands, and whether it was new.
         Raises:
             Reject 103, 402, 404, 405, 409, 410, 412, 416: the room does not take it from this speaker now.
             StoreUnavailable: whether it was appended is not known; with `repeat` it may safely be sent again.
@@ -124,7 +125,10 @@ class Messages:
             repeated, signed = self._keys.repeat(room, author, cid), self._keys.nonce(room, user, nonce or "")
             keys += [repeated, self._keys.outbox(room), signed][: len(special)]
             args += special
-        said, fresh = published(await self._batch.script(PUBLISH, keys, args))
+        return self._published(self._batch.script(PUBLISH, keys, args), room, user, told)
+
+    async def _published(self, reply: Awaitable[Any], room: str, user: str, told: bool) -> tuple[Published, bool]:
+        said, fresh = published(await reply)
         if told:
             await self._outbox.said(room, said, user)
         return said, fresh
