@@ -25,7 +25,7 @@ Key = TypeVar("Key", int, Session)
 # shard once; 64 turn a 25 s heartbeat into a tick of 0.4 s.
 SHARDS: Final = 64
 # Readers written to between two looks at the clock: a good millisecond's worth.
-AT_ONCE: Final = 256
+AT_ONCE: Final = 512
 # A reader's offset while its history is being read: above any real one, so that everything is held for it.
 JOINING: Final = 1 << 62
 

@@ -31,7 +31,7 @@ TURN_S: Final = 0.001
 # and so are written to in that order. In any other, a frame to each of 8,000 readers costs a fifth more.
 SIDE_BY_SIDE: Final = 16
 # Readers for whom frames of several rooms may wait within a turn, to leave together: two milliseconds' worth.
-MOST_WAITING: Final = 2 * AT_ONCE
+MOST_WAITING: Final = 512
 # Events that wait for their rooms' turns; with more, nothing new is wanted until half of these have gone.
 MOST_PENDING: Final = 4096
 
