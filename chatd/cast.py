@@ -1,4 +1,4 @@
-"""One round of fan-out: a room's readers on this node, and how what the room has to say becomes writes.
+"""One round of fan-out: how what a room has to say becomes writes to its readers on this node.
 
 A frame is made once for each codec and sent to every reader's outlet, whose number is all that is looked at of most.
 The few who need more come apart: those who have just joined, the slow, and authors who do not hear themselves. Nothing
@@ -7,27 +7,18 @@ here waits. Whose turn it is, and for how long, is the hub's business.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import chain
 from typing import Final, NamedTuple, TypeVar
 
 from .errors import Disconnect
 from .model import Event, Kind
 from .outlets import REFUSED, send_all, send_each
+from .room import JOINING, Room, Slice
 from .session import Session
 from .wire import Codec
 
 Key = TypeVar("Key", int, Session)
-
-# A room's readers are kept by shard, as the node's sessions are. One turn around the heartbeat's wheel visits each
-# shard once; 64 turn a 25 s heartbeat into a tick of 0.4 s.
-SHARDS: Final = 64
-# Readers written to between two looks at the clock: a good millisecond's worth.
-AT_ONCE: Final = 512
-# A reader's offset while its history is being read: above any real one, so that everything is held for it.
-JOINING: Final = 1 << 62
 
 # Who hears what is said, and who hears of joins and leaves.
 READERS: Final = 0
@@ -37,124 +28,14 @@ WATCHERS: Final = 1
 SAID: Final = (Kind.PUBLICATION, Kind.SIGNAL)
 
 
-class Slice:
-    """Readers of one shard in one room by one codec, in the order in which they came.
-
-    Attributes:
-        numbers: of their outlets; `sessions`: whose they are.
-        others: those who have none.
-    """
-
-    __slots__ = ("numbers", "others", "sessions")
-
-    def __init__(self) -> None:
-        self.numbers = array("I")
-        self.sessions: list[Session] = []
-        self.others: list[Session] = []
-
-    def __len__(self) -> int:
-        return len(self.sessions) + len(self.others)
-
-    def add(self, session: Session) -> None:
-        if session.link.outlet is None:
-            self.others.append(session)
-        else:
-            self.numbers.append(session.link.outlet.number)
-            self.sessions.append(session)
-
-    def discard(self, session: Session) -> None:
-        with suppress(ValueError):  # it is none of them
-            if session.link.outlet is None:
-                self.others.remove(session)
-            else:
-                at = self.numbers.index(session.link.outlet.number)
-                del self.numbers[at], self.sessions[at]
-
-
-Audience = dict[Codec, dict[int, Slice]]
-"""Readers of one room, by codec and shard."""
-
-
-class Room:
-    """One room's readers on this node.
-
-    Attributes:
-        settled: those to whom everything that comes is new.
-        fresh: the others, each with the offset after which it reads on; JOINING: that is not known yet.
-        watchers: of them all, those who hear who joins and leaves.
-        readers: how many they are.
-        pending: what has come and not yet been fanned out; `pending_since`: when the first of it came.
-    """
-
-    __slots__ = ("fresh", "name", "pending", "pending_since", "readers", "settled", "watchers")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.readers = 0
-        self.settled: Audience = {}
-        self.fresh: dict[Session, int] = {}
-        self.watchers: Audience = {}
-        self.pending: list[Event] = []
-        self.pending_since = 0.0
-
-    def sessions(self) -> Iterator[Session]:
-        for shards in self.settled.values():
-            for readers in shards.values():
-                yield from readers.sessions
-                yield from readers.others
-        yield from self.fresh
-
-    def join(self, session: Session, since: int, *, watches: bool) -> None:
-        self.readers += 1
-        self.fresh[session] = since
-        if watches:
-            _place(self.watchers, session)
-
-    def leave(self, session: Session) -> None:
-        self.readers -= 1
-        self.fresh.pop(session, None)
-        _discard(self.settled, session)
-        _discard(self.watchers, session)
-
-    def settle(self, first: int) -> None:
-        """Have those read on with all the others to whom everything from offset `first` on is new."""
-        for session in [session for session, since in self.fresh.items() if since < first]:
-            del self.fresh[session]
-            _place(self.settled, session)
-
-    def set_apart(self, session: Session | None, since: int) -> None:
-        """Have `session`, if it is a reader, hear what comes next apart from the others."""
-        if session is not None and self.name in session.rooms:
-            _discard(self.settled, session)
-            self.fresh.setdefault(session, since)
-
-
-def _place(audience: Audience, session: Session) -> None:
-    by_shard = audience.setdefault(session.codec, {})
-    if (readers := by_shard.get(session.shard)) is None:
-        readers = by_shard[session.shard] = Slice()
-    readers.add(session)
-
-
-def _discard(audience: Audience, session: Session) -> None:
-    by_shard = audience.get(session.codec, {})
-    if (readers := by_shard.get(session.shard)) is None:
-        return
-    readers.discard(session)
-    if not readers:
-        del by_shard[session.shard]
-    if not by_shard:
-        del audience[session.codec]
-
-
 class Part(NamedTuple):
-    """Some readers of a round: `frame` is for all in `slices`; those in `apart` are looked at one by one.
+    """Some readers of a round: `frame` is for all in `slice`; those in `apart` are looked at one by one.
 
     `audience` is READERS or WATCHERS, by what the events are; `readers` is how many they are.
     """
 
     room: Room
-    slices: Sequence[Slice]
+    slice: Slice
     apart: Sequence[Session]
     frame: bytes
     events: Sequence[Event]
@@ -165,9 +46,9 @@ class Part(NamedTuple):
 class Cast:
     """One round: what a room had to say when its turn came, made into one frame for each codec, and who is to get it.
 
-    It is written in steps, each for those shards that one of `windows` shows; they follow on each other in a circle.
-    Rooms of a size that take their steps together, wherever each began, have the same window at the same time, so that
-    what they say to the same sessions can leave together.
+    It is written in steps, each for one of the room's windows; they follow on each other in a circle. Rooms of a size
+    that take their steps together, wherever each began, have the same window at the same time, so that what they say to
+    the same sessions can leave together.
 
     Args:
         now: seconds by the clock that events arrive by.
@@ -179,7 +60,7 @@ class Cast:
         copies: events times readers, by audience.
     """
 
-    __slots__ = ("_next", "_voices", "arrived_at", "copies", "left", "room", "started_at", "windows")
+    __slots__ = ("_next", "_voices", "_windows", "arrived_at", "copies", "left", "room", "started_at")
 
     def __init__(self, room: Room, now: float, find: Callable[[str], Session | None], start: int) -> None:
         events, room.pending = room.pending, []
@@ -187,7 +68,7 @@ class Cast:
         self.arrived_at = room.pending_since
         self.started_at = now
         self.copies = [0, 0]
-        self.windows = self.left = _windows(room.readers)
+        self._windows = self.left = room.fit()
         self._next = start
         said = [event for event in events if event.kind in SAID]
         seen = [event for event in events if event.kind not in SAID] if len(said) < len(events) else []
@@ -199,17 +80,11 @@ class Cast:
 
     def step(self) -> list[Part]:
         """The next step's parts, with the readers that there are by now."""
-        window, self._next, self.left = self._next % self.windows, self._next + 1, self.left - 1
-        shards = range(SHARDS * window // self.windows, SHARDS * (window + 1) // self.windows)
-        parts = [part for voice in self._voices if (part := voice.to(self.room, shards)).readers]
+        window, self._next, self.left = self._next % self._windows, self._next + 1, self.left - 1
+        parts = [part for voice in self._voices if (part := voice.to(self.room, window)).readers]
         for part in parts:
             self.copies[part.audience] += part.readers * len(part.events)
         return parts
-
-
-def _windows(readers: int) -> int:
-    """A power of two, such that each shows about AT_ONCE of so many readers, or a shard."""
-    return min(SHARDS, 1 << max(0, (readers - 1) // AT_ONCE).bit_length())
 
 
 def _first(events: Iterable[Event]) -> int:
@@ -219,7 +94,7 @@ def _first(events: Iterable[Event]) -> int:
 
 def _authors(room: Room, events: Iterable[Event]) -> set[str]:
     """Connections that must not hear all of `events`, by the languages that are spoken in the room."""
-    return {author for codec in room.settled for event in events if (author := codec.author(event)) is not None}
+    return {author for codec in room.settled.codecs for event in events if (author := codec.author(event)) is not None}
 
 
 class _Voice(NamedTuple):
@@ -230,24 +105,22 @@ class _Voice(NamedTuple):
     events: Sequence[Event]
     audience: int
 
-    def to(self, room: Room, shards: range) -> Part:
-        by_shard = (room.settled if self.audience == READERS else room.watchers).get(self.codec, {})
-        if len(shards) == SHARDS:
-            slices = list(by_shard.values())
-        else:
-            slices = [by_shard[shard] for shard in shards if shard in by_shard]
-        apart = self._apart(room, shards)
-        readers = sum(map(len, slices)) + len(apart)
-        return Part(room, slices, apart, self.frame, self.events, self.audience, readers)
+    def to(self, room: Room, window: int) -> Part:
+        readers = (room.settled if self.audience == READERS else room.watchers).slice(self.codec, window)
+        apart = self._apart(room, window)
+        return Part(room, readers, apart, self.frame, self.events, self.audience, len(readers) + len(apart))
 
-    def _apart(self, room: Room, shards: range) -> Sequence[Session]:
+    def _apart(self, room: Room, window: int) -> Sequence[Session]:
         if self.audience == WATCHERS or not room.fresh:
             return ()
-        return [each for each in room.fresh if each.codec is self.codec and each.shard in shards]
+        return [each for each in room.fresh if each.codec is self.codec and room.settled.window_of(each) == window]
 
 
 def _voices(room: Room, events: Sequence[Event], audience: int) -> Iterator[_Voice]:
-    codecs = [*room.settled, *(session.codec for session in room.fresh)] if audience == READERS else [*room.watchers]
+    if audience == READERS:
+        codecs = [*room.settled.codecs, *(session.codec for session in room.fresh)]
+    else:
+        codecs = [*room.watchers.codecs]
     for codec in dict.fromkeys(codecs) if events else ():
         if frame := codec.frame([codec.event(room.name, event) for event in events]):
             yield _Voice(codec, frame, events, audience)
@@ -272,12 +145,10 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._by_number) + len(self._others)
 
-    def add(self, slices: Iterable[Slice], frame: bytes) -> None:
-        longer: dict[bytes, bytes] = {}
-        for readers in slices:
-            self._slices.append(readers)
-            _append(self._by_number, readers.numbers, frame, longer)
-            _append(self._others, readers.others, frame, longer)
+    def add(self, readers: Slice, frame: bytes) -> None:
+        self._slices.append(readers)
+        _append(self._by_number, readers.numbers, frame)
+        _append(self._others, readers.others, frame)
 
     def take(self, session: Session) -> bytes:
         """What is there for one reader; b"" for nothing."""
@@ -299,8 +170,9 @@ class Outbox:
         return _said(goodbyes)
 
 
-def _append(waiting: dict[Key, bytes], keys: Iterable[Key], frame: bytes, longer: dict[bytes, bytes]) -> None:
-    """Add `frame` to what waits; those who had the same until now go on having the same, of which `longer` knows."""
+def _append(waiting: dict[Key, bytes], keys: Iterable[Key], frame: bytes) -> None:
+    """Add `frame` to what waits; those who had the same until now go on having the same."""
+    longer: dict[bytes, bytes] = {}
     for key in keys:
         earlier = waiting.get(key, b"")
         if (all_of_it := longer.get(earlier)) is None:
@@ -316,7 +188,7 @@ def write(part: Part, outbox: Outbox | None = None) -> list[tuple[Session, Disco
     """
     goodbyes = []
     if outbox is not None:
-        outbox.add(part.slices, part.frame)
+        outbox.add(part.slice, part.frame)
     else:
         goodbyes = list(_write_at_once(part))
     for session in part.apart:
@@ -332,20 +204,19 @@ def _said(goodbyes: Iterable[tuple[Session, Disconnect | None]]) -> list[tuple[S
 
 def _write_at_once(part: Part) -> Iterator[tuple[Session, Disconnect | None]]:
     """Write the common frame. Of a session whose outlet takes it nothing is looked at: it is far from the processor."""
-    size = len(part.frame)
-    sent = send_all(chain.from_iterable(readers.numbers for readers in part.slices), part.frame)
+    size, readers = len(part.frame), part.slice
+    sent = send_all(readers.numbers, part.frame)
     if sent.count(size) == len(sent):
         Session.traffic.bytes_out += size * len(sent)
     else:
-        sessions = list(chain.from_iterable(readers.sessions for readers in part.slices))
         for at, taken in _left(sent, [size] * len(sent)):
+            session = readers.sessions[at]
             if taken == REFUSED:
-                yield sessions[at], _write_some(sessions[at], part, part.events)
+                yield session, _write_some(session, part, part.events)
             else:
-                yield sessions[at], _go_on(sessions[at], part.frame, taken)
-    for readers in part.slices:
-        for session in readers.others:
-            yield session, _write_some(session, part, part.events)
+                yield session, _go_on(session, part.frame, taken)
+    for session in readers.others:
+        yield session, _write_some(session, part, part.events)
 
 
 def _left(sent: list[int], sizes: list[int]) -> list[tuple[int, int]]:

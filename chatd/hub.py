@@ -17,9 +17,10 @@ from typing import Final
 
 import structlog
 
-from .cast import AT_ONCE, JOINING, SHARDS, Cast, Outbox, Room, write
+from .cast import Cast, Outbox, write
 from .errors import INSUFFICIENT_STATE, Disconnect
 from .model import Delivery, Event
+from .room import AT_ONCE, JOINING, SHARDS, Room
 from .session import Session, State, Subscription
 
 log = structlog.get_logger("chatd")
@@ -30,8 +31,8 @@ TURN_S: Final = 0.001
 # Connections that came one after the other and share a shard: they lie side by side in memory, ours and the kernel's,
 # and so are written to in that order. In any other, a frame to each of 8,000 readers costs a fifth more.
 SIDE_BY_SIDE: Final = 16
-# Readers for whom frames of several rooms may wait within a turn, to leave together: two milliseconds' worth.
-MOST_WAITING: Final = 512
+# Readers for whom frames of several rooms may wait within a turn, to leave together: more than the fullest window has.
+MOST_WAITING: Final = AT_ONCE + AT_ONCE // 2
 # Events that wait for their rooms' turns; with more, nothing new is wanted until half of these have gone.
 MOST_PENDING: Final = 4096
 

@@ -16,10 +16,10 @@ from typing import Final
 
 import structlog
 
-from .cast import SHARDS
 from .chat import Chat
 from .errors import NO_PONG, STALE
 from .hub import Hub, Shard
+from .room import SHARDS
 from .session import Session
 from .store.errors import StoreError
 from .store.redis import Store

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from chatd.cast import AT_ONCE, JOINING, Outbox
+from chatd.cast import Outbox
 from chatd.errors import INSUFFICIENT_STATE, SLOW
 from chatd.hub import MOST_PENDING, TURN_S, Hub
 from chatd.model import Delivery, Event, Identity, Kind, Lost, Position
+from chatd.room import AT_ONCE, JOINING
 from chatd.session import Session, State, Subscription
 from chatd.wire import Codec
 from chatd.wire.centrifuge_json import SDK_JSON
@@ -397,7 +398,7 @@ async def test_so_it_does_where_what_leaves_together_takes_longer_than_a_turn() 
 
 def test_rooms_take_their_steps_together_wherever_each_began() -> None:
     hub = Hub()
-    readers = [member(hub, "a") for _ in range(1000)]
+    readers = [member(hub, "a") for _ in range(4 * AT_ONCE)]
     for session in readers:
         hub.join(session, "b", Subscription(), 0)
     outbox = Outbox()
@@ -412,6 +413,28 @@ def test_rooms_take_their_steps_together_wherever_each_began() -> None:
     (frame,) = {frame for session in readers for frame in written(session)}
     assert b'"offset":1' in frame
     assert b'"offset":2' in frame
+
+
+def test_a_room_has_windows_for_its_size_and_each_of_its_readers_is_in_one_of_them() -> None:
+    hub = Hub()
+    crowd = [member(hub, codec=(SDK_JSON, PLAIN)[n % 2], join_leave=n % 3 == 0) for n in range(3 * AT_ONCE)]
+    room = hub.rooms[ROOM]
+    fan_out(hub, said(1), JOINED)
+    assert room.settled.windows == room.watchers.windows == 4
+    for session in crowd[AT_ONCE + 1 :]:
+        hub.leave(session, ROOM)
+    fan_out(hub, said(2), JOINED)
+    assert room.settled.windows == room.watchers.windows == 4, "twice as many as need be are left alone"
+    for session in crowd[AT_ONCE // 2 : AT_ONCE + 1]:
+        hub.leave(session, ROOM)
+    fan_out(hub, said(3), JOINED)
+    assert room.settled.windows == room.watchers.windows == 1
+    for n, session in enumerate(crowd[: AT_ONCE // 2]):
+        heard = b"".join(written(session))
+        assert [heard.count(b"eve: 1" if n % 2 else b'"offset":1'), heard.count(b"c-bob")] == [
+            1,
+            3 * (n % 3 == 0 and not n % 2),
+        ]
 
 
 @pytest.mark.parametrize("start", range(0, 70, 3))

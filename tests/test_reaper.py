@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from chatd.cast import SHARDS
 from chatd.errors import NO_PONG, SLOW
 from chatd.hub import Hub, Shard
 from chatd.model import Identity
 from chatd.reaper import Reaper, ended, may_judge, overdue, silent
+from chatd.room import SHARDS
 from chatd.session import Session, State, Subscription
 from chatd.telemetry import Meters
 from chatd.wire.centrifuge_json import SDK_JSON

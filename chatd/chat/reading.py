@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from chatd import errors
-from chatd.cast import JOINING
 from chatd.errors import Disconnect, Reject
 from chatd.model import (
     SERVER,
@@ -21,6 +20,7 @@ from chatd.model import (
     Unsubscribed,
 )
 from chatd.names import room_name
+from chatd.room import JOINING
 from chatd.session import Session, Subscription
 
 from .context import Context
