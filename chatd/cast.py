@@ -24,6 +24,9 @@ Key = TypeVar("Key", int, Session)
 READERS: Final = 0
 WATCHERS: Final = 1
 
+# Readers for whom frames of several rooms may wait when readers of another room come: a good millisecond's worth.
+MOST_WAITING: Final = 256
+
 # What goes to all readers of a room; the rest goes to those who asked to hear who comes and goes.
 SAID: Final = (Kind.PUBLICATION, Kind.SIGNAL)
 
@@ -144,6 +147,13 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._by_number) + len(self._others)
+
+    def is_full_for(self, readers: Slice) -> bool:
+        """Whether it should be emptied before; as far as the first of `readers` tells, who have much in common."""
+        if len(self) < MOST_WAITING:
+            return False
+        strangers = readers.numbers[:1] and readers.numbers[0] not in self._by_number
+        return bool(strangers or (readers.others and readers.others[0] not in self._others))
 
     def add(self, readers: Slice, frame: bytes) -> None:
         self._slices.append(readers)

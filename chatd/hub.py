@@ -20,19 +20,17 @@ import structlog
 from .cast import Cast, Outbox, write
 from .errors import INSUFFICIENT_STATE, Disconnect
 from .model import Delivery, Event
-from .room import AT_ONCE, JOINING, SHARDS, Room
+from .room import JOINING, SHARDS, Room
 from .session import Session, State, Subscription
 
 log = structlog.get_logger("chatd")
 
 # After this long at fan-out we let the event loop look at its sockets, a step later at most: what delivery adds to
 # others' latency. So it does after each time around the rooms, for what is read then still joins the next.
-TURN_S: Final = 0.001
+TURN_S: Final = 0.0005
 # Connections that came one after the other and share a shard: they lie side by side in memory, ours and the kernel's,
 # and so are written to in that order. In any other, a frame to each of 8,000 readers costs a fifth more.
 SIDE_BY_SIDE: Final = 16
-# Readers for whom frames of several rooms may wait within a turn, to leave together: more than the fullest window has.
-MOST_WAITING: Final = AT_ONCE + AT_ONCE // 2
 # Events that wait for their rooms' turns; with more, nothing new is wanted until half of these have gone.
 MOST_PENDING: Final = 4096
 
@@ -210,10 +208,8 @@ class Hub:
         self._laps += 1
         several = len(self._casts) > 1
         for room in list(self._casts):
-            over = self._clock() >= turn_ends
-            if over or len(outbox) >= MOST_WAITING:
+            if self._clock() >= turn_ends:
                 self._empty(outbox)  # nothing waits here while others may write to the same sessions
-            if over:
                 await asyncio.sleep(0)
                 turn_ends = self._clock() + TURN_S
             if room in self._casts:  # a loss may have ended its round while we let others go first
@@ -251,6 +247,8 @@ class Hub:
             cast = self._casts[room] = Cast(room, self._clock(), self.find, self._laps)
         for part in cast.step():
             self.delivered += part.readers
+            if outbox is not None and outbox.is_full_for(part.slice):
+                self._empty(outbox)
             self._close(write(part, outbox))
         if not cast.left:
             self._end(room, cast)
