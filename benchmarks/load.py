@@ -66,6 +66,10 @@ class Load:
             preexec_fn=lambda: sched_setaffinity(0, {core}),
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def tell(self, command: str, **arguments: object) -> None:
         assert self._process.stdin is not None
         words = (f"{name}={value}" for name, value in arguments.items() if value is not None)

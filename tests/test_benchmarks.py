@@ -14,7 +14,7 @@ import pytest
 from benchmarks import report, server
 from benchmarks.figures import busy, fan_out, publish, slow
 from benchmarks.figures.cost import settle
-from benchmarks.load import Faulty, loading
+from benchmarks.load import Faulty, Load, loading
 from benchmarks.machine import cores
 from benchmarks.sitting import QUICK, Series, Sitting
 
@@ -60,6 +60,18 @@ def test_every_delivery_is_counted_in_rooms_that_overlap_and_from_many_publisher
         assert answer.delivered == answer.expected == answer.messages * 6
         node, store = publish.costs(sitting, chatd, directory, rooms=4)
     assert len(node) == len(store) == 1
+
+
+def test_a_load_that_shall_not_sleep_costs_the_server_no_waking() -> None:
+    def sleeps(load: Load) -> int:
+        status = Path(f"/proc/{load.pid}/status").read_text()
+        return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+    with server.floor(Sitting(TINY)) as one, loading(cores()[-1]) as load:
+        settle(load, 20, one.setup)
+        before = sleeps(load)
+        answer, _, _ = load.run(seconds=0.1, window=1, spin=1)
+        assert sleeps(load) - before < answer.messages / 10
 
 
 def test_every_case_of_the_busy_room_has_a_member_for_each_of_its_publishers() -> None:

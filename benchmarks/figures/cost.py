@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from benchmarks.load import Load
 from benchmarks.machine import TICKS
@@ -25,6 +25,16 @@ def per_delivery(
     """Microseconds of CPU for each delivery, one number a run; the streams are as they were set up."""
     load.run(seconds=WARM_UP_S, window=window, spin=1)
     return [_one(sitting, load, cpu_s, window) for _ in range(runs or sitting.scale.runs)]
+
+
+def per_delivery_in_turns(
+    sitting: Sitting, these: Sequence[tuple[Load, Callable[[], float]]], *, window: int
+) -> list[list[float]]:
+    """As `per_delivery`, of several servers that take turns, run by run."""
+    for load, _ in these:
+        load.run(seconds=WARM_UP_S, window=window, spin=1)
+    rounds = [[_one(sitting, load, cpu_s, window) for load, cpu_s in these] for _ in range(sitting.scale.runs)]
+    return [list(costs) for costs in zip(*rounds, strict=True)]
 
 
 def _one(sitting: Sitting, load: Load, cpu_s: Callable[[], float], window: int) -> float:
