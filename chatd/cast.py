@@ -152,8 +152,9 @@ class Outbox:
         """Whether it should be emptied before; as far as the first of `readers` tells, who have much in common."""
         if len(self) < MOST_WAITING:
             return False
-        strangers = readers.numbers[:1] and readers.numbers[0] not in self._by_number
-        return bool(strangers or (readers.others and readers.others[0] not in self._others))
+        if readers.numbers:
+            return readers.numbers[0] not in self._by_number
+        return bool(readers.others) and readers.others[0] not in self._others
 
     def add(self, readers: Slice, frame: bytes) -> None:
         self._slices.append(readers)

@@ -210,6 +210,14 @@ async def test_a_master_no_longer_is_left_after_its_answer(tmp_path: Path) -> No
         assert ours.connected == 2
 
 
+async def test_what_is_no_command_is_refused_and_what_follows_is_not(tmp_path: Path) -> None:
+    async with asking(tmp_path) as (ours, _, _):
+        for _ in range(2):
+            assert isinstance(await ours.ask(("SET", "a", None)), Exception)  # type: ignore[arg-type]
+            assert await ours.ask(("PING",)) == [b"PONG"]
+        assert ours.connected == 1
+
+
 async def test_who_cannot_connect_is_told_why(tmp_path: Path) -> None:
     async with asking(tmp_path) as (ours, _, server):
         server.kill()

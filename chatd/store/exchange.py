@@ -85,7 +85,10 @@ class Exchange:
         self._until = loop.time() + self._timeout
         if self._deadline is None:  # it stays for the next exchanges: one for each would cost as much as a command
             self._deadline = loop.call_at(self._until, self._look)
-        conversation.say(commands)
+        try:
+            conversation.say(commands)
+        except Exception as error:  # one of them is no command; nothing was sent
+            self._end(error)
 
     def _look(self) -> None:
         """See whether what is under way has had its time."""
