@@ -2,12 +2,16 @@
 
 CPU per delivery with 100, 1,000 and 10,000 readers of one room; memory of a connection, and CPU of its arrival, by how
 many there are; CPU per message with as many idle connections beside, with 1, 100 and 10,000 rooms of two, and with a
-million messages in the store. Each beside the smallest of its kind.
+million messages in the store. Each beside the smallest of its kind; messages of the same kind take turns, run by run,
+for a machine that others use as well is not as fast in one minute as in the next.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from statistics import median
 
 from redis.asyncio import Redis
@@ -41,17 +45,11 @@ return redis.call('DBSIZE')
 def measure(sitting: Sitting) -> None:
     crowds = [n for n in CROWDS if n <= sitting.scale.crowd]
     _note(sitting, "readers of one room", "CPU per delivery", "µs", {n: _delivery(sitting, n) for n in crowds})
-    arrivals = {n: _arrival(sitting, n) for n in crowds}
-    # Less than a thousand connections are few beside the pages that the allocator takes at a time.
-    memory = {n: kb for n, (kb, _, _) in arrivals.items() if n >= STEADY}
-    _note(sitting, "connections", "memory of a connection", "KB", memory)
-    _note(sitting, "connections", "CPU of an arrival", "µs", {n: cpu for n, (_, cpu, _) in arrivals.items()})
-    beside = {n: cpu for n, (_, _, cpu) in arrivals.items()}
-    _note(sitting, "idle connections beside", "CPU per message, 100 rooms of two", "µs", beside)
-    by_rooms = {n: _publish(sitting, n) for n in ROOMS if n <= sitting.scale.rooms}
+    _note_arrivals(sitting, crowds)
+    rooms = [n for n in ROOMS if n <= sitting.scale.rooms]
     # In one room, what is under way travels together: what must be flat is from many rooms to very many.
-    _note(sitting, "rooms of two", "CPU per message", "µs", by_rooms, against=100)
-    by_stored = {0: by_rooms[100], sitting.scale.stored: _publish(sitting, 100, stored=sitting.scale.stored)}
+    _note(sitting, "rooms of two", "CPU per message", "µs", _by_rooms(sitting, rooms), against=100)
+    by_stored = _by_stored(sitting, (0, sitting.scale.stored))
     _note(sitting, "messages stored before", "CPU per message, 100 rooms of two", "µs", by_stored)
 
 
@@ -61,23 +59,57 @@ def _delivery(sitting: Sitting, readers: int) -> float:
         return median(per_delivery(sitting, load, chatd.node.cpu_s, window=1, runs=3))
 
 
-def _arrival(sitting: Sitting, crowd: int) -> tuple[float, float, float]:
-    """KB that a connection adds, µs of CPU that its arrival takes, and µs of CPU per message with `crowd` beside."""
-    with server.chatd(sitting) as (chatd, directory), loading(sitting.load_core) as load:
+def _note_arrivals(sitting: Sitting, crowds: Sequence[int]) -> None:
+    """What a connection and its arrival take, and then what a message takes with all of them beside."""
+    with ExitStack() as stack:
+        arrivals = {n: _Arrival.of(sitting, stack, n) for n in crowds}
+        # Less than a thousand connections are few beside the pages that the allocator takes at a time.
+        memory = {n: one.kb for n, one in arrivals.items() if n >= STEADY}
+        _note(sitting, "connections", "memory of a connection", "KB", memory)
+        _note(sitting, "connections", "CPU of an arrival", "µs", {n: one.cpu_us for n, one in arrivals.items()})
+        beside = publish.costs_in_turns(sitting, [one.publishers for one in arrivals.values()])
+        by_crowd = dict(zip(arrivals, beside, strict=True))
+        _note(sitting, "idle connections beside", "CPU per message, 100 rooms of two", "µs", by_crowd)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """What the arrival of a crowd took of a node, for each of them; and publishers who came to it later."""
+
+    kb: float
+    cpu_us: float
+    publishers: publish.Publishers
+
+    @classmethod
+    def of(cls, sitting: Sitting, stack: ExitStack, crowd: int) -> _Arrival:
+        chatd, directory = stack.enter_context(server.chatd(sitting))
+        load = stack.enter_context(loading(sitting.load_core))
         memory, cpu = chatd.node.rss_bytes(), chatd.node.cpu_s()
         settle(load, crowd, chatd.setup(directory, crowd), rooms=crowd // 2)
         chatd.node.until_quiet()
         memory, cpu = chatd.node.rss_bytes() - memory, chatd.node.cpu_s() - cpu
-        node, _ = publish.costs(sitting, chatd, directory, rooms=100)
-        return memory / crowd / 1024, cpu / crowd * 1e6, median(node)
+        publishers = stack.enter_context(publish.ready(sitting, chatd, directory, rooms=100))
+        return cls(memory / crowd / 1024, cpu / crowd * 1e6, publishers)
 
 
-def _publish(sitting: Sitting, rooms: int, stored: int = 0) -> float:
-    with server.chatd(sitting) as (chatd, directory):
-        if stored:
-            asyncio.run(_fill(chatd.url, stored))
-        node, _ = publish.costs(sitting, chatd, directory, rooms=rooms, each=max(1, rooms // 100))
-        return median(node)
+def _by_rooms(sitting: Sitting, rooms: Sequence[int]) -> dict[int, float]:
+    with ExitStack() as stack:
+        these = []
+        for n in rooms:
+            chatd, directory = stack.enter_context(server.chatd(sitting))
+            ready = publish.ready(sitting, chatd, directory, rooms=n, each=max(1, n // 100))
+            these.append(stack.enter_context(ready))
+        return dict(zip(rooms, publish.costs_in_turns(sitting, these), strict=True))
+
+
+def _by_stored(sitting: Sitting, stored: Sequence[int]) -> dict[int, float]:
+    with ExitStack() as stack:
+        these = []
+        for n in stored:
+            chatd, directory = stack.enter_context(server.chatd(sitting))
+            asyncio.run(_fill(chatd.url, n))
+            these.append(stack.enter_context(publish.ready(sitting, chatd, directory, rooms=100)))
+        return dict(zip(stored, publish.costs_in_turns(sitting, these), strict=True))
 
 
 async def _fill(url: str, messages: int) -> None:

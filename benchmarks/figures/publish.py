@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from benchmarks import server
 from benchmarks.figures.cost import WARM_UP_S, settle
-from benchmarks.load import loading
+from benchmarks.load import Load, loading
 from benchmarks.server import Chatd
 from benchmarks.sitting import Reach, Row, Sitting
 
@@ -36,17 +39,39 @@ def note(sitting: Sitting, case: str, found: tuple[list[float], list[float]]) ->
     sitting.note(Row(FIGURE, case, "the store", UNIT, store, share, reached))
 
 
-def costs(
-    sitting: Sitting, chatd: Chatd, directory: Path, *, rooms: int, each: int = 1
-) -> tuple[list[float], list[float]]:
-    """Microseconds of the node and of the store for each message, with two readers in each of `rooms`."""
+@dataclass(frozen=True, slots=True)
+class Publishers:
+    """Publishers who are ready, in rooms of two readers each."""
+
+    chatd: Chatd
+    load: Load
+
+    def costs(self, sitting: Sitting) -> tuple[float, float]:
+        """Microseconds of the node and of the store for each message of one run."""
+        answer, before, after = self.load.run(self.chatd.cpu_s, seconds=sitting.scale.seconds, window=WINDOW)
+        store, node = ((late - early) / answer.messages * 1e6 for early, late in zip(before, after, strict=True))
+        return node, store
+
+
+@contextmanager
+def ready(sitting: Sitting, chatd: Chatd, directory: Path, *, rooms: int, each: int = 1) -> Iterator[Publishers]:
     readers = 2 * rooms // each
     shape = {"rooms": rooms, "each": each, "streams": rooms, "depth": max(1, WINDOW // rooms)}
     with loading(sitting.load_core) as load:
         settle(load, readers, chatd.setup(directory, readers), **shape)
         chatd.node.until_quiet()
         load.run(seconds=WARM_UP_S, window=WINDOW)
-        found = [load.run(chatd.cpu_s, seconds=sitting.scale.seconds, window=WINDOW) for _ in range(sitting.scale.runs)]
-    node = [(after[1] - before[1]) / answer.messages * 1e6 for answer, before, after in found]
-    store = [(after[0] - before[0]) / answer.messages * 1e6 for answer, before, after in found]
-    return node, store
+        yield Publishers(chatd, load)
+
+
+def costs(sitting: Sitting, chatd: Chatd, directory: Path, *, rooms: int) -> tuple[list[float], list[float]]:
+    """Microseconds of the node and of the store for each message, one number a run."""
+    with ready(sitting, chatd, directory, rooms=rooms) as publishers:
+        node, store = zip(*(publishers.costs(sitting) for _ in range(sitting.scale.runs)), strict=True)
+    return list(node), list(store)
+
+
+def costs_in_turns(sitting: Sitting, these: Sequence[Publishers]) -> list[float]:
+    """Microseconds of the node for each message, the median of several that take turns, run by run."""
+    rounds = [[each.costs(sitting)[0] for each in these] for _ in range(sitting.scale.runs)]
+    return [median(costs) for costs in zip(*rounds, strict=True)]
