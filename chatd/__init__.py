@@ -1,10 +1,10 @@
 """chatd: the chat server you pip install.
 
 The map of the house. A message comes in through transport, wire, chat and rules to the store; the store's feed brings
-it back to every node, and hub, cast and transport bring it out:
+it back to every node, and hub, cast and outlets bring it out:
 
     in     socket > transport > wire.decode > chat (a row) > rules > store.publish
-    out    store.feed > hub (whose turn it is) > cast (a frame, once) > transport > socket
+    out    store.feed > hub (whose turn it is) > cast (a frame, once) > outlets > socket
     admin  shell > cli > control > store.request > node > hub, session
 
     model, errors     values: commands, results, events; refusals and goodbyes
@@ -14,7 +14,8 @@ it back to every node, and hub, cast and transport bring it out:
     measures, words   what operators have put in force, and what rooms do not take; pure
     auth              tokens to identities; signatures
     session, hub      who is here, and in which room
-    cast              a round of fan-out: who gets which bytes
+    room, cast        a room's readers here; a round of fan-out: who gets which bytes
+    outlets           one frame to many sockets
     chat              what each command does
     control           what an operator may ask
     office, steward   what is done to the cluster, and to rooms, whoever does it
