@@ -427,6 +427,19 @@ async def test_a_probe_proves_that_the_feed_is_live(server: Server) -> None:
         await until_live(store, clock)
 
 
+async def test_a_probe_that_was_said_before_the_line_stood_is_said_again_when_it_does(server: Server) -> None:
+    clock = Clock()
+    async with Store(server.url, prefix="test", timeout=TIMEOUT_S, clock=clock) as store:
+        store.feed.listen("told", lambda payload: None)
+        await store.feed.probe("n")  # as at a node's start, whose line may be slower than its requests
+        feed = asyncio.create_task(store.feed.run())
+        async with asyncio.timeout(PATIENCE_S):
+            while store.feed.silent_for(clock.now) > 0:
+                await asyncio.sleep(0.01)
+        feed.cancel()
+        await asyncio.gather(feed, return_exceptions=True)
+
+
 @pytest.mark.parametrize("was_live", [True, False])
 async def test_a_line_that_is_deaf_though_the_server_answers_is_remade(
     server: Server, monkeypatch: pytest.MonkeyPatch, was_live: bool

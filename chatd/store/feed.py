@@ -202,12 +202,16 @@ class Feed:
             channel = self._probes[line.server] = self._probe_channel(lease, line.server)
             self._handlers[channel.encode()] = partial(self._heard, line)
             line.subscribe(channel)
-        probed_at = perf_counter()
-        await self._batch.command("SPUBLISH", self._probes[line.server], probed_at.hex())
+        await self._batch.command("SPUBLISH", self._probes[line.server], perf_counter().hex())
         if line.unheard_since is None:
             line.unheard_since = self._clock()
         elif self._clock() - line.unheard_since > SILENT_S:
             await line.reconnect()
+
+    async def _say_probe(self, channel: str) -> None:
+        """Say a probe whose line has only now begun to listen: what was said before reached nobody."""
+        with suppress(StoreError):  # the next one will tell
+            await self._batch.command("SPUBLISH", channel, perf_counter().hex())
 
     def _probe_channel(self, lease: str, server: str) -> str:
         """A channel that lies on `server`: of a cluster's slots some belong to each, so trying finds one soon."""
@@ -333,6 +337,8 @@ class Feed:
         """A subscription stands; see Listener. What was said before is in history: read it."""
         watch = self._by_channel.get(channel)
         if watch is None:
+            if self._tasks is not None and channel.decode() in self._probes.values():
+                self._tasks.create_task(self._say_probe(channel.decode()), name="feed probe")
             return
         if watch.history:
             self._distrust([watch.room])
