@@ -3,16 +3,20 @@
 2,000 readers in rooms of 200. A node is full when its core is: what counts is deliveries for each CPU second of the
 busiest node. Rooms are spread over the nodes, each on one of them; and, as a balancer does it that knows nothing of
 rooms, each on both, where both hear and encode every message. Both nodes run on the server's core, where each counts
-its own time: on the load's, a node would pay for what the load does to its caches.
+its own time: on the load's, a node would pay for what the load does to its caches. One and two take turns, run by run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from statistics import median
 
 from benchmarks import server
 from benchmarks.figures.cost import WARM_UP_S, settle
-from benchmarks.load import loading
+from benchmarks.load import Load, loading
+from benchmarks.server import Chatd
 from benchmarks.sitting import Reach, Row, Sitting
 
 FIGURE = "scale-out"
@@ -24,22 +28,37 @@ REACH = 1.9
 
 
 def measure(sitting: Sitting) -> None:
-    one = _deliveries(sitting, nodes=1, rooms=SPREAD)
-    sitting.note(Row(FIGURE, "1 node", "chatd", UNIT, one))
-    for case, rooms in (("2 nodes, each room on one", SPREAD), ("2 nodes, each room on both", SHARED)):
-        two = _deliveries(sitting, nodes=2, rooms=rooms)
-        ratio = median(two) / median(one)
-        reach = Reach(f"≥ {REACH} × one node", ratio >= REACH) if rooms == SPREAD else None
-        sitting.note(Row(FIGURE, case, "chatd", UNIT, two, f"{ratio:.2f} × one node", reach))
+    with ExitStack() as stack:
+        one = stack.enter_context(_ready(sitting, nodes=1, rooms=SPREAD))
+        apart = stack.enter_context(_ready(sitting, nodes=2, rooms=SPREAD))
+        both = stack.enter_context(_ready(sitting, nodes=2, rooms=SHARED))
+        rounds = [[each.deliveries(sitting) for each in (one, apart, both)] for _ in range(sitting.scale.runs)]
+    of_one, *of_two = (list(found) for found in zip(*rounds, strict=True))
+    sitting.note(Row(FIGURE, "1 node", "chatd", UNIT, of_one))
+    for case, reaches, found in zip(("on one", "on both"), (True, False), of_two, strict=True):
+        ratio = median(found) / median(of_one)
+        reach = Reach(f"≥ {REACH} × one node", ratio >= REACH) if reaches else None
+        sitting.note(Row(FIGURE, f"2 nodes, each room {case}", "chatd", UNIT, found, f"{ratio:.2f} × one node", reach))
 
 
-def _deliveries(sitting: Sitting, *, nodes: int, rooms: int) -> list[float]:
+@dataclass(frozen=True, slots=True)
+class _Readers:
+    """Readers who are in, and what they are connected to."""
+
+    chatd: Chatd
+    load: Load
+    rooms: int
+
+    def deliveries(self, sitting: Sitting) -> float:
+        """For each CPU second of the busiest node."""
+        answer, before, after = self.load.run(self.chatd.cpu_s, seconds=sitting.scale.seconds, window=self.rooms)
+        return answer.delivered / max(late - early for early, late in zip(before[1:], after[1:], strict=True))
+
+
+@contextmanager
+def _ready(sitting: Sitting, *, nodes: int, rooms: int) -> Iterator[_Readers]:
     cores = [sitting.server_core]
     with server.chatd(sitting, nodes=nodes, cores=cores) as (chatd, directory), loading(sitting.load_core) as load:
         settle(load, READERS, chatd.setup(directory, READERS), rooms=rooms, streams=rooms)
         load.run(seconds=WARM_UP_S, window=rooms)
-        found = [load.run(chatd.cpu_s, seconds=sitting.scale.seconds, window=rooms) for _ in range(sitting.scale.runs)]
-    return [
-        answer.delivered / max(late - early for early, late in zip(before[1:], after[1:], strict=True))
-        for answer, before, after in found
-    ]
+        yield _Readers(chatd, load, rooms)
