@@ -9,8 +9,8 @@ REASONS: Final = (
     (
         "fan-out",
         "",
-        "the system calls alone are 1.05 × the floor's; Python adds a third of a microsecond to each, and three quarters "
-        "of a millisecond to each message that comes alone, when all of its code is cold",
+        "the system calls alone are 1.05 × the floor's; Python adds a third of a microsecond to each, and three "
+        "quarters of a millisecond to each message that comes alone, when all of its code is cold",
     ),
     (
         "busy room",
