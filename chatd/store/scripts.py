@@ -13,7 +13,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import repeat
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -146,7 +145,8 @@ class Batch:
         now = perf_counter()
         self._note(outcome, now)
         unknown = []
-        for call, reply in zip(calls, repeat(outcome) if isinstance(outcome, Exception) else outcome, strict=False):
+        replies = [outcome] * len(calls) if isinstance(outcome, Exception) else outcome
+        for call, reply in zip(calls, replies, strict=True):
             if isinstance(reply, NoScriptError):
                 unknown.append(call)
             else:
