@@ -74,7 +74,7 @@ class Standalone:
         self._watchers = watchers
         # redis-py says nothing of this object's types.
         self._pool: Any = client.connection_pool
-        self._exchange = Exchange(self._dial, self.hang_up, timeout)
+        self._exchange = Exchange(lambda: self.dial(""), self.hang_up, timeout)
 
     async def open(self) -> None:
         await self.client.ping()
@@ -93,9 +93,6 @@ class Standalone:
         return ""
 
     async def dial(self, server: str) -> AbstractConnection:
-        return await self._dial()
-
-    async def _dial(self) -> AbstractConnection:
         return cast("AbstractConnection", await self._pool.get_connection())
 
     async def hang_up(self, connection: AbstractConnection) -> None:

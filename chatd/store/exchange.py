@@ -106,11 +106,9 @@ class Exchange:
 
     def heard(self, replies: list[Any]) -> None:
         self._replies += replies
-        if len(self._replies) >= self._wanted:
-            self._take(self._replies)
-
-    def _take(self, replies: list[Any]) -> None:
-        wanted, self._wanted, self._replies = self._wanted, 0, []
+        if len(self._replies) < self._wanted:
+            return
+        replies, wanted = self._replies, self._wanted
         # What nobody asked for would be taken for the next one's; and of a master no longer, Sentinel knows the next.
         if len(replies) > wanted or any(isinstance(reply, ReadOnlyError) for reply in replies):
             self._give_up()
@@ -125,6 +123,6 @@ class Exchange:
             self._conversation.abort()
 
     def _end(self, outcome: Outcome) -> None:
-        then, self._then = self._then, None
+        then, self._then, self._wanted, self._replies = self._then, None, 0, []
         if then is not None:
             then(outcome)

@@ -202,16 +202,19 @@ class Feed:
             channel = self._probes[line.server] = self._probe_channel(lease, line.server)
             self._handlers[channel.encode()] = partial(self._heard, line)
             line.subscribe(channel)
-        await self._batch.command("SPUBLISH", self._probes[line.server], perf_counter().hex())
+        await self._say_probe(self._probes[line.server])
         if line.unheard_since is None:
             line.unheard_since = self._clock()
         elif self._clock() - line.unheard_since > SILENT_S:
             await line.reconnect()
 
     async def _say_probe(self, channel: str) -> None:
-        """Say a probe whose line has only now begun to listen: what was said before reached nobody."""
+        await self._batch.command("SPUBLISH", channel, perf_counter().hex())
+
+    async def _say_probe_again(self, channel: str) -> None:
+        """For a line that has only now begun to listen: what was said before reached nobody."""
         with suppress(StoreError):  # the next one will tell
-            await self._batch.command("SPUBLISH", channel, perf_counter().hex())
+            await self._say_probe(channel)
 
     def _probe_channel(self, lease: str, server: str) -> str:
         """A channel that lies on `server`: of a cluster's slots some belong to each, so trying finds one soon."""
@@ -338,7 +341,7 @@ class Feed:
         watch = self._by_channel.get(channel)
         if watch is None:
             if self._tasks is not None and channel.decode() in self._probes.values():
-                self._tasks.create_task(self._say_probe(channel.decode()), name="feed probe")
+                self._tasks.create_task(self._say_probe_again(channel.decode()), name="feed probe")
             return
         if watch.history:
             self._distrust([watch.room])
