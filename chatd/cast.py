@@ -215,17 +215,14 @@ def _said(goodbyes: Iterable[tuple[Session, Disconnect | None]]) -> list[tuple[S
 
 def _write_at_once(part: Part) -> Iterator[tuple[Session, Disconnect | None]]:
     """Write the common frame. Of a session whose outlet takes it nothing is looked at: it is far from the processor."""
-    size, readers = len(part.frame), part.slice
+    readers = part.slice
     sent = send_all(readers.numbers, part.frame)
-    if sent.count(size) == len(sent):
-        Session.traffic.bytes_out += size * len(sent)
-    else:
-        for at, taken in _left(sent, [size] * len(sent)):
-            session = readers.sessions[at]
-            if taken == REFUSED:
-                yield session, _write_some(session, part, part.events)
-            else:
-                yield session, _go_on(session, part.frame, taken)
+    for at, taken in _left(sent, [len(part.frame)] * len(sent)):
+        session = readers.sessions[at]
+        if taken == REFUSED:
+            yield session, _write_some(session, part, part.events)
+        else:
+            yield session, _go_on(session, part.frame, taken)
     for session in readers.others:
         yield session, _write_some(session, part, part.events)
 

@@ -1,10 +1,12 @@
 """Who is connected to this node, who is in which room, and whose turn it is in fan-out.
 
 A Hub is a fixed number of Shards. A session lives in one of them, whatever rooms it joins, so a large room is spread
-evenly; a shard's part of a room is what we do between two looks at the clock, not a lock. Fan-out goes around the rooms
-that have something to say, a part of each, so that a room of fifty thousand holds up nobody for long.
+evenly over its windows, which are some shards each; a window of a room is what we do between two looks at the clock,
+not a lock. Fan-out goes around the rooms that have something to say, a part of each, so that a room of fifty thousand
+holds up nobody for long.
 
-Here we know sessions. What a round is, and how it is written, is cast's; what a message means is chat's.
+Here we know sessions. How a room's readers are laid out is room's; what a round is, and how it is written, is cast's;
+what a message means is chat's.
 """
 
 from __future__ import annotations
