@@ -13,6 +13,7 @@ import pytest
 
 from chatd.errors import Disconnect
 from chatd.outlets import Outlet
+from chatd.session import Session
 
 # No process has so many files.
 _descriptors = count(1 << 30)
@@ -60,6 +61,11 @@ class RecordingLink:
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+
+def link_of(session: Session) -> RecordingLink:
+    assert isinstance(session.link, RecordingLink)
+    return session.link
 
 
 @pytest.fixture

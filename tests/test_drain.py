@@ -22,11 +22,12 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from chatd import drain
 from chatd.hub import Hub
 from tests.conftest import Daemon, running
+from tests.links import link_of
 from tests.sdk import sdk_client, subscribed
 from tests.servers import redis_server
 from tests.test_cluster import FAST, until
 from tests.test_doors import PATIENCE_S, Raw
-from tests.test_hub import link_of, member
+from tests.test_hub import member
 
 ALONE = {**FAST, "CHATD_SERVER__DRAIN": "0.3s"}
 

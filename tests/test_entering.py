@@ -19,8 +19,9 @@ from chatd.node import Node
 from chatd.session import Session
 from chatd.settings import Settings
 from chatd.store.redis import Store
+from tests.links import link_of
 from tests.servers import redis_server
-from tests.test_reaper import link_of, session
+from tests.test_reaper import session
 
 PATIENCE_S = 10.0
 

@@ -431,13 +431,15 @@ async def test_a_probe_that_was_said_before_the_line_stood_is_said_again_when_it
     clock = Clock()
     async with Store(server.url, prefix="test", timeout=TIMEOUT_S, clock=clock) as store:
         store.feed.listen("told", lambda payload: None)
+        heard = asyncio.Event()
+        store.feed.on_lag = lambda seconds: heard.set()
         await store.feed.probe("n")  # as at a node's start, whose line may be slower than its requests
         feed = asyncio.create_task(store.feed.run())
-        async with asyncio.timeout(PATIENCE_S):
-            while store.feed.silent_for(clock.now) > 0:
-                await asyncio.sleep(0.01)
-        feed.cancel()
-        await asyncio.gather(feed, return_exceptions=True)
+        try:
+            await asyncio.wait_for(heard.wait(), PATIENCE_S)
+        finally:
+            feed.cancel()
+            await asyncio.gather(feed, return_exceptions=True)
 
 
 @pytest.mark.parametrize("was_live", [True, False])

@@ -16,7 +16,7 @@ from chatd.session import Session, State, Subscription
 from chatd.wire import Codec
 from chatd.wire.centrifuge_json import SDK_JSON
 from chatd.wire.plain import PLAIN
-from tests.links import RecordingLink
+from tests.links import RecordingLink, link_of
 
 pytestmark = pytest.mark.usefixtures("recording")
 
@@ -53,14 +53,7 @@ def fan_out(hub: Hub, *events: Event, room: str = ROOM) -> None:
 
 
 def written(session: Session) -> list[bytes]:
-    link = session.link
-    assert isinstance(link, RecordingLink)
-    return link.written
-
-
-def link_of(session: Session) -> RecordingLink:
-    assert isinstance(session.link, RecordingLink)
-    return session.link
+    return link_of(session).written
 
 
 def test_one_frame_object_reaches_every_member_and_is_made_once_for_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,12 +422,12 @@ def test_a_room_has_windows_for_its_size_and_each_of_its_readers_is_in_one_of_th
         hub.leave(session, ROOM)
     fan_out(hub, said(3), JOINED)
     assert room.settled.windows == room.watchers.windows == 1
-    for n, session in enumerate(crowd[: AT_ONCE // 2]):
+    for session in crowd[: AT_ONCE // 2]:
         heard = b"".join(written(session))
-        assert [heard.count(b"eve: 1" if n % 2 else b'"offset":1'), heard.count(b"c-bob")] == [
-            1,
-            3 * (n % 3 == 0 and not n % 2),
-        ]
+        marks = [b"eve: %d" % n if session.codec is PLAIN else b'"offset":%d' % n for n in (1, 2, 3)]
+        assert [heard.count(mark) for mark in marks] == [1, 1, 1]
+        asked = session.codec is SDK_JSON and session.rooms[ROOM].join_leave
+        assert heard.count(b"c-bob") == 3 * asked
 
 
 @pytest.mark.parametrize("start", range(0, 70, 3))
@@ -444,6 +437,26 @@ def test_a_round_reaches_everybody_once_whichever_shards_it_begins_with(start: i
     readers = [member(hub) for _ in range(1500)]
     fan_out(hub, said(1))
     assert {len(written(session)) for session in readers} == {1}
+
+
+@pytest.mark.parametrize("rooms", [("a",), ("a", "b")])
+async def test_who_has_no_outlet_as_over_tls_gets_the_same_in_as_many_writes(rooms: tuple[str, ...]) -> None:
+    hub = Hub(clock=lambda: 0.0)  # a turn ends when all is done
+    with_one, without, slow = (member(hub, "a") for _ in range(3))
+    for session in (without, slow):
+        hub.leave(session, "a")
+        link_of(session).outlet = None
+        hub.join(session, "a", Subscription(), 0)
+    for session in (with_one, without, slow):
+        hub.join(session, "b", Subscription(), 0)
+    link_of(slow).congested, link_of(slow).waiting = True, Session.link_bound
+    await said_in_one_turn(hub, *(Delivery(room, (said(1),)) for room in rooms))
+    assert written(without) == written(with_one)
+    assert len(written(without)) == 1
+    assert (written(slow), link_of(slow).goodbye) == ([], SLOW)
+    hub.leave(without, "a")
+    await said_in_one_turn(hub, Delivery("a", (said(2),)))
+    assert [len(written(session)) for session in (without, with_one)] == [1, 2]
 
 
 async def test_what_waits_for_the_end_of_a_turn_comes_before_what_only_this_reader_gets() -> None:

@@ -16,7 +16,7 @@ from chatd.room import SHARDS
 from chatd.session import Session, State, Subscription
 from chatd.telemetry import Meters
 from chatd.wire.centrifuge_json import SDK_JSON
-from tests.links import RecordingLink
+from tests.links import RecordingLink, link_of
 
 TIMEOUT_S = 8.0
 
@@ -28,11 +28,6 @@ def session(id: str = "c1", *, heard_at: float = 0.0, pinged_at: float = 0.0) ->
     link_of(one).waiting = Session.link_bound
     one.state = State.READY
     return one
-
-
-def link_of(session: Session) -> RecordingLink:
-    assert isinstance(session.link, RecordingLink)
-    return session.link
 
 
 @pytest.mark.parametrize(
