@@ -123,6 +123,13 @@ class Sitting:
     def load_core(self) -> int:
         return machine.cores()[-1]
 
+    def in_turns(self, *these: Callable[[], float]) -> list[list[float]]:
+        """What each measures, one number a run. They take turns: a machine that others use as well is not as fast in
+        one minute as in the next.
+        """
+        rounds = [[measure() for measure in these] for _ in range(self.scale.runs)]
+        return [list(values) for values in zip(*rounds, strict=True)]
+
     def note(self, row: Row) -> Row:
         if row.reach is not None and not row.reach.met:
             row.reason = row.reason or reason(row.figure, row.case, row.who)

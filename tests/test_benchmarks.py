@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import pytest
@@ -16,7 +17,8 @@ from benchmarks.figures import busy, fan_out, publish, slow
 from benchmarks.figures.cost import settle
 from benchmarks.load import Faulty, Load, loading
 from benchmarks.machine import cores
-from benchmarks.sitting import QUICK, Series, Sitting
+from benchmarks.peers import Peer
+from benchmarks.sitting import QUICK, Row, Series, Sitting
 
 TINY = replace(QUICK, runs=1, seconds=0.05, readers=(20,), crowd=20)
 
@@ -40,6 +42,16 @@ def test_a_figure_runs_from_the_server_to_the_table(tmp_path: Path) -> None:
     assert "× floor" in table
     assert json.loads((tmp_path / "results.json").read_text())["rows"]
     assert ElementTree.parse(tmp_path / "by-load.svg").getroot().tag.endswith("svg")
+
+
+def test_a_peer_that_is_left_out_is_so_for_what_was_measured_of_it() -> None:
+    sitting, nobody = Sitting(TINY, peers=()), cast("Any", None)
+    sitting.note(Row("fan-out", "20 readers", "snail", "µs a delivery", [62.5, 50.0, 70.0]))
+    # With more readers a delivery costs the floor more as well: what it costs there says nothing of the peer.
+    fan_out._measure_peer(
+        sitting, fan_out.Floor(nobody, nobody, 200, costs=[7.0]), Peer("snail", ("snail",), "snail.py")
+    )
+    assert sitting.rows[-1].reason == "left out: 62 µs a delivery with fewer readers already"
 
 
 def test_a_figure_that_fails_is_shown_as_failed_and_the_others_go_on(tmp_path: Path) -> None:

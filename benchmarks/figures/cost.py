@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from benchmarks.load import Load
 from benchmarks.machine import TICKS
@@ -33,8 +34,7 @@ def per_delivery_in_turns(
     """As `per_delivery`, of several servers that take turns, run by run."""
     for load, _ in these:
         load.run(seconds=WARM_UP_S, window=window, spin=1)
-    rounds = [[_one(sitting, load, cpu_s, window) for load, cpu_s in these] for _ in range(sitting.scale.runs)]
-    return [list(costs) for costs in zip(*rounds, strict=True)]
+    return sitting.in_turns(*(partial(_one, sitting, load, cpu_s, window) for load, cpu_s in these))
 
 
 def _one(sitting: Sitting, load: Load, cpu_s: Callable[[], float], window: int) -> float:

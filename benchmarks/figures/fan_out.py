@@ -1,13 +1,13 @@
 """Fan-out: server CPU per delivery, one room, one message of 120 bytes at a time.
 
 chatd goes its real way: publish through the JSON door, the store with history, the feed. The floor and the peers only
-pass on. Each takes turns with the floor, run by run, and is held against those runs: a machine that others use as well
-is not as fast in one minute as in the next. What a connection takes of memory is noted on the way, for the peers' sake.
+pass on. Each takes turns with the floor, run by run, and is held against those runs. What a connection takes of memory
+is noted on the way, for the peers' sake.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 from benchmarks import server
@@ -26,25 +26,34 @@ TOO_SLOW_US = 50.0
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """The floor with as many readers, which stays for all to be held against; `costs` of all its runs."""
+    """The floor with so many readers, which stays for all to be held against.
+
+    Attributes:
+        costs: of all its runs.
+        ratios: of all who were held against it, by name.
+    """
 
     server: Server
     load: Load
+    readers: int
     costs: list[float]
+    ratios: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def case(self) -> str:
+        return f"{self.readers:,} readers"
 
 
 def measure(sitting: Sitting) -> None:
-    ratios: dict[int, dict[str, float]] = {}
     for readers in sitting.scale.readers:
-        ratios[readers] = {}
         with server.floor(sitting) as one, loading(sitting.load_core) as load:
             settle(load, readers, one.setup)
-            floor = Floor(one, load, per_delivery(sitting, load, one.cpu_s, window=1))
-            sitting.note(Row(FIGURE, _case(readers), "floor", UNIT, floor.costs))
+            floor = Floor(one, load, readers, per_delivery(sitting, load, one.cpu_s, window=1))
+            sitting.note(Row(FIGURE, floor.case, "floor", UNIT, floor.costs))
             for peer in _peers(sitting):
-                _measure_peer(sitting, peer, readers, floor, ratios)
+                _measure_peer(sitting, floor, peer)
             with server.chatd(sitting) as (chatd, directory):
-                _measure(sitting, chatd.node, chatd.setup(directory, readers), "chatd", readers, floor, ratios[readers])
+                _measure(sitting, floor, chatd.node, chatd.setup(directory, readers), "chatd")
 
 
 def _peers(sitting: Sitting) -> list[Peer]:
@@ -57,42 +66,32 @@ def _peers(sitting: Sitting) -> list[Peer]:
     return [peer for peer in wanted if peer.name not in sitting.missing]
 
 
-def _measure_peer(
-    sitting: Sitting, peer: Peer, readers: int, floor: Floor, ratios: dict[int, dict[str, float]]
-) -> None:
-    before = [of[peer.name] * median(floor.costs) for of in ratios.values() if peer.name in of]
+def _measure_peer(sitting: Sitting, floor: Floor, peer: Peer) -> None:
+    before = [median(row.values) for row in sitting.rows if (row.figure, row.who) == (FIGURE, peer.name) and row.values]
     if before and max(before) > TOO_SLOW_US:
         why = f"left out: {before[0]:.0f} µs a delivery with fewer readers already"
-        sitting.note(Row(FIGURE, _case(readers), peer.name, UNIT, [], reason=why))
+        sitting.note(Row(FIGURE, floor.case, peer.name, UNIT, [], reason=why))
         return
     try:
         with server.peer(sitting, peer) as one:
-            _measure(sitting, one, one.setup, peer.name, readers, floor, ratios[readers])
+            _measure(sitting, floor, one, one.setup, peer.name)
     except Faulty as why:
-        row = Row(FIGURE, _case(readers), peer.name, UNIT, [], reason=f"did not deliver everything: {why}"[:200])
+        row = Row(FIGURE, floor.case, peer.name, UNIT, [], reason=f"did not deliver everything: {why}"[:200])
         sitting.note(row)
 
 
-def _measure(
-    sitting: Sitting,
-    one: Server,
-    setup: dict[str, object],
-    who: str,
-    readers: int,
-    floor: Floor,
-    ratios: dict[str, float],
-) -> None:
+def _measure(sitting: Sitting, floor: Floor, one: Server, setup: dict[str, object], who: str) -> None:
     with loading(sitting.load_core) as load:
-        memory = bytes_per_connection(one, load, readers, setup)
+        memory = bytes_per_connection(one, load, floor.readers, setup)
         both = ((floor.load, floor.server.cpu_s), (load, one.cpu_s))
         floors, costs = per_delivery_in_turns(sitting, both, window=1)
     floor.costs.extend(floors)
-    ratios[who] = median(costs) / median(floors)
-    row = Row(FIGURE, _case(readers), who, UNIT, costs, f"{ratios[who]:.2f} × floor")
+    ratio = floor.ratios[who] = median(costs) / median(floors)
+    row = Row(FIGURE, floor.case, who, UNIT, costs, f"{ratio:.2f} × floor")
     if who == "chatd":
-        row.reach = _reach(ratios, first=readers == sitting.scale.readers[0])
+        row.reach = _reach(floor.ratios, first=floor.readers == sitting.scale.readers[0])
     sitting.note(row)
-    sitting.note(Row("idle memory", f"{_case(readers)}, just connected", who, "KB a connection", [memory / 1024]))
+    sitting.note(Row("idle memory", f"{floor.case}, just connected", who, "KB a connection", [memory / 1024]))
 
 
 def _reach(ratios: dict[str, float], *, first: bool) -> Reach:
@@ -100,7 +99,3 @@ def _reach(ratios: dict[str, float], *, first: bool) -> Reach:
     if not first:
         return Reach("below every peer", below)
     return Reach(f"≤ {REACH_OF_FLOOR:.2f} × floor, below every peer", below and ratios["chatd"] <= REACH_OF_FLOOR)
-
-
-def _case(readers: int) -> str:
-    return f"{readers:,} readers"

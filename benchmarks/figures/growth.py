@@ -2,16 +2,16 @@
 
 CPU per delivery with 100, 1,000 and 10,000 readers of one room; memory of a connection, and CPU of its arrival, by how
 many there are; CPU per message with as many idle connections beside, with 1, 100 and 10,000 rooms of two, and with a
-million messages in the store. Each beside the smallest of its kind; messages of the same kind take turns, run by run,
-for a machine that others use as well is not as fast in one minute as in the next.
+million messages in the store. Each beside the smallest of its kind; messages of the same kind take turns, run by run.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from redis.asyncio import Redis
@@ -46,10 +46,10 @@ def measure(sitting: Sitting) -> None:
     crowds = [n for n in CROWDS if n <= sitting.scale.crowd]
     _note(sitting, "readers of one room", "CPU per delivery", "µs", {n: _delivery(sitting, n) for n in crowds})
     _note_arrivals(sitting, crowds)
-    rooms = [n for n in ROOMS if n <= sitting.scale.rooms]
+    by_rooms = _publish(sitting, {n: _Case(n, each=max(1, n // 100)) for n in ROOMS if n <= sitting.scale.rooms})
     # In one room, what is under way travels together: what must be flat is from many rooms to very many.
-    _note(sitting, "rooms of two", "CPU per message", "µs", _by_rooms(sitting, rooms), against=100)
-    by_stored = _by_stored(sitting, (0, sitting.scale.stored))
+    _note(sitting, "rooms of two", "CPU per message", "µs", by_rooms, against=100)
+    by_stored = _publish(sitting, {n: _Case(100, stored=n) for n in (0, sitting.scale.stored)})
     _note(sitting, "messages stored before", "CPU per message, 100 rooms of two", "µs", by_stored)
 
 
@@ -67,9 +67,8 @@ def _note_arrivals(sitting: Sitting, crowds: Sequence[int]) -> None:
         memory = {n: one.kb for n, one in arrivals.items() if n >= STEADY}
         _note(sitting, "connections", "memory of a connection", "KB", memory)
         _note(sitting, "connections", "CPU of an arrival", "µs", {n: one.cpu_us for n, one in arrivals.items()})
-        beside = publish.costs_in_turns(sitting, [one.publishers for one in arrivals.values()])
-        by_crowd = dict(zip(arrivals, beside, strict=True))
-        _note(sitting, "idle connections beside", "CPU per message, 100 rooms of two", "µs", by_crowd)
+        beside = _in_turns(sitting, {n: one.publishers for n, one in arrivals.items()})
+        _note(sitting, "idle connections beside", "CPU per message, 100 rooms of two", "µs", beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +91,33 @@ class _Arrival:
         return cls(memory / crowd / 1024, cpu / crowd * 1e6, publishers)
 
 
-def _by_rooms(sitting: Sitting, rooms: Sequence[int]) -> dict[int, float]:
-    with ExitStack() as stack:
-        these = []
-        for n in rooms:
-            chatd, directory = stack.enter_context(server.chatd(sitting))
-            ready = publish.ready(sitting, chatd, directory, rooms=n, each=max(1, n // 100))
-            these.append(stack.enter_context(ready))
-        return dict(zip(rooms, publish.costs_in_turns(sitting, these), strict=True))
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Publishers in `rooms` rooms of two, each of them in `each`, with so many messages stored before they come."""
+
+    rooms: int
+    each: int = 1
+    stored: int = 0
 
 
-def _by_stored(sitting: Sitting, stored: Sequence[int]) -> dict[int, float]:
+def _publish(sitting: Sitting, cases: Mapping[int, _Case]) -> dict[int, float]:
     with ExitStack() as stack:
-        these = []
-        for n in stored:
-            chatd, directory = stack.enter_context(server.chatd(sitting))
-            asyncio.run(_fill(chatd.url, n))
-            these.append(stack.enter_context(publish.ready(sitting, chatd, directory, rooms=100)))
-        return dict(zip(stored, publish.costs_in_turns(sitting, these), strict=True))
+        return _in_turns(sitting, {n: stack.enter_context(_ready(sitting, case)) for n, case in cases.items()})
+
+
+@contextmanager
+def _ready(sitting: Sitting, case: _Case) -> Iterator[publish.Publishers]:
+    with server.chatd(sitting) as (chatd, directory):
+        if case.stored:
+            asyncio.run(_fill(chatd.url, case.stored))
+        with publish.ready(sitting, chatd, directory, rooms=case.rooms, each=case.each) as publishers:
+            yield publishers
+
+
+def _in_turns(sitting: Sitting, these: Mapping[int, publish.Publishers]) -> dict[int, float]:
+    """Microseconds of the node for each message."""
+    found = sitting.in_turns(*(partial(each.node_us, sitting) for each in these.values()))
+    return {n: median(costs) for n, costs in zip(these, found, strict=True)}
 
 
 async def _fill(url: str, messages: int) -> None:

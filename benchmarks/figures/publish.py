@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,9 @@ class Publishers:
         store, node = ((late - early) / answer.messages * 1e6 for early, late in zip(before, after, strict=True))
         return node, store
 
+    def node_us(self, sitting: Sitting) -> float:
+        return self.costs(sitting)[0]
+
 
 @contextmanager
 def ready(sitting: Sitting, chatd: Chatd, directory: Path, *, rooms: int, each: int = 1) -> Iterator[Publishers]:
@@ -69,9 +72,3 @@ def costs(sitting: Sitting, chatd: Chatd, directory: Path, *, rooms: int) -> tup
     with ready(sitting, chatd, directory, rooms=rooms) as publishers:
         node, store = zip(*(publishers.costs(sitting) for _ in range(sitting.scale.runs)), strict=True)
     return list(node), list(store)
-
-
-def costs_in_turns(sitting: Sitting, these: Sequence[Publishers]) -> list[float]:
-    """Microseconds of the node for each message, the median of several that take turns, run by run."""
-    rounds = [[each.costs(sitting)[0] for each in these] for _ in range(sitting.scale.runs)]
-    return [median(costs) for costs in zip(*rounds, strict=True)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from benchmarks import server
@@ -32,8 +33,7 @@ def measure(sitting: Sitting) -> None:
         one = stack.enter_context(_ready(sitting, nodes=1, rooms=SPREAD))
         apart = stack.enter_context(_ready(sitting, nodes=2, rooms=SPREAD))
         both = stack.enter_context(_ready(sitting, nodes=2, rooms=SHARED))
-        rounds = [[each.deliveries(sitting) for each in (one, apart, both)] for _ in range(sitting.scale.runs)]
-    of_one, *of_two = (list(found) for found in zip(*rounds, strict=True))
+        of_one, *of_two = sitting.in_turns(*(partial(each.deliveries, sitting) for each in (one, apart, both)))
     sitting.note(Row(FIGURE, "1 node", "chatd", UNIT, of_one))
     for case, reaches, found in zip(("on one", "on both"), (True, False), of_two, strict=True):
         ratio = median(found) / median(of_one)
