@@ -169,14 +169,15 @@ class Node:
         self.listeners = [listener] if admin is None else [listener, admin]
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            running = [tasks.create_task(job, name=name) for name, job in self._jobs(also)]
+            lease = tasks.create_task(self._keep_lease(), name="lease")
+            running = [lease, *(tasks.create_task(job, name=name) for name, job in self._jobs(also))]
             try:
                 await self._begin()
                 for each in self.listeners:
                     await each.start()
                 self._settle_down()
                 await self._stop.wait()
-                await self._leave(listener)
+                await self._leave(listener, lease)
                 for each in self.listeners:
                     await each.stop()
             finally:
@@ -188,7 +189,6 @@ class Node:
         return [
             ("feed", self.store.feed.run()),
             ("fan-out", self.hub.run()),
-            ("lease", self._keep_lease()),
             ("probe", self._probe()),
             ("lag", self._measure_lag()),
             ("hooks", self.hooks.run()),
@@ -232,11 +232,13 @@ class Node:
     def stopping(self) -> bool:
         return self._stop.is_set()
 
-    async def _leave(self, listener: Listener) -> None:
+    async def _leave(self, listener: Listener, lease: asyncio.Task[None]) -> None:
         """Empty this node in the time that the settings give, whatever an operator had begun, and leave the cluster."""
         self.on_news("stopping")
         await self._end_emptying()
         await self._empty(listener, self.settings.server.drain, LAST_FAREWELL_S)
+        lease.cancel()  # it would find its lease gone, and come back under a new one
+        await asyncio.gather(lease, return_exceptions=True)
         try:
             await self.reaper.bury(self.lease, delay_ms=self.chat.leave_delay_ms)
         except StoreError as error:

@@ -199,6 +199,17 @@ async def test_sigterm_tells_everybody_to_come_back_and_exits_with_zero(pair: tu
     assert second.ask("status")["cluster"]["nodes"] == 1
 
 
+async def test_who_has_left_does_not_come_back_to_renew_his_lease(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as store:
+        environ = {"CHATD_CLUSTER__RENEW": "10ms", "CHATD_CLUSTER__LEASE": "30s", "CHATD_REDIS__URL": store.url}
+        with (
+            running(tmp_path, "--port", "0", **environ) as leaving,
+            running(tmp_path, "--port", "0", **environ) as other,
+        ):
+            assert await asyncio.to_thread(leaving.stop) == 0
+            assert other.ask("status")["cluster"]["nodes"] == 1
+
+
 async def test_a_store_that_goes_away_and_returns_loses_nothing_acknowledged(tmp_path: Path) -> None:
     async with redis_server(tmp_path) as store:
         with running(tmp_path, "--port", "0", **FAST, CHATD_REDIS__URL=store.url, CHATD_REDIS__TIMEOUT="0.3s") as node:
