@@ -24,8 +24,9 @@ Key = TypeVar("Key", int, Session)
 READERS: Final = 0
 WATCHERS: Final = 1
 
-# Readers for whom frames of several rooms may wait when readers of another room come: a good millisecond's worth.
-MOST_WAITING: Final = 256
+# Readers for whom frames of several rooms may wait when others of another room come: half a turn's worth. More of them,
+# where rooms have few readers in common, would only have what is read meanwhile wait.
+MOST_WAITING: Final = 64
 
 # What goes to all readers of a room; the rest goes to those who asked to hear who comes and goes.
 SAID: Final = (Kind.PUBLICATION, Kind.SIGNAL)
@@ -59,11 +60,11 @@ class Cast:
         start: number of the first step, in a count that all rooms share.
 
     Attributes:
-        left: how many steps are left.
+        next: number of the next step; left: how many are left.
         copies: events times readers, by audience.
     """
 
-    __slots__ = ("_next", "_voices", "_windows", "arrived_at", "copies", "left", "room", "started_at")
+    __slots__ = ("_voices", "_windows", "arrived_at", "copies", "left", "next", "room", "started_at")
 
     def __init__(self, room: Room, now: float, find: Callable[[str], Session | None], start: int) -> None:
         events, room.pending = room.pending, []
@@ -72,7 +73,7 @@ class Cast:
         self.started_at = now
         self.copies = [0, 0]
         self._windows = self.left = room.fit()
-        self._next = start
+        self.next = start
         said = [event for event in events if event.kind in SAID]
         seen = [event for event in events if event.kind not in SAID] if len(said) < len(events) else []
         first = _first(said)
@@ -83,7 +84,7 @@ class Cast:
 
     def step(self) -> list[Part]:
         """The next step's parts, with the readers that there are by now."""
-        window, self._next, self.left = self._next % self._windows, self._next + 1, self.left - 1
+        window, self.next, self.left = self.next % self._windows, self.next + 1, self.left - 1
         parts = [part for voice in self._voices if (part := voice.to(self.room, window)).readers]
         for part in parts:
             self.copies[part.audience] += part.readers * len(part.events)

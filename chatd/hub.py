@@ -2,8 +2,8 @@
 
 A Hub is a fixed number of Shards. A session lives in one of them, whatever rooms it joins, so a large room is spread
 evenly over its windows, which are some shards each; a window of a room is what we do between two looks at the clock,
-not a lock. Fan-out goes around the rooms that have something to say, a part of each, so that a room of fifty thousand
-holds up nobody for long.
+not a lock. Rooms that have something to say stand in a line, and each goes back to its end after a part of its readers,
+so that a room of fifty thousand holds up nobody for long.
 
 Here we know sessions. How a room's readers are laid out is room's; what a round is, and how it is written, is cast's;
 what a message means is chat's.
@@ -28,7 +28,7 @@ from .session import Session, State, Subscription
 log = structlog.get_logger("chatd")
 
 # After this long at fan-out we let the event loop look at its sockets, a step later at most: what delivery adds to
-# others' latency. So it does after each time around the rooms, for what is read then still joins the next.
+# others' latency. What it reads then still joins what its room has to say.
 TURN_S: Final = 0.0005
 # Connections that came one after the other and share a shard: they lie side by side in memory, ours and the kernel's,
 # and so are written to in that order. In any other, a frame to each of 8,000 readers costs a fifth more.
@@ -78,8 +78,9 @@ class Hub:
         self._pending = 0
         self._behind = False
         self._clock = clock
-        self._casts: dict[Room, Cast | None] = {}
-        self._laps = 0  # times around all rooms with something to say
+        self._casts: dict[Room, Cast | None] = {}  # who has waited longest comes first; None: not begun
+        self._step = 0  # which one the rooms that have something to say are at
+        self._outbox = Outbox()
         self._work = asyncio.Event()
 
     # --- who is here --------------------------------------------------------------------------------------------------
@@ -195,32 +196,29 @@ class Hub:
 
     async def run(self) -> None:
         """Fan out until cancelled."""
-        outbox = Outbox()
         while True:
             await self._work.wait()
-            await self._go_around(outbox)
+            self._take_turns()
             if self._casts:
-                await asyncio.sleep(0)
+                await _let_others_go()
             else:
                 self._work.clear()
 
-    async def _go_around(self, outbox: Outbox) -> None:
-        """A step of each room that has something to say. It waits for others only amid many rooms."""
-        turn_ends = self._clock() + TURN_S
-        self._laps += 1
-        several = len(self._casts) > 1
-        for room in list(self._casts):
-            if self._clock() >= turn_ends:
-                self._empty(outbox)  # nothing waits here while others may write to the same sessions
-                await asyncio.sleep(0)
-                turn_ends = self._clock() + TURN_S
-            if room in self._casts:  # a loss may have ended its round while we let others go first
-                self._take_turn(room, outbox if several else None)
-        self._empty(outbox)
+    def _take_turns(self) -> None:
+        """Step after step, each of the room that has waited longest, until others should go first."""
+        ends_at = self._clock() + TURN_S
+        while self._casts:
+            room, cast = next(iter(self._casts.items()))
+            if self._outbox.is_full_for(room.settled.some_of(self._step if cast is None else cast.next)):
+                self._empty()
+            if self._clock() >= ends_at:
+                break
+            self._take_turn(room, self._outbox if self._outbox or len(self._casts) > 1 else None)
+        self._empty()  # nothing waits here while others may write to the same sessions
 
-    def _empty(self, outbox: Outbox) -> None:
-        if outbox:
-            self._close(outbox.empty())
+    def _empty(self) -> None:
+        if self._outbox:
+            self._close(self._outbox.empty())
 
     def _take_turn(self, room: Room, outbox: Outbox | None = None) -> None:
         try:
@@ -243,16 +241,17 @@ class Hub:
 
     def turn(self, room: Room, outbox: Outbox | None = None) -> None:
         """One step of `room`'s current round; begins one where none is under way. Waits for nobody."""
-        cast = self._casts[room]
+        cast = self._casts.pop(room)
         if cast is None:
             self._count(-len(room.pending))
-            cast = self._casts[room] = Cast(room, self._clock(), self.find, self._laps)
+            cast = Cast(room, self._clock(), self.find, self._step)
+        self._step = max(self._step, cast.next)
         for part in cast.step():
             self.delivered += part.readers
-            if outbox is not None and outbox.is_full_for(part.slice):
-                self._empty(outbox)
             self._close(write(part, outbox))
-        if not cast.left:
+        if cast.left:
+            self._casts[room] = cast  # behind all others
+        else:
             self._end(room, cast)
 
     def _end(self, room: Room, cast: Cast) -> None:
@@ -262,5 +261,13 @@ class Hub:
         self.on_round(now - cast.started_at, now - cast.arrived_at)
         if room.pending:
             self._casts[room] = None
-        else:
-            del self._casts[room]
+
+
+async def _let_others_go() -> None:
+    """Let the loop read what has come, and then those who were told of it act: ask the store, before our next turn.
+
+    As uvloop does it, which reads between two rounds of callbacks; asyncio's own loop reads as one of them, and who is
+    told there acts a turn of ours later.
+    """
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)

@@ -96,6 +96,12 @@ class Audience:
         slices = self._by_codec.get(codec)
         return NOBODY if slices is None else slices[window]
 
+    def some_of(self, step: int) -> Slice:
+        """Readers of one codec, of those who have their turn in step `step` of a round."""
+        for slices in self._by_codec.values():
+            return slices[step % self.windows]
+        return NOBODY
+
     def add(self, session: Session) -> None:
         slices = self._by_codec.get(session.codec)
         if slices is None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+import uvloop
 
-from chatd.cast import Outbox
+from chatd.cast import MOST_WAITING, Outbox
 from chatd.errors import INSUFFICIENT_STATE, SLOW
 from chatd.hub import MOST_PENDING, TURN_S, Hub
 from chatd.model import Delivery, Event, Identity, Kind, Lost, Position
@@ -182,6 +186,79 @@ def test_a_large_room_does_not_hold_up_a_small_one() -> None:
     hub.turn(hub.rooms["small"])
     assert len(written(small)) == 1
     assert 0 < sum(len(written(session)) for session in large) < 1000
+
+
+class SlowRooms:
+    """A hub on a clock of its own, of rooms so large that each is written to by itself, which takes longer than a turn.
+
+    Attributes:
+        order: the rooms as they were written to, and what a test adds.
+    """
+
+    def __init__(self, *rooms: str) -> None:
+        self.now = 0.0
+        self.order: list[str] = []
+        self.hub = Hub(clock=lambda: self.now)
+        for room in rooms:
+            first, *_ = [member(self.hub, room) for _ in range(MOST_WAITING)]
+            fan_out(self.hub, said(1), room=room)
+            link_of(first).on_send = partial(self.wrote_to, room)
+
+    def wrote_to(self, room: str) -> None:
+        self.now += 2 * TURN_S
+        self.order.append(room)
+
+    def say(self, *rooms: str) -> None:
+        self.hub.deliver([Delivery(room, (said(len(self.order) + 2),)) for room in rooms])
+
+    async def until(self, ends: Callable[[], object]) -> None:
+        running = asyncio.ensure_future(self.hub.run())
+        while not ends():
+            await asyncio.sleep(0)
+        running.cancel()
+
+
+async def test_rooms_have_their_turns_in_the_order_in_which_they_spoke() -> None:
+    slow = SlowRooms("a", "b", "c")
+    slow.say("a", "b")
+    await slow.until(lambda: slow.order)
+    slow.say("c", "a")
+    await slow.until(lambda: not slow.hub._casts)
+    assert slow.order == ["a", "b", "c", "a"]
+
+
+def test_what_is_read_between_two_turns_is_acted_on_before_the_second() -> None:
+    """As a message is: begun where it is read, and asked of the store in a callback."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(read_between_two_turns()) == ["a", "asked", "b"]
+
+
+async def read_between_two_turns() -> list[str]:
+    slow = SlowRooms("a", "b")
+    loop = asyncio.get_running_loop()
+    listening = loop.create_future()
+    ours, theirs = socket.socketpair()
+
+    class Asking(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            if data == b"?":
+                listening.set_result(None)
+            else:
+                loop.call_soon(slow.order.append, "asked")
+
+    def wrote_to_a() -> None:
+        slow.wrote_to("a")
+        theirs.send(b"!")
+
+    with ours, theirs:
+        transport, _ = await loop.create_connection(Asking, sock=ours)
+        theirs.send(b"?")
+        await listening
+        link_of(next(slow.hub.rooms["a"].sessions())).on_send = wrote_to_a
+        slow.say("a", "b")
+        await slow.until(lambda: not slow.hub._casts)
+        transport.close()
+    return slow.order
 
 
 async def test_a_bug_in_one_rooms_round_sends_its_readers_to_recover_and_others_go_on(
@@ -397,7 +474,6 @@ def test_rooms_take_their_steps_together_wherever_each_began() -> None:
     outbox = Outbox()
     hub.deliver([Delivery("a", (said(1),))])
     hub.turn(hub.rooms["a"], Outbox())
-    hub._laps += 1
     hub.deliver([Delivery("b", (said(2),))])
     for room in ("a", "b"):
         hub.turn(hub.rooms[room], outbox)
@@ -433,7 +509,7 @@ def test_a_room_has_windows_for_its_size_and_each_of_its_readers_is_in_one_of_th
 @pytest.mark.parametrize("start", range(0, 70, 3))
 def test_a_round_reaches_everybody_once_whichever_shards_it_begins_with(start: int) -> None:
     hub = Hub()
-    hub._laps = start
+    hub._step = start
     readers = [member(hub) for _ in range(1500)]
     fan_out(hub, said(1))
     assert {len(written(session)) for session in readers} == {1}
