@@ -1,6 +1,6 @@
 """One round of fan-out: how what a room has to say becomes writes to its readers on this node.
 
-A frame is made once for each codec and sent to every reader's outlet, whose number is all that is looked at of most.
+A frame is made once for each codec and sent to every reader's outlet, which is all that is looked at of most.
 The few who need more come apart: those who have just joined, the slow, and authors who do not hear themselves. Nothing
 here waits. Whose turn it is, and for how long, is the hub's business.
 """
@@ -13,12 +13,12 @@ from typing import Final, NamedTuple, TypeVar
 
 from .errors import Disconnect
 from .model import Event, Kind
-from .outlets import REFUSED, send_all, send_each
+from .outlets import REFUSED, Outlet, send_all, send_each
 from .room import JOINING, Room, Slice
 from .session import Session
 from .wire import Codec
 
-Key = TypeVar("Key", int, Session)
+Key = TypeVar("Key", Outlet, Session)
 
 # Who hears what is said, and who hears of joins and leaves.
 READERS: Final = 0
@@ -139,45 +139,45 @@ class Outbox:
     Nobody joins or leaves before it is emptied.
     """
 
-    __slots__ = ("_by_number", "_others", "_slices")
+    __slots__ = ("_by_outlet", "_others", "_slices")
 
     def __init__(self) -> None:
         self._slices: list[Slice] = []
-        self._by_number: dict[int, bytes] = {}
+        self._by_outlet: dict[Outlet, bytes] = {}
         self._others: dict[Session, bytes] = {}
 
     def __len__(self) -> int:
-        return len(self._by_number) + len(self._others)
+        return len(self._by_outlet) + len(self._others)
 
     def is_full_for(self, readers: Slice) -> bool:
         """Whether it should be emptied before; as far as the first of `readers` tells, who have much in common."""
         if len(self) < MOST_WAITING:
             return False
-        if readers.numbers:
-            return readers.numbers[0] not in self._by_number
+        if readers.outlets:
+            return readers.outlets[0] not in self._by_outlet
         return bool(readers.others) and readers.others[0] not in self._others
 
     def add(self, readers: Slice, frame: bytes) -> None:
         self._slices.append(readers)
-        _append(self._by_number, readers.numbers, frame)
+        _append(self._by_outlet, readers.outlets, frame)
         _append(self._others, readers.others, frame)
 
     def take(self, session: Session) -> bytes:
         """What is there for one reader; b"" for nothing."""
         if session.link.outlet is None:
             return self._others.pop(session, b"")
-        return self._by_number.pop(session.link.outlet.number, b"")
+        return self._by_outlet.pop(session.link.outlet, b"")
 
     def empty(self) -> list[tuple[Session, Disconnect]]:
         """Write to each what is there for it; as `write`."""
-        frames = list(self._by_number.values())
+        frames = list(self._by_outlet.values())
         goodbyes = []
-        if left := _left(send_each(self._by_number, frames), list(map(len, frames))):
-            whose = dict(chain.from_iterable(zip(each.numbers, each.sessions, strict=True) for each in self._slices))
-            numbers = list(self._by_number)
-            goodbyes = [(whose[numbers[at]], _go_on(whose[numbers[at]], frames[at], sent)) for at, sent in left]
+        if left := _left(send_each(self._by_outlet, frames), list(map(len, frames))):
+            whose = dict(chain.from_iterable(zip(each.outlets, each.sessions, strict=True) for each in self._slices))
+            outlets = list(self._by_outlet)
+            goodbyes = [(whose[outlets[at]], _go_on(whose[outlets[at]], frames[at], sent)) for at, sent in left]
         goodbyes += [(session, session.send(frame)) for session, frame in self._others.items()]
-        for waiting in (self._slices, self._by_number, self._others):
+        for waiting in (self._slices, self._by_outlet, self._others):
             waiting.clear()
         return _said(goodbyes)
 
@@ -217,7 +217,7 @@ def _said(goodbyes: Iterable[tuple[Session, Disconnect | None]]) -> list[tuple[S
 def _write_at_once(part: Part) -> Iterator[tuple[Session, Disconnect | None]]:
     """Write the common frame. Of a session whose outlet takes it nothing is looked at: it is far from the processor."""
     readers = part.slice
-    sent = send_all(readers.numbers, part.frame)
+    sent = send_all(readers.outlets, part.frame)
     for at, taken in _left(sent, [len(part.frame)] * len(sent)):
         session = readers.sessions[at]
         if taken == REFUSED:

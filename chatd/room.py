@@ -6,12 +6,12 @@ written here, and nothing decides who may read.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
 from .model import Event
+from .outlets import Outlet
 from .session import Session
 from .wire import Codec
 
@@ -28,14 +28,14 @@ class Slice:
     """Some readers of one codec, in the order in which they came.
 
     Attributes:
-        numbers: of their outlets; `sessions`: whose they are.
+        outlets: theirs; `sessions`: whose they are.
         others: those who have none.
     """
 
-    __slots__ = ("numbers", "others", "sessions")
+    __slots__ = ("others", "outlets", "sessions")
 
     def __init__(self) -> None:
-        self.numbers = array("I")
+        self.outlets: list[Outlet] = []
         self.sessions: list[Session] = []
         self.others: list[Session] = []
 
@@ -50,7 +50,7 @@ class Slice:
         if session.link.outlet is None:
             self.others.append(session)
         else:
-            self.numbers.append(session.link.outlet.number)
+            self.outlets.append(session.link.outlet)
             self.sessions.append(session)
 
     def discard(self, session: Session) -> None:
@@ -58,8 +58,8 @@ class Slice:
             if session.link.outlet is None:
                 self.others.remove(session)
             else:
-                at = self.numbers.index(session.link.outlet.number)
-                del self.numbers[at], self.sessions[at]
+                at = self.outlets.index(session.link.outlet)
+                del self.outlets[at], self.sessions[at]
 
 
 NOBODY: Final = Slice()

@@ -1,4 +1,4 @@
-"""Links that record what a session writes, for tests of who is sent what. Their outlets have numbers as real ones do.
+"""Links that record what a session writes, for tests of who is sent what. Their outlets record, too.
 
 A module that uses them says `pytestmark = pytest.mark.usefixtures("recording")`.
 """
@@ -6,18 +6,12 @@ A module that uses them says `pytestmark = pytest.mark.usefixtures("recording")`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import count
-from weakref import WeakValueDictionary
 
 import pytest
 
 from chatd.errors import Disconnect
 from chatd.outlets import Outlet
 from chatd.session import Session
-
-# No process has so many files.
-_descriptors = count(1 << 30)
-_by_descriptor: WeakValueDictionary[int, RecordingLink] = WeakValueDictionary()
 
 
 class RecordingLink:
@@ -32,9 +26,7 @@ class RecordingLink:
         self.takes = 1 << 20
         self.rest: list[bytes] = []
         self.on_send: Callable[[], None] = lambda: None
-        descriptor = next(_descriptors)
-        _by_descriptor[descriptor] = self
-        self.outlet: Outlet | None = Outlet(descriptor)
+        self.outlet: Outlet | None = RecordingOutlet(self)
 
     def send(self, frame: bytes) -> int:
         self.on_send()
@@ -63,6 +55,18 @@ class RecordingLink:
     def resume_reading(self) -> None: ...
 
 
+class RecordingOutlet(Outlet):
+    """Has no socket: what it is sent, its link records."""
+
+    def __init__(self, link: RecordingLink) -> None:
+        self._record = link.send
+
+    def open(self) -> None: ...
+
+    def record(self, frame: bytes) -> int:
+        return self._record(frame)
+
+
 def link_of(session: Session) -> RecordingLink:
     assert isinstance(session.link, RecordingLink)
     return session.link
@@ -71,5 +75,5 @@ def link_of(session: Session) -> RecordingLink:
 @pytest.fixture
 def recording(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Has what is sent to a RecordingLink's outlet recorded there, in place of the system call."""
-    monkeypatch.setattr("chatd.outlets.write", lambda descriptor, frame: _by_descriptor[descriptor].send(frame))
+    monkeypatch.setattr("chatd.outlets._send", RecordingOutlet.record)
     yield

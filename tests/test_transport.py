@@ -732,7 +732,7 @@ async def test_half_of_the_bound_is_congestion_until_the_client_reads() -> None:
 
 def sent_at_once(link: Link, frame: bytes) -> int:
     assert link.outlet is not None
-    [sent] = send_all([link.outlet.number], frame)
+    [sent] = send_all([link.outlet], frame)
     return sent
 
 
