@@ -17,8 +17,9 @@ HEAD = """# What chatd costs, measured
 
 {date}, by `python -m benchmarks{quick}`, in {minutes:.0f} minutes. Median of the runs, least and most in brackets. CPU
 is the server process's own, user and system, as the kernel counts it; the server on one core, the load and the store on
-another. The *floor* is a C program that makes each frame once and does one `send()` per reader, and nothing else. Every
-delivery was checked to have arrived, in order.
+another. The *floor* is a C program that makes each frame once and does one `send()` per reader, and nothing else. What
+is so many times something else took turns with it, run by run: it is the median of those ratios. Every delivery was
+checked to have arrived, in order.
 """
 NOTE = """
 chatd goes its real way: token, JSON door, store with history on, feed. Switched off are the limits on what one client

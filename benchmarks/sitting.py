@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -23,6 +23,7 @@ class Scale:
     Attributes:
         runs: of each case; the median counts.
         seconds: of a run.
+        turns: runs of cases that take turns, each of `turn_s` seconds.
         crowd: connections where many are wanted; `readers`: of the fan-out's rooms.
         heartbeat_s: of idle connections; `heartbeats`: short ones, over which their memory is watched.
         stored: messages in the store for the figure of growth.
@@ -30,6 +31,8 @@ class Scale:
 
     runs: int = 5
     seconds: float = 1.0
+    turns: int = 15
+    turn_s: float = 0.5
     readers: tuple[int, ...] = (1_000, 10_000)
     crowd: int = 10_000
     heartbeat_s: int = 25
@@ -43,6 +46,8 @@ FULL = Scale()
 QUICK = Scale(
     runs=2,
     seconds=0.4,
+    turns=3,
+    turn_s=0.25,
     readers=(1_000,),
     crowd=2_000,
     heartbeat_s=4,
@@ -51,6 +56,11 @@ QUICK = Scale(
     stored=50_000,
     rooms=1_000,
 )
+
+
+def ratio(these: Sequence[float], those: Sequence[float]) -> float:
+    """The median of what each of `these` is to the one of `those` that was measured in the same turn."""
+    return median(this / that for this, that in zip(these, those, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +133,13 @@ class Sitting:
     def load_core(self) -> int:
         return machine.cores()[-1]
 
-    def in_turns(self, *these: Callable[[], float]) -> list[list[float]]:
-        """What each measures, one number a run. They take turns: a machine that others use as well is not as fast in
-        one minute as in the next.
+    def in_turns(self, *these: Callable[[float], float]) -> list[list[float]]:
+        """What each measures in a run of so many seconds, one number a run.
+
+        They take turns, and short ones: a machine that others use as well is not as fast in one second as in the next.
+        So what one is to another is the `ratio` of what they measured in the same turn.
         """
-        rounds = [[measure() for measure in these] for _ in range(self.scale.runs)]
+        rounds = [[measure(self.scale.turn_s) for measure in these] for _ in range(self.scale.turns)]
         return [list(values) for values in zip(*rounds, strict=True)]
 
     def note(self, row: Row) -> Row:

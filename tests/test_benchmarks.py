@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree
@@ -18,9 +19,9 @@ from benchmarks.figures.cost import settle
 from benchmarks.load import Faulty, Load, loading
 from benchmarks.machine import cores
 from benchmarks.peers import Peer
-from benchmarks.sitting import QUICK, Row, Series, Sitting
+from benchmarks.sitting import QUICK, Row, Series, Sitting, ratio
 
-TINY = replace(QUICK, runs=1, seconds=0.05, readers=(20,), crowd=20)
+TINY = replace(QUICK, runs=1, seconds=0.05, turns=2, turn_s=0.05, readers=(20,), crowd=20)
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,20 @@ def test_a_figure_runs_from_the_server_to_the_table(tmp_path: Path) -> None:
     assert "× floor" in table
     assert json.loads((tmp_path / "results.json").read_text())["rows"]
     assert ElementTree.parse(tmp_path / "by-load.svg").getroot().tag.endswith("svg")
+
+
+def test_who_takes_turns_is_held_against_the_others_run_in_the_same_turn() -> None:
+    speeds = iter([1.0, 1.0, 5.0, 5.0, 1.0, 1.0, 1.0, 5.0])  # of a machine that others use as well
+    lasted: list[float] = []
+
+    def cost(seconds: float, of: float) -> float:
+        lasted.append(seconds)
+        return of * next(speeds)
+
+    floor, ours = Sitting(replace(TINY, turns=4), peers=()).in_turns(partial(cost, of=10.0), partial(cost, of=12.0))
+    assert (floor, ours) == ([10.0, 50.0, 10.0, 10.0], [12.0, 60.0, 12.0, 60.0])
+    assert ratio(ours, floor) == 1.2
+    assert lasted == [TINY.turn_s] * 8
 
 
 def test_a_peer_that_is_left_out_is_so_for_what_was_measured_of_it() -> None:

@@ -25,7 +25,7 @@ def per_delivery(
 ) -> list[float]:
     """Microseconds of CPU for each delivery, one number a run; the streams are as they were set up."""
     load.run(seconds=WARM_UP_S, window=window, spin=1)
-    return [_one(sitting, load, cpu_s, window) for _ in range(runs or sitting.scale.runs)]
+    return [_one(load, cpu_s, window, sitting.scale.seconds) for _ in range(runs or sitting.scale.runs)]
 
 
 def per_delivery_in_turns(
@@ -34,11 +34,11 @@ def per_delivery_in_turns(
     """As `per_delivery`, of several servers that take turns, run by run."""
     for load, _ in these:
         load.run(seconds=WARM_UP_S, window=window, spin=1)
-    return sitting.in_turns(*(partial(_one, sitting, load, cpu_s, window) for load, cpu_s in these))
+    return sitting.in_turns(*(partial(_one, load, cpu_s, window) for load, cpu_s in these))
 
 
-def _one(sitting: Sitting, load: Load, cpu_s: Callable[[], float], window: int) -> float:
-    answer, before, after = load.run(cpu_s, seconds=sitting.scale.seconds, window=window, spin=1)
+def _one(load: Load, cpu_s: Callable[[], float], window: int, seconds: float) -> float:
+    answer, before, after = load.run(cpu_s, seconds=seconds, window=window, spin=1)
     return max(after - before, 1 / TICKS) / answer.delivered * 1e6  # less than a tick cannot be told
 
 

@@ -15,7 +15,7 @@ from benchmarks.figures.cost import bytes_per_connection, per_delivery, per_deli
 from benchmarks.load import Faulty, Load, loading
 from benchmarks.peers import PEERS, Missing, Peer
 from benchmarks.server import Server
-from benchmarks.sitting import Reach, Row, Sitting
+from benchmarks.sitting import Reach, Row, Sitting, ratio
 
 FIGURE = "fan-out"
 UNIT = "µs a delivery"
@@ -86,8 +86,8 @@ def _measure(sitting: Sitting, floor: Floor, one: Server, setup: dict[str, objec
         both = ((floor.load, floor.server.cpu_s), (load, one.cpu_s))
         floors, costs = per_delivery_in_turns(sitting, both, window=1)
     floor.costs.extend(floors)
-    ratio = floor.ratios[who] = median(costs) / median(floors)
-    row = Row(FIGURE, floor.case, who, UNIT, costs, f"{ratio:.2f} × floor")
+    floor.ratios[who] = ratio(costs, floors)
+    row = Row(FIGURE, floor.case, who, UNIT, costs, f"{floor.ratios[who]:.2f} × floor")
     if who == "chatd":
         row.reach = _reach(floor.ratios, first=floor.readers == sitting.scale.readers[0])
     sitting.note(row)

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 
 from redis.asyncio import Redis
@@ -20,7 +19,7 @@ from benchmarks import server
 from benchmarks.figures import publish
 from benchmarks.figures.cost import per_delivery, settle
 from benchmarks.load import loading
-from benchmarks.sitting import Reach, Row, Series, Sitting
+from benchmarks.sitting import Reach, Row, Series, Sitting, ratio
 
 FIGURE = "growth"
 # So much more than with fewest counts as flat.
@@ -53,10 +52,10 @@ def measure(sitting: Sitting) -> None:
     _note(sitting, "messages stored before", "CPU per message, 100 rooms of two", "µs", by_stored)
 
 
-def _delivery(sitting: Sitting, readers: int) -> float:
+def _delivery(sitting: Sitting, readers: int) -> list[float]:
     with server.chatd(sitting) as (chatd, directory), loading(sitting.load_core) as load:
         settle(load, readers, chatd.setup(directory, readers))
-        return median(per_delivery(sitting, load, chatd.node.cpu_s, window=1, runs=3))
+        return per_delivery(sitting, load, chatd.node.cpu_s, window=1, runs=3)
 
 
 def _note_arrivals(sitting: Sitting, crowds: Sequence[int]) -> None:
@@ -64,9 +63,9 @@ def _note_arrivals(sitting: Sitting, crowds: Sequence[int]) -> None:
     with ExitStack() as stack:
         arrivals = {n: _Arrival.of(sitting, stack, n) for n in crowds}
         # Less than a thousand connections are few beside the pages that the allocator takes at a time.
-        memory = {n: one.kb for n, one in arrivals.items() if n >= STEADY}
+        memory = {n: [one.kb] for n, one in arrivals.items() if n >= STEADY}
         _note(sitting, "connections", "memory of a connection", "KB", memory)
-        _note(sitting, "connections", "CPU of an arrival", "µs", {n: one.cpu_us for n, one in arrivals.items()})
+        _note(sitting, "connections", "CPU of an arrival", "µs", {n: [one.cpu_us] for n, one in arrivals.items()})
         beside = _in_turns(sitting, {n: one.publishers for n, one in arrivals.items()})
         _note(sitting, "idle connections beside", "CPU per message, 100 rooms of two", "µs", beside)
 
@@ -100,7 +99,7 @@ class _Case:
     stored: int = 0
 
 
-def _publish(sitting: Sitting, cases: Mapping[int, _Case]) -> dict[int, float]:
+def _publish(sitting: Sitting, cases: Mapping[int, _Case]) -> dict[int, list[float]]:
     with ExitStack() as stack:
         return _in_turns(sitting, {n: stack.enter_context(_ready(sitting, case)) for n, case in cases.items()})
 
@@ -114,10 +113,9 @@ def _ready(sitting: Sitting, case: _Case) -> Iterator[publish.Publishers]:
             yield publishers
 
 
-def _in_turns(sitting: Sitting, these: Mapping[int, publish.Publishers]) -> dict[int, float]:
+def _in_turns(sitting: Sitting, these: Mapping[int, publish.Publishers]) -> dict[int, list[float]]:
     """Microseconds of the node for each message."""
-    found = sitting.in_turns(*(partial(each.node_us, sitting) for each in these.values()))
-    return {n: median(costs) for n, costs in zip(these, found, strict=True)}
+    return dict(zip(these, sitting.in_turns(*(each.node_us for each in these.values())), strict=True))
 
 
 async def _fill(url: str, messages: int) -> None:
@@ -126,13 +124,17 @@ async def _fill(url: str, messages: int) -> None:
         await redis.eval(FILL, 1, "stored:", STORED_ROOMS, messages // STORED_ROOMS, body)
 
 
-def _note(sitting: Sitting, of: str, what: str, unit: str, by: dict[int, float], against: int | None = None) -> None:
+def _note(
+    sitting: Sitting, of: str, what: str, unit: str, by: dict[int, list[float]], against: int | None = None
+) -> None:
     """A row for each of `by`; the last should be as flat to that of `against`, or to the first, as FLAT says."""
     base = by[min(by) if against is None else against]
-    for n, value in by.items():
-        beside = f"{value / base:.2f} × that of {min(by) if against is None else against:,}"
-        row = Row(FIGURE, f"{what}: {n:,} {of}", "chatd", unit, [value], beside)
+    for n, values in by.items():
+        times = ratio(values, base)
+        beside = f"{times:.2f} × that of {min(by) if against is None else against:,}"
+        row = Row(FIGURE, f"{what}: {n:,} {of}", "chatd", unit, values, beside)
         if n == max(by):
-            row.reach = Reach(f"flat: ≤ {FLAT} ×", value <= FLAT * base)
+            row.reach = Reach(f"flat: ≤ {FLAT} ×", times <= FLAT)
         sitting.note(row)
-    sitting.plots.append(Series(f"{what} by {of}", of, unit, {what: [(max(n, 1), value) for n, value in by.items()]}))
+    line = [(max(n, 1), median(values)) for n, values in by.items()]
+    sitting.plots.append(Series(f"{what} by {of}", of, unit, {what: line}))

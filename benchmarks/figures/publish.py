@@ -46,14 +46,14 @@ class Publishers:
     chatd: Chatd
     load: Load
 
-    def costs(self, sitting: Sitting) -> tuple[float, float]:
+    def costs(self, seconds: float) -> tuple[float, float]:
         """Microseconds of the node and of the store for each message of one run."""
-        answer, before, after = self.load.run(self.chatd.cpu_s, seconds=sitting.scale.seconds, window=WINDOW)
+        answer, before, after = self.load.run(self.chatd.cpu_s, seconds=seconds, window=WINDOW, spin=1)
         store, node = ((late - early) / answer.messages * 1e6 for early, late in zip(before, after, strict=True))
         return node, store
 
-    def node_us(self, sitting: Sitting) -> float:
-        return self.costs(sitting)[0]
+    def node_us(self, seconds: float) -> float:
+        return self.costs(seconds)[0]
 
 
 @contextmanager
@@ -63,12 +63,12 @@ def ready(sitting: Sitting, chatd: Chatd, directory: Path, *, rooms: int, each: 
     with loading(sitting.load_core) as load:
         settle(load, readers, chatd.setup(directory, readers), **shape)
         chatd.node.until_quiet()
-        load.run(seconds=WARM_UP_S, window=WINDOW)
+        load.run(seconds=WARM_UP_S, window=WINDOW, spin=1)
         yield Publishers(chatd, load)
 
 
 def costs(sitting: Sitting, chatd: Chatd, directory: Path, *, rooms: int) -> tuple[list[float], list[float]]:
     """Microseconds of the node and of the store for each message, one number a run."""
     with ready(sitting, chatd, directory, rooms=rooms) as publishers:
-        node, store = zip(*(publishers.costs(sitting) for _ in range(sitting.scale.runs)), strict=True)
+        node, store = zip(*(publishers.costs(sitting.scale.seconds) for _ in range(sitting.scale.runs)), strict=True)
     return list(node), list(store)

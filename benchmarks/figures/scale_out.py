@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from statistics import median
 
 from benchmarks import server
 from benchmarks.figures.cost import WARM_UP_S, settle
 from benchmarks.load import Load, loading
 from benchmarks.server import Chatd
-from benchmarks.sitting import Reach, Row, Sitting
+from benchmarks.sitting import Reach, Row, Sitting, ratio
 
 FIGURE = "scale-out"
 UNIT = "deliveries a CPU second"
@@ -33,12 +31,12 @@ def measure(sitting: Sitting) -> None:
         one = stack.enter_context(_ready(sitting, nodes=1, rooms=SPREAD))
         apart = stack.enter_context(_ready(sitting, nodes=2, rooms=SPREAD))
         both = stack.enter_context(_ready(sitting, nodes=2, rooms=SHARED))
-        of_one, *of_two = sitting.in_turns(*(partial(each.deliveries, sitting) for each in (one, apart, both)))
+        of_one, *of_two = sitting.in_turns(one.deliveries, apart.deliveries, both.deliveries)
     sitting.note(Row(FIGURE, "1 node", "chatd", UNIT, of_one))
     for case, reaches, found in zip(("on one", "on both"), (True, False), of_two, strict=True):
-        ratio = median(found) / median(of_one)
-        reach = Reach(f"≥ {REACH} × one node", ratio >= REACH) if reaches else None
-        sitting.note(Row(FIGURE, f"2 nodes, each room {case}", "chatd", UNIT, found, f"{ratio:.2f} × one node", reach))
+        times = ratio(found, of_one)
+        reach = Reach(f"≥ {REACH} × one node", times >= REACH) if reaches else None
+        sitting.note(Row(FIGURE, f"2 nodes, each room {case}", "chatd", UNIT, found, f"{times:.2f} × one node", reach))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +47,9 @@ class _Readers:
     load: Load
     rooms: int
 
-    def deliveries(self, sitting: Sitting) -> float:
-        """For each CPU second of the busiest node."""
-        answer, before, after = self.load.run(self.chatd.cpu_s, seconds=sitting.scale.seconds, window=self.rooms)
+    def deliveries(self, seconds: float) -> float:
+        """In a run of so many seconds, for each CPU second of the busiest node."""
+        answer, before, after = self.load.run(self.chatd.cpu_s, seconds=seconds, window=self.rooms, spin=1)
         return answer.delivered / max(late - early for early, late in zip(before[1:], after[1:], strict=True))
 
 
@@ -60,5 +58,5 @@ def _ready(sitting: Sitting, *, nodes: int, rooms: int) -> Iterator[_Readers]:
     cores = [sitting.server_core]
     with server.chatd(sitting, nodes=nodes, cores=cores) as (chatd, directory), loading(sitting.load_core) as load:
         settle(load, READERS, chatd.setup(directory, READERS), rooms=rooms, streams=rooms)
-        load.run(seconds=WARM_UP_S, window=rooms)
+        load.run(seconds=WARM_UP_S, window=rooms, spin=1)
         yield _Readers(chatd, load, rooms)
