@@ -22,6 +22,7 @@ it back to every node, and hub, cast and outlets bring it out:
     api, hooks        what the application's back end may ask, and what it is told and asked itself
     reaper, sweep     the quiet, the expired and the dead; what rooms keep no longer
     node, drain       one daemon: owns every task; how it empties itself
+    errands           short tasks that nobody waits for
     store             Redis or Valkey; the only place that knows redis-py
     transport, web    the socket, the doors
     telemetry, cli    what operators see; journal: the log in systemd's

@@ -1,7 +1,8 @@
 """The nouns of chatd: names, positions, commands that come in, answers and pushes that go out.
 
 Everything here is a value: frozen, comparable, without behaviour that waits or looks at a clock. Bytes that are JSON
-text are passed through as they came; nobody here parses them. How a command looks on a wire is wire's business.
+text are passed through as they came; nobody here parses them. How a command looks on a wire is wire's business. What
+every message needs is a NamedTuple, which is made in a third of the time of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -116,8 +117,7 @@ class Standing:
     top: Position = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class Speaker:
+class Speaker(NamedTuple):
     """Who wants to say something, as far as it is known outside of the store.
 
     Attributes:
@@ -170,8 +170,7 @@ class Member:
     joined: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClientInfo:
+class ClientInfo(NamedTuple):
     """One connection of a user, as other members see it. `conn_info` is the token's `info` claim."""
 
     user: str
@@ -235,8 +234,7 @@ class Unsubscribe:
     room: str
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(NamedTuple):
     room: str
     data: Json
 
@@ -347,8 +345,7 @@ class Unsubscribed:
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(NamedTuple):
     """Where and when a message landed. `position` is None in a room without history; `time_ms` is Unix time."""
 
     position: Position | None

@@ -20,6 +20,7 @@ import structlog
 from . import __version__, auth, drain
 from .auth import Revocation, Revocations, Signatures, SigningKey, Verifier
 from .chat import Chat
+from .errands import Errands
 from .hooks import Hooks
 from .hub import Hub
 from .model import Delivery
@@ -99,6 +100,7 @@ class Node:
         self.meters = Meters()
         self.hub = Hub()
         self.clock: Callable[[], float] = loop.time
+        self.errands = Errands()
         self.chat = Chat(
             settings,
             self.hub,
@@ -107,7 +109,7 @@ class Node:
             signatures(settings),
             Revocations(),
             lease=lambda: self.lease,
-            spawn=self.spawn,
+            spawn=self.errands.begin,
             clock=self.clock,
             now=time,
         )
@@ -139,7 +141,6 @@ class Node:
         self._started_at = self.clock()
         self._stop = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
-        self._errands: set[asyncio.Task[None]] = set()
         self._emptying: asyncio.Task[None] | None = None
 
     def _introduce(self) -> None:
@@ -167,7 +168,7 @@ class Node:
         """
         self.listener = listener
         self.listeners = [listener] if admin is None else [listener, admin]
-        async with asyncio.TaskGroup() as tasks:
+        async with self.errands, asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             lease = tasks.create_task(self._keep_lease(), name="lease")
             running = [lease, *(tasks.create_task(job, name=name) for name, job in self._jobs(also))]
@@ -203,7 +204,7 @@ class Node:
 
     async def _begin(self) -> None:
         """Become part of the cluster, and hear ourselves, before anybody is let in."""
-        self.store.serve(lambda: self.lease, self.responder.respond, self.spawn)
+        self.store.serve(lambda: self.lease, self.responder.respond, self.errands.begin)
         await self._enroll()
         await self._load_what_is_in_force()
         for sentence in await self.chat.verifier.read_key_sets():
@@ -250,7 +251,7 @@ class Node:
         await listener.close()
         self._enter("draining")
         await drain.say_goodbye(self.hub, over_s)
-        await drain.farewell(self.hub, lambda: bool(self._errands), patience_s)
+        await drain.farewell(self.hub, lambda: bool(self.errands), patience_s)
         self._enter("drained")
 
     # --- what operators do --------------------------------------------------------------------------------------------
@@ -298,13 +299,6 @@ class Node:
         log.info("settings reloaded")
 
     # --- tasks --------------------------------------------------------------------------------------------------------
-
-    def spawn(self, errand: Coroutine[Any, Any, None]) -> None:
-        """Have a short errand done; a bug in one is logged and hurts nobody else."""
-        assert self._tasks is not None, "errands come from sessions, and those only while we run"
-        task = self._tasks.create_task(_guarded(errand), name="errand")
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
         self.hub.deliver(deliveries)
@@ -456,10 +450,3 @@ def verifier(settings: Settings) -> Verifier:
 def signatures(settings: Settings) -> Signatures:
     """What checks messages with the keys that the settings name."""
     return Signatures(SigningKey(key.kid, key.secret_bytes, key.until) for key in settings.signatures.keys)
-
-
-async def _guarded(errand: Coroutine[Any, Any, None]) -> None:
-    try:
-        await errand
-    except Exception:
-        log.exception("errand failed")

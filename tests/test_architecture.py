@@ -35,6 +35,7 @@ OUTSIDE = {
     "reaper": {"structlog"},
     "sweep": {"structlog"},
     "node": {"structlog", "orjson"},
+    "errands": {"structlog"},
     "telemetry": {"structlog", "prometheus_client"},
     "transport": {"uvicorn", "httptools", "websockets", "structlog"},
     "web": {"uvicorn", "starlette", "structlog", "orjson", "websockets", "cryptography"},  # when a certificate ends
@@ -63,6 +64,7 @@ MISSING = {
     "cast": {"transport", "store", "hub", "web", "cli", "node", "chat"},
     "room": {"transport", "store", "hub", "web", "cli", "node", "chat", "cast"},
     "outlets": {"*"},
+    "errands": {"*"},
     "hub": {"transport", "store", "web", "cli", "node", "chat"},
     "store": {"hub", "session", "transport", "web", "cli", "node", "chat"},
     "chat": {"transport", "web", "cli", "node"},

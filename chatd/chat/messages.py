@@ -69,7 +69,9 @@ def say(
     chat_only = chat.rules(room).payload == "chat"
     said = payload.check(data, limit=chat.limits.body, depth=chat.limits.depth, chat=chat_only)
     nonce = scrutiny.proven(chat, session, room, said, Signed.MESSAGE, said.cid)
-    said = said._replace(data=scrutiny.worded(chat, room, said), cid=cid or said.cid)
+    taken = scrutiny.worded(chat, room, said)
+    if taken is not said.data or cid is not None:
+        said = said._replace(data=taken, cid=cid or said.cid)
     append = partial(_append, chat, session, room, said, nonce, tags, fleeting)
     if session.identity is not SERVER and chat.callout.asks:
         return _if_approved(chat, session, room, said, append)

@@ -390,8 +390,9 @@ def parse(payload: bytes) -> Event | None:
         return None
     kind, offset, epoch, body = message.groups()
     position = Position(epoch.decode(), int(offset)) if offset and offset != b"0" else None
-    return Event(Kind(kind.decode()), body, position)
+    return Event(_KINDS[kind], body, position)
 
 
+_KINDS = {kind.value.encode(): kind for kind in Kind}
 # A JSON object follows, on one line: more lines would be more messages at the SDK door.
 _MESSAGE = re.compile(rb"([pjls])(?: (\d{1,18}) ([\w-]*))?\n(\{[^\n]*\})")

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from chatd import errors
 from chatd.errors import Reject
@@ -55,8 +55,7 @@ REFUSALS: Mapping[bytes, Callable[[int], Reject]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(NamedTuple):
     """How a room is kept: at most `messages` (0: no history), for `ms` milliseconds (0: for ever)."""
 
     messages: int
