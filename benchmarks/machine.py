@@ -46,7 +46,7 @@ def facts() -> dict[str, str]:
         "load average": f"{os.getloadavg()[2]:.1f} over 15 minutes; the benchmarks alone make about 1.5",
         "kernel": platform.release(),
         "system": _system(),
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}, {os.path.realpath(sys.executable)}",
         "compiler": _first_line("cc", "--version"),
         "chatd": f"{version('chatd')} ({_commit()})",
         "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
