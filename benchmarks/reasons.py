@@ -43,8 +43,7 @@ REASONS: Final = (
     (
         "latency",
         "",
-        "at saturation a room's messages wait for each other and share a write; at half of it each has its own, and "
-        "the core is as good as full",
+        "a message waits while the readers of other rooms are written to, and for whatever else the core's host does",
     ),
     ("scale-out", "", "what each node does for itself and the store is not shared"),
     ("idle CPU", "", "a ping and its pong are two system calls, a turn of the loop and a parsed message in Python"),
