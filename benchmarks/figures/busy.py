@@ -7,13 +7,13 @@ no reach: there a twentieth of what it costs to publish is in each delivery, whi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 
 from benchmarks import server
-from benchmarks.figures.cost import per_delivery, settle
-from benchmarks.load import loading
-from benchmarks.sitting import Reach, Row, Sitting
+from benchmarks.figures.cost import per_delivery, per_delivery_in_turns, settle
+from benchmarks.load import Load, loading
+from benchmarks.sitting import Reach, Row, Sitting, ratio
 
 FIGURE = "busy room"
 UNIT = "µs a delivery"
@@ -51,23 +51,23 @@ CASES = (
 def measure(sitting: Sitting) -> None:
     with server.floor(sitting) as one, loading(sitting.load_core) as load:
         settle(load, 1_000, one.setup)
-        floor = per_delivery(sitting, load, one.cpu_s, window=1)
-    sitting.note(Row(FIGURE, "one at a time, 1,000 readers", "floor", UNIT, floor))
-    with server.floor(sitting, joins=True) as one, loading(sitting.load_core) as load:
-        settle(load, 1_000, one.setup, streams=16, depth=1)
-        joined = per_delivery(sitting, load, one.cpu_s, window=16)
-    beside = f"{median(joined) / median(floor):.2f} × floor"
-    sitting.note(Row(FIGURE, "16 under way, 16 publishers", "floor that joins", UNIT, joined, beside))
-    for case in CASES:
-        _measure(sitting, case, median(floor))
+        floor = (load, one.cpu_s, 1)
+        sitting.note(Row(FIGURE, "one at a time, 1,000 readers", "floor", UNIT, per_delivery(sitting, *floor)))
+        with server.floor(sitting, joins=True) as joining, loading(sitting.load_core) as load:
+            settle(load, 1_000, joining.setup, streams=16, depth=1)
+            floors, joined = per_delivery_in_turns(sitting, floor, (load, joining.cpu_s, 16))
+        beside = f"{ratio(joined, floors):.2f} × floor"
+        sitting.note(Row(FIGURE, "16 under way, 16 publishers", "floor that joins", UNIT, joined, beside))
+        for case in CASES:
+            _measure(sitting, case, floor)
 
 
-def _measure(sitting: Sitting, case: Case, floor: float) -> None:
+def _measure(sitting: Sitting, case: Case, floor: tuple[Load, Callable[[], float], int]) -> None:
     shape = {"rooms": case.rooms, "each": case.each, "streams": case.streams, "depth": case.depth}
     with server.chatd(sitting) as (chatd, directory), loading(sitting.load_core) as load:
         settle(load, case.readers, chatd.setup(directory, case.readers), **shape)
         chatd.node.until_quiet()
-        values = per_delivery(sitting, load, chatd.node.cpu_s, window=case.window)
-    ratio = median(values) / floor
-    reach = Reach(f"≤ {REACH_OF_FLOOR} × floor", ratio <= REACH_OF_FLOOR) if case.reaches else None
-    sitting.note(Row(FIGURE, case.name, "chatd", UNIT, values, f"{ratio:.2f} × floor", reach))
+        floors, values = per_delivery_in_turns(sitting, floor, (load, chatd.node.cpu_s, case.window))
+    times = ratio(values, floors)
+    reach = Reach(f"≤ {REACH_OF_FLOOR} × floor", times <= REACH_OF_FLOOR) if case.reaches else None
+    sitting.note(Row(FIGURE, case.name, "chatd", UNIT, values, f"{times:.2f} × floor", reach))

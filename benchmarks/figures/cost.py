@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from benchmarks.load import Load
@@ -21,20 +21,18 @@ def settle(load: Load, readers: int, setup: dict[str, object], **more: object) -
 
 
 def per_delivery(
-    sitting: Sitting, load: Load, cpu_s: Callable[[], float], *, window: int, runs: int | None = None
+    sitting: Sitting, load: Load, cpu_s: Callable[[], float], window: int, *, runs: int | None = None
 ) -> list[float]:
     """Microseconds of CPU for each delivery, one number a run; the streams are as they were set up."""
     load.run(seconds=WARM_UP_S, window=window, spin=1)
     return [_one(load, cpu_s, window, sitting.scale.seconds) for _ in range(runs or sitting.scale.runs)]
 
 
-def per_delivery_in_turns(
-    sitting: Sitting, these: Sequence[tuple[Load, Callable[[], float]]], *, window: int
-) -> list[list[float]]:
-    """As `per_delivery`, of several servers that take turns, run by run."""
-    for load, _ in these:
+def per_delivery_in_turns(sitting: Sitting, *these: tuple[Load, Callable[[], float], int]) -> list[list[float]]:
+    """As `per_delivery`, of several that take turns, run by run; each a load, its server's CPU and a window."""
+    for load, _, window in these:
         load.run(seconds=WARM_UP_S, window=window, spin=1)
-    return sitting.in_turns(*(partial(_one, load, cpu_s, window) for load, cpu_s in these))
+    return sitting.in_turns(*(partial(_one, *each) for each in these))
 
 
 def _one(load: Load, cpu_s: Callable[[], float], window: int, seconds: float) -> float:

@@ -48,7 +48,7 @@ def measure(sitting: Sitting) -> None:
     for readers in sitting.scale.readers:
         with server.floor(sitting) as one, loading(sitting.load_core) as load:
             settle(load, readers, one.setup)
-            floor = Floor(one, load, readers, per_delivery(sitting, load, one.cpu_s, window=1))
+            floor = Floor(one, load, readers, per_delivery(sitting, load, one.cpu_s, 1))
             sitting.note(Row(FIGURE, floor.case, "floor", UNIT, floor.costs))
             for peer in _peers(sitting):
                 _measure_peer(sitting, floor, peer)
@@ -83,8 +83,8 @@ def _measure_peer(sitting: Sitting, floor: Floor, peer: Peer) -> None:
 def _measure(sitting: Sitting, floor: Floor, one: Server, setup: dict[str, object], who: str) -> None:
     with loading(sitting.load_core) as load:
         memory = bytes_per_connection(one, load, floor.readers, setup)
-        both = ((floor.load, floor.server.cpu_s), (load, one.cpu_s))
-        floors, costs = per_delivery_in_turns(sitting, both, window=1)
+        both = ((floor.load, floor.server.cpu_s, 1), (load, one.cpu_s, 1))
+        floors, costs = per_delivery_in_turns(sitting, *both)
     floor.costs.extend(floors)
     floor.ratios[who] = ratio(costs, floors)
     row = Row(FIGURE, floor.case, who, UNIT, costs, f"{floor.ratios[who]:.2f} × floor")

@@ -55,7 +55,7 @@ def measure(sitting: Sitting) -> None:
 def _delivery(sitting: Sitting, readers: int) -> list[float]:
     with server.chatd(sitting) as (chatd, directory), loading(sitting.load_core) as load:
         settle(load, readers, chatd.setup(directory, readers))
-        return per_delivery(sitting, load, chatd.node.cpu_s, window=1, runs=3)
+        return per_delivery(sitting, load, chatd.node.cpu_s, 1, runs=3)
 
 
 def _note_arrivals(sitting: Sitting, crowds: Sequence[int]) -> None:
