@@ -785,6 +785,31 @@ async def test_a_socket_is_not_used_once_its_end_has_begun() -> None:
 
 
 @on_both_loops
+async def test_a_socket_that_was_lost_before_it_was_taken_over_is_not_used_either() -> None:
+    loop, lost = asyncio.get_running_loop(), asyncio.Event()
+
+    class Door(asyncio.Protocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            lost.set()
+
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport, _ = await loop.create_connection(Door, sock=ours)
+        descriptor = transport.get_extra_info("socket").fileno()
+        transport.abort()
+        await lost.wait()
+        await asyncio.sleep(0)
+        newcomer, peer = socket.socketpair()
+        with newcomer, peer:
+            assert newcomer.fileno() == descriptor
+            link = Link(transport, Guest(), RULES, Closing(), deflates=False)
+            link.write(frames.text(b"nobody"))
+            peer.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                peer.recv(100)
+
+
+@on_both_loops
 async def test_pings_are_answered_and_are_signs_of_life() -> None:
     async with serving() as house, connect(house.url + "/chat") as client:
         guest = await house.guest()

@@ -110,7 +110,7 @@ class Link(asyncio.Protocol):
         self._since = 0.0
         self.congested = False
         self.outlet = _outlet(transport)
-        if rules.outbox:
+        if rules.outbox and not transport.is_closing():
             transport.set_write_buffer_limits(high=rules.outbox // 2)
 
     # --- what the session does ----------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ class Link(asyncio.Protocol):
 
 
 def _outlet(transport: asyncio.Transport) -> Outlet | None:
-    """None where bytes are not sent as they are written."""
-    if transport.get_extra_info("sslcontext") is not None:
+    """None where what is written is not what is sent, or nothing is sent any more: others may have the descriptor."""
+    if transport.get_extra_info("sslcontext") is not None or transport.is_closing():
         return None
     return Outlet(transport.get_extra_info("socket").fileno())
