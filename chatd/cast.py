@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, TypeVar
 from .errors import Disconnect
 from .model import Event, Kind
 from .outlets import REFUSED, Outlet, send_all, send_each
-from .room import JOINING, Room, Slice
+from .room import JOINING, NOBODY, Room, Slice
 from .session import Session
 from .wire import Codec
 
@@ -136,50 +136,80 @@ def _voices(room: Room, events: Sequence[Event], audience: int) -> Iterator[_Voi
 class Outbox:
     """What a turn brings to readers from several rooms; each gets all of it in one write.
 
-    Nobody joins or leaves before it is emptied.
+    As long as the rooms have the same readers, all of them wait for the same frame. Nobody joins or leaves before it is
+    emptied.
     """
 
-    __slots__ = ("_by_outlet", "_others", "_slices")
+    __slots__ = ("_all", "_by_outlet", "_frame", "_others", "_slices")
 
     def __init__(self) -> None:
+        self._all = NOBODY  # those who wait for the same, `_frame`; NOBODY: each has a frame of his own
+        self._frame = b""
         self._slices: list[Slice] = []
         self._by_outlet: dict[Outlet, bytes] = {}
         self._others: dict[Session, bytes] = {}
 
     def __len__(self) -> int:
-        return len(self._by_outlet) + len(self._others)
+        return len(self._all) + len(self._by_outlet) + len(self._others)
 
     def is_full_for(self, readers: Slice) -> bool:
         """Whether it should be emptied before; as far as the first of `readers` tells, who have much in common."""
         if len(self) < MOST_WAITING:
             return False
         if readers.outlets:
-            return readers.outlets[0] not in self._by_outlet
-        return bool(readers.others) and readers.others[0] not in self._others
+            return readers.outlets[0] not in (self._all.outlets or self._by_outlet)
+        return bool(readers.others) and readers.others[0] not in (self._all.others or self._others)
 
     def add(self, readers: Slice, frame: bytes) -> None:
+        if not self:
+            self._all = readers
+        elif self._all and not self._all.has_same(readers):
+            self._tell_apart()
+        if self._all:
+            self._frame += frame
+        else:
+            self._add_to_each(readers, frame)
+
+    def _tell_apart(self) -> None:
+        readers, self._all = self._all, NOBODY
+        frame, self._frame = self._frame, b""
+        self._add_to_each(readers, frame)
+
+    def _add_to_each(self, readers: Slice, frame: bytes) -> None:
         self._slices.append(readers)
         _append(self._by_outlet, readers.outlets, frame)
         _append(self._others, readers.others, frame)
 
     def take(self, session: Session) -> bytes:
         """What is there for one reader; b"" for nothing."""
+        self._tell_apart()
         if session.link.outlet is None:
             return self._others.pop(session, b"")
         return self._by_outlet.pop(session.link.outlet, b"")
 
     def empty(self) -> list[tuple[Session, Disconnect]]:
         """Write to each what is there for it; as `write`."""
-        frames = list(self._by_outlet.values())
-        goodbyes = []
-        if left := _left(send_each(self._by_outlet, frames), list(map(len, frames))):
-            whose = dict(chain.from_iterable(zip(each.outlets, each.sessions, strict=True) for each in self._slices))
-            outlets = list(self._by_outlet)
-            goodbyes = [(whose[outlets[at]], _go_on(whose[outlets[at]], frames[at], sent)) for at, sent in left]
+        goodbyes = [*self._empty_all(), *self._empty_each()]
         goodbyes += [(session, session.send(frame)) for session, frame in self._others.items()]
         for waiting in (self._slices, self._by_outlet, self._others):
             waiting.clear()
         return _said(goodbyes)
+
+    def _empty_all(self) -> Iterator[tuple[Session, Disconnect | None]]:
+        readers, self._all = self._all, NOBODY
+        frame, self._frame = self._frame, b""
+        sent = send_all(readers.outlets, frame)
+        for at, taken in _left(sent, [len(frame)] * len(sent)):
+            yield readers.sessions[at], _go_on(readers.sessions[at], frame, taken)
+        for session in readers.others:
+            yield session, session.send(frame)
+
+    def _empty_each(self) -> Iterator[tuple[Session, Disconnect | None]]:
+        frames = list(self._by_outlet.values())
+        if left := _left(send_each(self._by_outlet, frames), list(map(len, frames))):
+            whose = dict(chain.from_iterable(zip(each.outlets, each.sessions, strict=True) for each in self._slices))
+            outlets = list(self._by_outlet)
+            yield from ((whose[outlets[at]], _go_on(whose[outlets[at]], frames[at], sent)) for at, sent in left)
 
 
 def _append(waiting: dict[Key, bytes], keys: Iterable[Key], frame: bytes) -> None:

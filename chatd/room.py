@@ -46,6 +46,10 @@ class Slice:
         yield from self.sessions
         yield from self.others
 
+    def has_same(self, others: Slice) -> bool:
+        """Whether it is the same readers, and they came in the same order."""
+        return self.outlets == others.outlets and self.others == others.others
+
     def add(self, session: Session) -> None:
         if session.link.outlet is None:
             self.others.append(session)

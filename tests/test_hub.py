@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -438,6 +439,25 @@ async def test_what_several_rooms_say_in_one_turn_reaches_a_reader_of_them_in_on
     assert [both.count(b'"offset":%d' % n) for n in (1, 2, 3)] == [1, 1, 1]
     await said_in_one_turn(hub, Delivery("a", (said(4),)))
     assert written(of_both)[1] is written(of_one)[1], "one room alone: one frame for all"
+
+
+async def test_rooms_with_the_same_readers_share_a_frame_until_one_with_others_comes() -> None:
+    hub = Hub(clock=lambda: 0.0)  # a turn ends when all is done
+    ana, bob, cy, dan = (member(hub, "a") for _ in range(4))
+    link_of(dan).outlet = None
+    for session in (ana, bob, cy, dan):
+        hub.join(session, "b", Subscription(), 0)
+    eve = member(hub, "c")
+    hub.join(ana, "c", Subscription(), 0)
+    await said_in_one_turn(hub, *(Delivery(room, (said(1),)) for room in "abc"))  # all have settled
+    await said_in_one_turn(hub, Delivery("a", (said(2),)), Delivery("b", (said(3),)))
+    assert written(ana)[-1] is written(bob)[-1] is written(cy)[-1] is written(dan)[-1]
+    await said_in_one_turn(hub, *(Delivery(room, (said(n),)) for n, room in enumerate("abcb", 4)))
+    heard = {
+        session: [int(n) for n in re.findall(rb'"offset":(\d+)', written(session)[-1])] for session in (ana, bob, eve)
+    }
+    assert heard == {ana: [4, 5, 7, 6], bob: [4, 5, 7], eve: [6]}
+    assert [len(written(session)) for session in (ana, bob, cy, dan, eve)] == [3, 3, 3, 3, 2]
 
 
 async def test_so_it_does_in_rooms_that_take_many_steps() -> None:
