@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.load import Load
-from benchmarks.machine import TICKS
 from benchmarks.server import Server
 from benchmarks.sitting import Sitting
 
@@ -37,7 +36,7 @@ def per_delivery_in_turns(sitting: Sitting, *these: tuple[Load, Callable[[], flo
 
 def _one(load: Load, cpu_s: Callable[[], float], window: int, seconds: float) -> float:
     answer, before, after = load.run(cpu_s, seconds=seconds, window=window, spin=1)
-    return max(after - before, 1 / TICKS) / answer.delivered * 1e6  # less than a tick cannot be told
+    return (after - before) / answer.delivered * 1e6
 
 
 def bytes_per_connection(server: Server, load: Load, readers: int, setup: dict[str, object]) -> float:
