@@ -45,7 +45,7 @@ REASONS: Final = (
         "",
         "a message waits while the readers of other rooms are written to, and for whatever else the core's host does",
     ),
-    ("scale-out", "", "what each node does for itself and the store is not shared"),
+    ("scale-out", "", "two nodes share one core here, and what each does for itself is not shared"),
     ("idle CPU", "", "a ping and its pong are two system calls, a turn of the loop and a parsed message in Python"),
     ("slow readers", "", "the goodbyes to all of them fall into one message's turn"),
 )

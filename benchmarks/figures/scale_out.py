@@ -3,7 +3,9 @@
 2,000 readers in rooms of 200. A node is full when its core is: what counts is deliveries for each CPU second of the
 busiest node. Rooms are spread over the nodes, each on one of them; and, as a balancer does it that knows nothing of
 rooms, each on both, where both hear and encode every message. Both nodes run on the server's core, where each counts
-its own time: on the load's, a node would pay for what the load does to its caches. One and two take turns, run by run.
+its own time: on the load's, a node would pay for what the load does to its caches. They have that core for long at a
+time, or each would find its caches full of the other's, as it never does on a core of its own. One and two take turns,
+run by run.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from benchmarks import server
+from benchmarks import machine, server
 from benchmarks.figures.cost import WARM_UP_S, settle
 from benchmarks.load import Load, loading
 from benchmarks.server import Chatd
@@ -57,6 +59,8 @@ class _Readers:
 def _ready(sitting: Sitting, *, nodes: int, rooms: int) -> Iterator[_Readers]:
     cores = [sitting.server_core]
     with server.chatd(sitting, nodes=nodes, cores=cores) as (chatd, directory), loading(sitting.load_core) as load:
+        for node in chatd.nodes:
+            machine.take_long_turns(node.pid)
         settle(load, READERS, chatd.setup(directory, READERS), rooms=rooms, streams=rooms)
         load.run(seconds=WARM_UP_S, window=rooms, spin=1)
         yield _Readers(chatd, load, rooms)
