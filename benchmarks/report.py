@@ -39,13 +39,15 @@ def markdown(sitting: Sitting) -> str:
 
 
 def write(sitting: Sitting, folder: Path) -> None:
+    # First, for they tell whether the checkout is as it was committed, and it may be where we write.
+    table, record = markdown(sitting), sitting.as_json()
     folder.mkdir(parents=True, exist_ok=True)
     plots = _plots(sitting)
     for name, svg in plots.items():
         (folder / f"{name}.svg").write_text(svg)
     pictures = "".join(f"\n![{name}]({name}.svg)\n" for name in plots)
-    (folder / "RESULTS.md").write_text(markdown(sitting) + ("\n## Plots\n" + pictures if pictures else ""))
-    (folder / "results.json").write_text(json.dumps(sitting.as_json(), indent=1, ensure_ascii=False) + "\n")
+    (folder / "RESULTS.md").write_text(table + ("\n## Plots\n" + pictures if pictures else ""))
+    (folder / "results.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def _order(sitting: Sitting, row: Row) -> int:
