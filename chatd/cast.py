@@ -171,9 +171,13 @@ class Outbox:
             self._add_to_each(readers, frame)
 
     def _tell_apart(self) -> None:
-        readers, self._all = self._all, NOBODY
-        frame, self._frame = self._frame, b""
-        self._add_to_each(readers, frame)
+        self._add_to_each(*self._take_all())
+
+    def _take_all(self) -> tuple[Slice, bytes]:
+        """Those who wait for the same, and what it is; nobody waits for it any more."""
+        taken = self._all, self._frame
+        self._all, self._frame = NOBODY, b""
+        return taken
 
     def _add_to_each(self, readers: Slice, frame: bytes) -> None:
         self._slices.append(readers)
@@ -196,8 +200,7 @@ class Outbox:
         return _said(goodbyes)
 
     def _empty_all(self) -> Iterator[tuple[Session, Disconnect | None]]:
-        readers, self._all = self._all, NOBODY
-        frame, self._frame = self._frame, b""
+        readers, frame = self._take_all()
         sent = send_all(readers.outlets, frame)
         for at, taken in _left(sent, [len(frame)] * len(sent)):
             yield readers.sessions[at], _go_on(readers.sessions[at], frame, taken)

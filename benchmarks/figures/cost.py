@@ -19,18 +19,22 @@ def settle(load: Load, readers: int, setup: dict[str, object], **more: object) -
     load.open(at_once=256)
 
 
+def warm_up(load: Load, window: int) -> None:
+    load.run(seconds=WARM_UP_S, window=window, spin=1)
+
+
 def per_delivery(
     sitting: Sitting, load: Load, cpu_s: Callable[[], float], window: int, *, runs: int | None = None
 ) -> list[float]:
     """Microseconds of CPU for each delivery, one number a run; the streams are as they were set up."""
-    load.run(seconds=WARM_UP_S, window=window, spin=1)
+    warm_up(load, window)
     return [_one(load, cpu_s, window, sitting.scale.seconds) for _ in range(runs or sitting.scale.runs)]
 
 
 def per_delivery_in_turns(sitting: Sitting, *these: tuple[Load, Callable[[], float], int]) -> list[list[float]]:
     """As `per_delivery`, of several that take turns, run by run; each a load, its server's CPU and a window."""
     for load, _, window in these:
-        load.run(seconds=WARM_UP_S, window=window, spin=1)
+        warm_up(load, window)
     return sitting.in_turns(*(partial(_one, *each) for each in these))
 
 

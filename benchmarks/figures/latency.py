@@ -30,7 +30,6 @@ LOAD = 500.0
 REACH_P99_MS = 10.0
 # Messages under way in each room where the most is delivered.
 DEEP = 4
-SHARED = "the core is full, and a message waits while all rooms are written to once; two nodes share that core"
 # A run is long enough for some hundred messages, each to a hundred readers, at a tenth of what there is.
 TIMES_LONGER = 2
 
@@ -51,7 +50,9 @@ def measure(sitting: Sitting) -> None:
                     lines.setdefault(f"{name}, {nodes} node{'s' * (nodes > 1)}", []).append((share * 100, value))
             _measure(sitting, load, nodes, f"{LOAD:,.0f} messages/s", LOAD)
             most = _delivers(sitting, load, DEEP * rooms)
-            _measure(sitting, load, nodes, f"half of {most:,.0f} messages/s, with writes shared", most / 2, shared=True)
+            _measure(
+                sitting, load, nodes, f"half of {most:,.0f} messages/s, with writes shared", most / 2, reaches=True
+            )
     sitting.plots.append(Series("Latency by load", "% of saturation", "ms", lines))
 
 
@@ -63,7 +64,7 @@ def _delivers(sitting: Sitting, load: Load, window: int) -> float:
 
 
 def _measure(
-    sitting: Sitting, load: Load, nodes: int, case: str, rate: float, *, reaches: bool = False, shared: bool = False
+    sitting: Sitting, load: Load, nodes: int, case: str, rate: float, *, reaches: bool = False
 ) -> dict[str, float]:
     seconds = TIMES_LONGER * sitting.scale.seconds
     answers = [load.run(seconds=seconds, rate=rate, spin=1)[0] for _ in range(sitting.scale.runs)]
@@ -76,8 +77,7 @@ def _measure(
     for name, values in percentiles.items():
         medians[name] = median(values)
         row = Row(FIGURE, f"{nodes} node{'s' * (nodes > 1)}, {case}, {name}", "chatd", "ms", values)
-        if name == "p99" and (reaches or shared):
+        if name == "p99" and reaches:
             row.reach = Reach(f"< {REACH_P99_MS:g} ms", medians[name] < REACH_P99_MS)
-            row.reason = SHARED if shared and not row.reach.met else ""
         sitting.note(row)
     return medians

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import server
-from benchmarks.figures.cost import WARM_UP_S, settle
+from benchmarks.figures.cost import settle, warm_up
 from benchmarks.load import Load, loading
 from benchmarks.server import Chatd
 from benchmarks.sitting import Reach, Row, Sitting
@@ -63,7 +63,7 @@ def ready(sitting: Sitting, chatd: Chatd, directory: Path, *, rooms: int, each: 
     with loading(sitting.load_core) as load:
         settle(load, readers, chatd.setup(directory, readers), **shape)
         chatd.node.until_quiet()
-        load.run(seconds=WARM_UP_S, window=WINDOW, spin=1)
+        warm_up(load, WINDOW)
         yield Publishers(chatd, load)
 
 

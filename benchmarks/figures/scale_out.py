@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from benchmarks import machine, server
-from benchmarks.figures.cost import WARM_UP_S, settle
+from benchmarks.figures.cost import settle, warm_up
 from benchmarks.load import Load, loading
 from benchmarks.server import Chatd
 from benchmarks.sitting import Reach, Row, Sitting, ratio
@@ -62,5 +62,5 @@ def _ready(sitting: Sitting, *, nodes: int, rooms: int) -> Iterator[_Readers]:
         for node in chatd.nodes:
             machine.take_long_turns(node.pid)
         settle(load, READERS, chatd.setup(directory, READERS), rooms=rooms, streams=rooms)
-        load.run(seconds=WARM_UP_S, window=rooms, spin=1)
+        warm_up(load, rooms)
         yield _Readers(chatd, load, rooms)
