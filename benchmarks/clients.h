@@ -190,12 +190,14 @@ static void begin(int i) {
     watch(i, EPOLL_CTL_ADD);
 }
 
+/* At the raw door a client's place among the rooms is part of its address; the floor heeds it. */
 static void shake_hands(int i) {
-    char request[512];
+    char request[512], query[32] = "";
+    if (setup.dialect == RAW) snprintf(query, sizeof query, "?room=%d", room_of(i, 0));
     int size = snprintf(request, sizeof request,
-                        "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                        "GET %s%s HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                         "Sec-WebSocket-Key: " KEY "\r\nSec-WebSocket-Version: 13\r\n\r\n",
-                        setup.path);
+                        setup.path, query);
     clients[i].state = SHAKING;
     watch(i, EPOLL_CTL_MOD);
     put(i, request, size);

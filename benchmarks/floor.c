@@ -1,56 +1,77 @@
 /* The floor: what a message to many costs when nothing is done but one send() per reader.
  *
- * A WebSocket server that makes each frame once and sends it to everybody, in one thread. It has no rooms, no history,
+ * A WebSocket server that makes each frame once and sends it to everybody in the room, in one thread. It has no history,
  * no log-in and no memory of who is slow: a reader whose socket is full is an error. Nothing that chatd promises is
  * promised here; it is what the operating system charges.
  *
- * usage: floor [join]    With "join", messages that came in one turn of the loop leave in one frame.
+ * usage: floor [join]    With "join", what one turn of the loop brought to a room leaves in one frame, and the loop looks
+ *                        at its sockets between two rooms.
+ * A client is in the room of its request's "room=N", or in room 0.
  * It listens on a free port of loopback and says which, as one line. */
 
 #include "websocket.h"
 
-#define MOST 65536
-#define INBOX 65536
+enum { MOST = 65536, INBOX = 65536, MOST_ROOMS = 256 };
 
-static int readers[MOST], places[MOST], count; /* places: by descriptor, where it stands in readers; -1: nowhere */
+static struct room {
+    int readers[MOST], count;
+    unsigned char waiting[1 << 20];
+    size_t waiting_size;
+} rooms[MOST_ROOMS];
+
 static int joining;
-static unsigned char joined[1 << 20];
-static size_t joined_size;
+static struct room *line[MOST_ROOMS]; /* those that have something to say, who has waited longest first; a ring */
+static int first, in_line;
+static struct room *room_of[MOST]; /* by descriptor; NULL: it has not shaken hands */
+static int place_of[MOST];         /* where it stands among the room's readers */
 
 static void leave(int fd) {
-    if (places[fd] >= 0) {
-        int last = readers[--count];
-        readers[places[fd]] = last;
-        places[last] = places[fd];
-        places[fd] = -1;
+    struct room *room = room_of[fd];
+    if (room) {
+        int last = room->readers[--room->count];
+        room->readers[place_of[fd]] = last;
+        place_of[last] = place_of[fd];
+        room_of[fd] = NULL;
     }
     close(fd);
 }
 
-static void tell_all(const unsigned char *payload, size_t length) {
-    static unsigned char frame[sizeof joined + 14];
+static void tell_all(struct room *room, const unsigned char *payload, size_t length) {
+    static unsigned char frame[sizeof room->waiting + 14];
     size_t head = put_head(frame, TEXT, length, 0);
     memcpy(frame + head, payload, length);
-    for (int i = 0; i < count; i++)
-        if (send(readers[i], frame, head + length, MSG_NOSIGNAL) != (ssize_t)(head + length)) die("send");
+    for (int i = 0; i < room->count; i++)
+        if (send(room->readers[i], frame, head + length, MSG_NOSIGNAL) != (ssize_t)(head + length)) die("send");
 }
 
-static void said(unsigned char *payload, size_t length) {
+static void said(struct room *room, unsigned char *payload, size_t length) {
     if (!joining) {
-        tell_all(payload, length);
+        tell_all(room, payload, length);
         return;
     }
-    if (joined_size) joined[joined_size++] = '\n';
-    memcpy(joined + joined_size, payload, length);
-    joined_size += length;
+    if (room->waiting_size) room->waiting[room->waiting_size++] = '\n';
+    else line[(first + in_line++) % MOST_ROOMS] = room;
+    memcpy(room->waiting + room->waiting_size, payload, length);
+    room->waiting_size += length;
 }
 
-static void shake_hands(int fd) {
+static void take_turn(void) {
+    struct room *room = line[first];
+    tell_all(room, room->waiting, room->waiting_size);
+    room->waiting_size = 0;
+    first = (first + 1) % MOST_ROOMS;
+    in_line--;
+}
+
+static void shake_hands(int fd, const unsigned char *request, size_t size) {
     static const char answer[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                                  "Sec-WebSocket-Accept: " ACCEPT "\r\n\r\n";
+    const char *found = memmem(request, size, "room=", 5);
+    struct room *room = &rooms[found ? atoi(found + 5) % MOST_ROOMS : 0];
     if (send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL) < 0) die("send");
-    places[fd] = count;
-    readers[count++] = fd;
+    room_of[fd] = room;
+    place_of[fd] = room->count;
+    room->readers[room->count++] = fd;
 }
 
 /* Whatever is sent here is small and comes whole in one read: clients are the load's publishers. */
@@ -61,8 +82,8 @@ static void heard(int fd) {
         leave(fd);
         return;
     }
-    if (places[fd] < 0) {
-        shake_hands(fd);
+    if (!room_of[fd]) {
+        shake_hands(fd, inbox, size);
         return;
     }
     struct frame frame;
@@ -73,7 +94,7 @@ static void heard(int fd) {
             return;
         }
         for (size_t i = 0; frame.masked && i < frame.length; i++) payload[i] ^= mask[i & 3];
-        if (frame.opcode == TEXT) said(payload, frame.length);
+        if (frame.opcode == TEXT) said(room_of[fd], payload, frame.length);
     }
 }
 
@@ -91,12 +112,11 @@ static int listen_anywhere(void) {
 int main(int argc, char **argv) {
     raise_open_files();
     joining = argc > 1 && strcmp(argv[1], "join") == 0;
-    memset(places, -1, sizeof places);
     int door = listen_anywhere(), poller = epoll_create1(0);
     struct epoll_event event = {.events = EPOLLIN, .data.fd = door}, events[256];
     epoll_ctl(poller, EPOLL_CTL_ADD, door, &event);
     for (;;) {
-        int ready = epoll_wait(poller, events, 256, -1);
+        int ready = epoll_wait(poller, events, 256, in_line ? 0 : -1);
         for (int i = 0; i < ready; i++) {
             int fd = events[i].data.fd;
             if (fd != door) {
@@ -109,7 +129,6 @@ int main(int argc, char **argv) {
                 epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
             }
         }
-        if (joined_size) tell_all(joined, joined_size);
-        joined_size = 0;
+        if (in_line) take_turn();
     }
 }

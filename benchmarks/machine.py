@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
+import hashlib
+import json
 import os
 import platform
+import re
 import resource
 import struct
 import subprocess
 import sys
+import textwrap
 import time
+import zlib
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _CPUCLOCK_SCHED = 2
@@ -41,6 +51,35 @@ def take_long_turns(pid: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(_SYS_SCHED_SETATTR.get(platform.machine(), -1), pid, attributes, 0):
         raise OSError(ctypes.get_errno(), "sched_setattr")
+
+
+def seconds_of_the_same(core: int, seconds: float) -> list[float]:
+    """How long each repetition of the same work took on `core`, for so many seconds.
+
+    The work goes through much code: on a machine that others use as well, it is code that has to be fetched again. A
+    loop over memory, or a small program, may not notice.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        ends = time.perf_counter() + seconds
+        times = [_work() for _ in iter(lambda: time.perf_counter() < ends, False)]
+    finally:
+        os.sched_setaffinity(0, before)
+    return times
+
+
+def _work() -> float:
+    begun = time.perf_counter()
+    text = json.dumps({"a": [1, 2.5, {"b": "c" * 20}] * 5})
+    sorted(json.loads(text)["a"], key=repr)
+    re.sub(r"(\d),", r"\1;", text)
+    hashlib.sha256(zlib.decompress(zlib.compress(base64.b64encode(text.encode())))).hexdigest()
+    Fraction("1.5") + Fraction(Decimal("0.1"))
+    datetime.now(UTC).isoformat()
+    urlsplit("http://user@host:80/path?query#fragment")
+    textwrap.fill(text, 20)
+    return time.perf_counter() - begun
 
 
 def rss_bytes(pid: int) -> int:

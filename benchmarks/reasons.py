@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-_FULL: Final = "the core is full, and a message waits while all rooms are written to once; two nodes share that core"
+_FULL: Final = "the core is full long before it, and a message waits while all rooms are written to once"
 
 # By figure (or figure and who is measured) and how the case begins, the first that fits.
 REASONS: Final = (
@@ -42,8 +42,8 @@ REASONS: Final = (
         "channel, recovery and presence, each a script and a turn of a task; three writes are an eighth, the garbage "
         "collector's look at all that is new a tenth",
     ),
-    ("latency", "1 node, half of", _FULL),
-    ("latency", "2 nodes, half of", _FULL),
+    ("latency", "1 node, rooms of 91, 50%", _FULL),
+    ("latency", "2 nodes, rooms of 91, 50%", f"{_FULL}; two nodes share that core"),
     (
         "latency",
         "",

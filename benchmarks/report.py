@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 
-from . import machine
 from .chart import bars, lines
 from .sitting import Row, Sitting
 
@@ -31,7 +30,7 @@ says so and why.
 def markdown(sitting: Sitting) -> str:
     minutes = sum(sitting.seconds.values()) / 60
     quick = "" if sitting.scale.runs > 2 else " --quick"
-    parts = [HEAD.format(date=f"{datetime.now(UTC):%d %B %Y}", quick=quick, minutes=minutes), *_machine(), NOTE]
+    parts = [HEAD.format(date=f"{datetime.now(UTC):%d %B %Y}", quick=quick, minutes=minutes), *_machine(sitting), NOTE]
     for figure, rows in groupby(sorted(sitting.rows, key=lambda row: _order(sitting, row)), lambda row: row.figure):
         parts += [f"\n## {figure.capitalize()}\n", *_table(list(rows))]
     parts += _peers(sitting)
@@ -55,9 +54,9 @@ def _order(sitting: Sitting, row: Row) -> int:
     return next(i for i, other in enumerate(sitting.rows) if other.figure == row.figure)
 
 
-def _machine() -> Iterator[str]:
+def _machine(sitting: Sitting) -> Iterator[str]:
     yield "| | |\n| --- | --- |"
-    for name, value in machine.facts().items():
+    for name, value in sitting.facts().items():
         yield f"| {name} | {value} |"
 
 

@@ -156,7 +156,7 @@ def _store(directory: Path, core: int) -> Iterator[Server]:
 
 @contextmanager
 def floor(sitting: Sitting, *, joins: bool = False) -> Iterator[Server]:
-    """The C program that only sends; with `joins` it puts what came in one turn into one frame."""
+    """The C program that only sends; with `joins` it puts what one turn brought to a room into one frame."""
     command = [str(program("floor")), *(["join"] if joins else [])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=_pinned(sitting.server_core))
     assert process.stdout is not None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from . import machine
@@ -45,12 +45,12 @@ class Scale:
 FULL = Scale()
 QUICK = Scale(
     runs=2,
-    seconds=0.4,
+    seconds=0.3,
     turns=2,
     turn_s=0.2,
     readers=(1_000,),
     crowd=2_000,
-    heartbeat_s=4,
+    heartbeat_s=3,
     heartbeats=4,
     storm=1_000,
     stored=50_000,
@@ -114,6 +114,7 @@ class Sitting:
         server_core, load_core: where what is measured runs, and where everything else does.
         missing: peers that could not be had, with the reason.
         versions: of the peers that could.
+        steps: what the same work took before each figure, in seconds; see `machine.seconds_of_the_same`.
     """
 
     scale: Scale
@@ -123,6 +124,7 @@ class Sitting:
     missing: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    steps: list[list[float]] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
     @property
@@ -154,7 +156,15 @@ class Sitting:
     def say(self, text: str) -> None:
         print(f"[{time.monotonic() - self.begun:6.1f} s] {text}", file=sys.stderr, flush=True)
 
+    def facts(self) -> dict[str, str]:
+        """The machine, the versions, and how steady the machine was."""
+        fastest = min(map(min, self.steps), default=1.0)
+        times = sorted(fmean(steps) / fastest for steps in self.steps) or [1.0]
+        steady = f"the same code, before each figure, took {times[0]:.2f} to {times[-1]:.2f} × its fastest"
+        return machine.facts() | {"steadiness": steady}
+
     def run(self, name: str, figure: Callable[[Sitting], None]) -> None:
+        self.steps.append(machine.seconds_of_the_same(self.server_core, self.scale.turn_s))
         begun = time.monotonic()
         try:
             figure(self)
@@ -165,7 +175,7 @@ class Sitting:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "machine": machine.facts(),
+            "machine": self.facts(),
             "scale": asdict(self.scale),
             "rows": [asdict(row) | {"median": row.median} for row in self.rows],
             "peers": self.versions,

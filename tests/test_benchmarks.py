@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -41,6 +42,9 @@ def test_a_figure_runs_from_the_server_to_the_table(tmp_path: Path) -> None:
     table = (tmp_path / "RESULTS.md").read_text()
     assert "| 20 readers | chatd |" in table
     assert "× floor" in table
+    assert re.search(
+        r"^\| steadiness \| the same code, before each figure, took [\d.]+ to [\d.]+ × its fastest \|$", table, re.M
+    )
     assert json.loads((tmp_path / "results.json").read_text())["rows"]
     assert ElementTree.parse(tmp_path / "by-load.svg").getroot().tag.endswith("svg")
 
@@ -99,6 +103,13 @@ def test_a_load_that_shall_not_sleep_costs_the_server_no_waking() -> None:
         before = sleeps(load)
         answer, _, _ = load.run(seconds=0.1, window=1, spin=1)
         assert sleeps(load) - before < answer.messages / 10
+
+
+def test_the_floor_joins_what_a_room_has_to_say_and_tells_nobody_else() -> None:
+    with server.floor(Sitting(TINY), joins=True) as floor, loading(cores()[-1]) as load:
+        settle(load, 12, floor.setup, rooms=3, streams=12)
+        answer, _, _ = load.run(seconds=0.05, window=12)
+    assert answer.delivered == answer.expected == answer.messages * 4
 
 
 def test_every_case_of_the_busy_room_has_a_member_for_each_of_its_publishers() -> None:

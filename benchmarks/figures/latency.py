@@ -1,83 +1,111 @@
-"""Latency: publish to delivery, at a tenth, half and four fifths of the rate at which the nodes' core is full.
+"""Latency: publish to delivery, at a tenth, half and four fifths of saturation, beside the floor at the same load.
 
-It is full when in each room one message is always under way, and each so has its writes for itself: that rate counts as
-saturation. With more under way messages share writes, and more are delivered in the same time; half of the most that we
-deliver so is measured, too: there the core is full, and a message waits while all rooms are written to once. And one
-load that is the same whatever we can deliver.
+Saturation is the most that is delivered: with so much under way that messages share writes. The core is full long
+before it, for a message that shares with none costs far more; so there is a load as well at which the core is half
+full: half of what is delivered with one message under way in each room.
 
-1,000 readers in 10 rooms; with two nodes in 11, so that each room is on both. Messages leave on time whatever became of
-the ones before, and count from when they were due: a server that stalls does not slow its own clock. The load has a
-core to itself but for the store, and does not sleep, or each delivery would pay for waking it; two nodes share the
-server's.
+Rooms of two, where it costs most to publish, and rooms of 91, where it costs most to deliver; an odd number of rooms,
+so that with two nodes each is on both. Messages leave on time whatever became of the ones before, and count from when
+they were due: a server that stalls does not slow its own clock. The load has a core to itself but for the store, and
+does not sleep, or each delivery would pay for waking it; two nodes share the server's. The floor has the same rooms and
+the same core, joins what waits for a room, and takes turns with chatd: what it needs, the machine takes by itself.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import median
 
 from benchmarks import server
-from benchmarks.figures.cost import settle
-from benchmarks.load import Load, loading
+from benchmarks.figures.cost import settle, warm_up
+from benchmarks.load import Answer, Load, loading
 from benchmarks.sitting import Reach, Row, Series, Sitting
 
 FIGURE = "latency"
-READERS = 1_000
-# By nodes: the load's clients take turns at nodes and at rooms, so that an odd number of rooms is on both of two nodes.
-ROOMS = {1: 10, 2: 11}
 SHARES = (0.1, 0.5, 0.8)
-# Messages a second, to a hundred readers each.
-LOAD = 500.0
 REACH_P99_MS = 10.0
 # Messages under way in each room where the most is delivered.
 DEEP = 4
-# A run is long enough for some hundred messages, each to a hundred readers, at a tenth of what there is.
-TIMES_LONGER = 2
+# Who takes turns at publishing in a room.
+PUBLISHERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """`count` rooms, of `size` readers each."""
+
+    count: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"rooms of {self.size}"
+
+    def open(self, load: Load, setup: dict[str, object]) -> Load:
+        settle(load, self.readers, setup, rooms=self.count, streams=self.count * PUBLISHERS)
+        warm_up(load, DEEP * self.count)
+        return load
+
+    @property
+    def readers(self) -> int:
+        return self.count * self.size
+
+
+ROOMS = (Rooms(65, 2), Rooms(11, 91))
 
 
 def measure(sitting: Sitting) -> None:
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for nodes, rooms in ROOMS.items():
-        with (
-            server.chatd(sitting, nodes=nodes, cores=[sitting.server_core]) as (chatd, directory),
-            loading(sitting.load_core) as load,
-        ):
-            settle(load, READERS, chatd.setup(directory, READERS), rooms=rooms, streams=rooms * 16)
-            full = _delivers(sitting, load, rooms)
-            for share in SHARES:
-                case = f"{share:.0%} of {full:,.0f} messages/s"
-                percentiles = _measure(sitting, load, nodes, case, share * full, reaches=share == 0.5)
-                for name, value in percentiles.items():
-                    lines.setdefault(f"{name}, {nodes} node{'s' * (nodes > 1)}", []).append((share * 100, value))
-            _measure(sitting, load, nodes, f"{LOAD:,.0f} messages/s", LOAD)
-            most = _delivers(sitting, load, DEEP * rooms)
-            _measure(
-                sitting, load, nodes, f"half of {most:,.0f} messages/s, with writes shared", most / 2, reaches=True
-            )
-    sitting.plots.append(Series("Latency by load", "% of saturation", "ms", lines))
+    for rooms in ROOMS:
+        with server.floor(sitting, joins=True) as floor, loading(sitting.load_core) as load:
+            rooms.open(load, floor.setup)
+            lines: dict[str, list[tuple[float, float]]] = {}
+            for nodes in (1, 2):
+                _measure_nodes(sitting, rooms, nodes, load, lines)
+        sitting.plots.append(Series(f"Latency by load, {rooms}", "% of saturation", "ms", lines))
+
+
+def _measure_nodes(
+    sitting: Sitting, rooms: Rooms, nodes: int, floor: Load, lines: dict[str, list[tuple[float, float]]]
+) -> None:
+    cores = [sitting.server_core]
+    with server.chatd(sitting, nodes=nodes, cores=cores) as (chatd, directory), loading(sitting.load_core) as load:
+        rooms.open(load, chatd.setup(directory, rooms.readers))
+        case = f"{nodes} node{'s' * (nodes > 1)}, {rooms}"
+        full = _delivers(sitting, load, rooms.count)
+        _note(sitting, f"{case}, core half full: {full / 2:,.0f} messages/s", _runs(sitting, full / 2, floor, load))
+        most = _delivers(sitting, load, DEEP * rooms.count)
+        for share in SHARES:
+            runs = _runs(sitting, share * most, floor, load)
+            _note(sitting, f"{case}, {share:.0%} of {most:,.0f} messages/s", runs, reaches=share == 0.5)
+            for name, value in _percentiles(runs[1]).items():
+                lines.setdefault(f"{name}, {nodes} node{'s' * (nodes > 1)}", []).append((share * 100, value))
 
 
 def _delivers(sitting: Sitting, load: Load, window: int) -> float:
     """Messages a second when so many are always under way."""
-    load.run(seconds=sitting.scale.seconds, window=window, spin=1)
     answer = load.run(seconds=2 * sitting.scale.seconds, window=window, spin=1)[0]
     return answer.messages / answer.seconds
 
 
-def _measure(
-    sitting: Sitting, load: Load, nodes: int, case: str, rate: float, *, reaches: bool = False
-) -> dict[str, float]:
-    seconds = TIMES_LONGER * sitting.scale.seconds
-    answers = [load.run(seconds=seconds, rate=rate, spin=1)[0] for _ in range(sitting.scale.runs)]
-    percentiles = {
-        "p50": [answer.p50_ms for answer in answers],
-        "p99": [answer.p99_ms for answer in answers],
-        "p99.9": [answer.p999_ms for answer in answers],
+def _runs(sitting: Sitting, rate: float, *loads: Load) -> list[list[Answer]]:
+    """What each load counted, run by run, at so many messages a second; they take turns."""
+    seconds = sitting.scale.seconds
+    rounds = [
+        [load.run(seconds=seconds, rate=rate, spin=1)[0] for load in loads] for _ in range(sitting.scale.runs)
+    ]  # fmt: skip
+    return [list(answers) for answers in zip(*rounds, strict=True)]
+
+
+def _percentiles(answers: list[Answer]) -> dict[str, float]:
+    """Medians of the runs, in milliseconds."""
+    return {
+        "p50": median(answer.p50_ms for answer in answers),
+        "p99": median(answer.p99_ms for answer in answers),
+        "p99.9": median(answer.p999_ms for answer in answers),
     }
-    medians = {}
-    for name, values in percentiles.items():
-        medians[name] = median(values)
-        row = Row(FIGURE, f"{nodes} node{'s' * (nodes > 1)}, {case}, {name}", "chatd", "ms", values)
-        if name == "p99" and reaches:
-            row.reach = Reach(f"< {REACH_P99_MS:g} ms", medians[name] < REACH_P99_MS)
-        sitting.note(row)
-    return medians
+
+
+def _note(sitting: Sitting, case: str, runs: list[list[Answer]], *, reaches: bool = True) -> None:
+    floor, ours = map(_percentiles, runs)
+    beside = f"p50 {ours['p50']:.2g}, p99.9 {ours['p99.9']:.2g}; floor: p50 {floor['p50']:.2g}, p99 {floor['p99']:.2g}"
+    reach = Reach(f"< {REACH_P99_MS:g} ms", ours["p99"] < REACH_P99_MS) if reaches else None
+    sitting.note(Row(FIGURE, f"{case}, p99", "chatd", "ms", [answer.p99_ms for answer in runs[1]], beside, reach))
