@@ -45,12 +45,12 @@ class Scale:
 FULL = Scale()
 QUICK = Scale(
     runs=2,
-    seconds=0.3,
+    seconds=0.25,
     turns=2,
     turn_s=0.2,
     readers=(1_000,),
     crowd=2_000,
-    heartbeat_s=3,
+    heartbeat_s=2,
     heartbeats=4,
     storm=1_000,
     stored=50_000,
