@@ -40,14 +40,13 @@ class Rooms:
     def __str__(self) -> str:
         return f"rooms of {self.size}"
 
-    def open(self, load: Load, setup: dict[str, object]) -> Load:
-        settle(load, self.readers, setup, rooms=self.count, streams=self.count * PUBLISHERS)
-        warm_up(load, DEEP * self.count)
-        return load
-
     @property
     def readers(self) -> int:
         return self.count * self.size
+
+    def open(self, load: Load, setup: dict[str, object]) -> None:
+        settle(load, self.readers, setup, rooms=self.count, streams=self.count * PUBLISHERS)
+        warm_up(load, DEEP * self.count)
 
 
 ROOMS = (Rooms(65, 2), Rooms(11, 91))
