@@ -15,13 +15,18 @@ from chatd.session import Session
 
 
 class RecordingLink:
-    """Records what is written, and is as congested, closed or slow as it is told."""
+    """Records what is written, and is as congested, closed or slow as it is told.
+
+    Attributes:
+        reading: whether it was to be read from, at each change, and how many frames had been written by then.
+    """
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.goodbye: Disconnect | None = None
         self.congested = False
         self.waiting = 0
+        self.reading: list[tuple[bool, int]] = []
         self.reset = False
         self.takes = 1 << 20
         self.rest: list[bytes] = []
@@ -50,9 +55,11 @@ class RecordingLink:
     def close(self, goodbye: Disconnect) -> None:
         self.goodbye = goodbye
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.reading.append((False, len(self.written)))
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.reading.append((True, len(self.written)))
 
 
 class RecordingOutlet(Outlet):
