@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ import pytest
 from chatd.hooks.addresses import is_public
 from chatd.hooks.courier import RETRY_S, pause
 from tests.conftest import Daemon
-from tests.people import PATIENCE_S, Refused, cluster, person
+from tests.people import KEYS, PATIENCE_S, Refused, cluster, person
 
 SECRET = "a secret between chatd and the shop"
 
@@ -149,6 +150,20 @@ async def test_what_is_said_is_told_signed_and_in_the_rooms_order(tmp_path: Path
     assert hmac.new(SECRET.encode(), stamp.encode() + b"." + body, "sha256").hexdigest() == mac
     assert abs(int(stamp) - time.time()) < 60
     assert headers["X-Chatd-Id"] == receiver.asked[-1]["id"]
+
+
+async def test_hooks_that_come_with_a_reload_are_told_what_is_said_from_then_on(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    with cluster(tmp_path, "[hooks]\nallow_private = true\n", nodes=1) as (node,):
+        async with person(node, "ana") as ana:
+            await ana.says("told-1", "before")
+            (tmp_path / "chatd.toml").write_text(KEYS + config(receiver))
+            node.signal(signal.SIGHUP)
+            await asyncio.to_thread(node.until_log, "settings reloaded")
+            await ana.says("told-1", "after")
+            (event,) = await receiver.told("message")
+    assert event["data"]["data"]["text"] == "after"
 
 
 async def test_what_a_killed_node_was_delivering_is_delivered_by_another(tmp_path: Path, receiver: Receiver) -> None:
