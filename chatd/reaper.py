@@ -127,19 +127,23 @@ class Reaper:
             session.close(goodbye)
 
     async def look_at_clocks(self) -> None:
-        """Once a second: who should have said who they are, and whose token or subscription has ended."""
+        """Look once a second, until cancelled."""
         while True:
             await asyncio.sleep(1.0)
-            for session in overdue(self.hub.unknown, self._clock()):
-                self.meters.reaped["unknown"] += 1
-                self.hub.unknown.pop(session, None)
-                session.close(STALE)
-            now = self._now()
-            for shard in self.hub.shards:
-                for session in ended(shard, now):
-                    self.chat.expire(session, now)
-                await asyncio.sleep(0)
-            self.chat.forget_quiet_speakers()
+            await self.look()
+
+    async def look(self) -> None:
+        """Who should have said who they are, whose token or subscription has ended, and who has long been quiet."""
+        for session in overdue(self.hub.unknown, self._clock()):
+            self.meters.reaped["unknown"] += 1
+            self.hub.unknown.pop(session, None)
+            session.close(STALE)
+        now = self._now()
+        for shard in self.hub.shards:
+            for session in ended(shard, now):
+                self.chat.expire(session, now)
+            await asyncio.sleep(0)
+        self.chat.forget_quiet_speakers()
 
     async def announce_left(self) -> None:
         """Announce, wherever it is due, who has left and not come back, until cancelled; all nodes share in this."""

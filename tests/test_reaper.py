@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from chatd.auth import Revocations
+from chatd.chat import Chat
 from chatd.errors import NO_PONG, SLOW
 from chatd.hub import Hub, Shard
 from chatd.model import Identity
 from chatd.reaper import Reaper, ended, may_judge, overdue, silent
 from chatd.room import SHARDS
 from chatd.session import Session, State, Subscription
+from chatd.settings import Settings
 from chatd.telemetry import Meters
 from chatd.wire.centrifuge_json import SDK_JSON
 from tests.links import RecordingLink, link_of
@@ -191,3 +194,19 @@ def test_only_shards_in_which_something_ends_are_looked_through() -> None:
     assert all_ended(hub, 999.0) == set()
     assert all_ended(hub, 1000.0) == {"c0"}
     assert min(shard.ends_at for shard in hub.shards) == 1000.0, "the one in its grace is looked at again"
+
+
+# --- speakers ---------------------------------------------------------------------------------------------------------
+
+
+async def test_who_has_been_quiet_for_long_enough_to_say_anything_again_is_forgotten() -> None:
+    nobody: Any = SimpleNamespace()
+    hub, now = Hub(), 1000.0
+    clocks = {"clock": lambda: now, "now": lambda: now}
+    chat = Chat(
+        Settings(), hub, nobody, nobody, nobody, Revocations(), lease=lambda: "n.1", spawn=lambda job: None, **clocks
+    )
+    reaper = Reaper(hub, chat, nobody, Meters(), held_since=lambda: None, **clocks)
+    chat.speaking = {"ana": 999.0, "ben": 1000.0, "eve": 1000.1}
+    await reaper.look()
+    assert chat.speaking == {"eve": 1000.1}
