@@ -28,7 +28,7 @@ from .reaper import Reaper
 from .respond import Responder
 from .session import Session
 from .settings import Settings
-from .store.errors import StoreError
+from .store.errors import StoreError, StoreFull
 from .store.redis import Store
 from .sweep import Sweeper
 from .telemetry import Meters
@@ -138,6 +138,7 @@ class Node:
         self.on_news: Callable[[str], None] = lambda news: None
         self._life = 1
         self._held_since: float | None = None
+        self._store_is_full = False
         self._started_at = self.clock()
         self._stop = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -312,11 +313,11 @@ class Node:
             try:
                 if not await self.store.renew(self.lease, self._lease_ms, self._card()):
                     await self._come_back()
-                self._held_since = self._held_since or self.clock()
+                self._held_since, self._store_is_full = self._held_since or self.clock(), False
                 await self.chat.debts.settle()
                 await self._load_what_is_in_force()
             except StoreError as error:
-                self._held_since = None
+                self._held_since, self._store_is_full = None, isinstance(error, StoreFull)
                 log.warning("lease not renewed", error=str(error))
 
     async def _come_back(self) -> None:
@@ -396,6 +397,8 @@ class Node:
             return self.state
         if self.store.batch.round_trip_s is None:
             return "the store does not answer"
+        if self._store_is_full:
+            return "the store is full, and takes nothing new"
         deaf = self.store.feed.silent_for(self.clock())
         return "" if deaf < DEAF_S else "the feed from the store is silent"
 

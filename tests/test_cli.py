@@ -31,7 +31,7 @@ from chatd.cli.doctor import State
 from chatd.cli.output import Column, fitting, lines, raw, size, span, table
 from chatd.control import Answers
 from chatd.settings import Settings, SettingsError
-from chatd.store.errors import StoreError, StoreMisconfigured, StoreUnavailable
+from chatd.store.errors import StoreError, StoreFull, StoreMisconfigured, StoreUnavailable
 from tests.conftest import Daemon, StartDaemon
 from tests.servers import free_port
 
@@ -137,6 +137,7 @@ def test_completion_prints_a_script_and_tells_aside_where_to_put_it(chatd: Chatd
         (SettingsError("s"), 78),
         (StoreMisconfigured("s"), 78),
         (StoreUnavailable("s"), 75),
+        (StoreFull("s"), 75),
         (StoreError("s"), 1),
         (ValueError("s"), 78),
         (Failure("s", 4), 4),

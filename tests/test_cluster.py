@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from centrifuge import Client, ReplyError
+from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -220,11 +221,33 @@ async def test_a_store_that_goes_away_and_returns_loses_nothing_acknowledged(tmp
                 refused = await writer.ask({"publish": {"channel": "lobby", "data": {"text": "2", "cid": "c2"}}})
                 assert refused["error"]["temporary"] is True
                 await until(lambda: node.get("/readyz")[0] == 503)
+                with pytest.raises(InvalidStatus) as turned_away:
+                    await connect(f"{node.ws}/chat/bob?room=lobby")
+                assert (
+                    turned_away.value.response.body == b'{"error":"the store does not answer; come again in a moment"}'
+                )
                 await store.start()
                 await until(lambda: node.get("/readyz")[0] == 200)
                 again = await writer.ask({"publish": {"channel": "lobby", "data": {"text": "2", "cid": "c2"}}})
                 assert "publish" in again
                 assert await said_to(reader, 2) == ["1", "2"]
+
+
+async def test_a_store_that_is_full_is_told_to_whoever_asks_and_has_clients_try_again(tmp_path: Path) -> None:
+    message = {"publish": {"channel": "lobby", "data": {"text": "1", "cid": "c1"}}}
+    async with redis_server(tmp_path) as store:
+        with running(tmp_path, "--port", "0", **FAST, CHATD_REDIS__URL=store.url) as node:
+            async with Raw(node) as ana, Redis.from_url(store.url) as operator:
+                await operator.config_set("maxmemory", "1mb")
+                refused = await ana.ask(message)
+                assert (refused["error"]["code"], refused["error"]["temporary"]) == (400, True)
+                await until(lambda: node.get("/readyz")[0] == 503)
+                assert json.loads(node.get("/readyz")[1])["reason"] == "the store is full, and takes nothing new"
+                judged = json.loads(node.cli("doctor", "--json", check=1))["checks"]
+                assert [check["name"] for check in judged if check["state"] == "fail"] == ["memory"]
+                await operator.config_set("maxmemory", "0")
+                await until(lambda: node.get("/readyz")[0] == 200)
+                assert "publish" in await ana.ask(message)
 
 
 async def said_to(reader: Raw, count: int) -> list[str]:

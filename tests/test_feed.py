@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as NoConnection
 
 from chatd.model import Delivery, Event, Kind, Lost, Position
-from chatd.store.errors import StoreError, StoreMisconfigured, StoreUnavailable
+from chatd.store.errors import StoreError, StoreFull, StoreMisconfigured, StoreUnavailable, translated
 from chatd.store.feed import SILENT_S, Feed, parse
 from chatd.store.messages import Keep
 from chatd.store.redis import Store
@@ -504,13 +506,58 @@ async def test_a_server_that_became_a_replica_is_unavailable_and_not_a_refusal(s
     await say(speaker, 2, 2)
 
 
-async def test_a_server_out_of_memory_refuses_and_says_so(server: Server, speaker: Store) -> None:
+async def test_a_server_out_of_memory_is_full_and_says_what_helps(server: Server, speaker: Store) -> None:
     await say(speaker, 1, 1)
     await ask(server, "CONFIG", "SET", "maxmemory", 1)
     for room in (ROOM, "a new room"):
-        with pytest.raises(StoreError, match=r"refused: .*memory") as refusal:
+        with pytest.raises(
+            StoreFull, match=r"no memory left to write to; raise its maxmemory, or have rooms keep less$"
+        ):
             await speaker.messages.publish(room, b'{"data":2', KEEP)
-        assert not isinstance(refusal.value, StoreUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (
+            ResponseError("MISCONF Errors writing to the AOF file: No space left on device script: 8c1, on @user:1."),
+            StoreFull,
+            "the store cannot write to its disk: Errors writing to the AOF file: No space left on device",
+        ),
+        (
+            AuthenticationError("invalid username-password pair or user is disabled."),
+            StoreMisconfigured,
+            "the store does not accept the user or password in redis.url: "
+            "invalid username-password pair or user is disabled.",
+        ),
+        (
+            NoConnection("Error 111 connecting to 127.0.0.1:6399. Connect call failed ('127.0.0.1', 6399)."),
+            StoreUnavailable,
+            "the store does not answer: Connection refused at 127.0.0.1:6399",
+        ),
+        (
+            NoConnection("Error -2 connecting to nowhere:6379. Name or service not known."),
+            StoreUnavailable,
+            "the store does not answer: Name or service not known at nowhere:6379",
+        ),
+        (ResponseError("WRONGTYPE x script: 8c1, on @user:1."), StoreError, "the store refused: WRONGTYPE x"),
+    ],
+)
+def test_what_a_server_says_becomes_a_sentence_for_an_operator(
+    error: RedisError, kind: type[StoreError], sentence: str
+) -> None:
+    found = translated(error)
+    assert (type(found), str(found)) == (kind, sentence)
+
+
+async def test_a_database_that_is_not_there_or_a_cluster_that_is_none_is_misconfigured(server: Server) -> None:
+    for url, says in (
+        (f"{server.url}/99", "database that the store does not have"),
+        (server.url.replace("redis://", "redis+cluster://"), "the server is none of a cluster"),
+    ):
+        with pytest.raises(StoreMisconfigured, match=says):
+            async with opened(url):
+                pass
 
 
 async def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from chatd import errors, rules
 from chatd.errors import Disconnect, Reject
 from chatd.model import Command, Connect, Pong, Request, Result, Subscribe
 from chatd.session import Pending, Session, State
-from chatd.store.errors import StoreError, StoreUnavailable
+from chatd.store.errors import StoreError
 
 from .context import Context
 from .entry import depart
@@ -220,12 +220,9 @@ async def _do(chat: Context, session: Session, entry: Pending, outcome: Awaitabl
     except Disconnect as goodbye:
         chat.on_refusal(goodbye)
         session.close(goodbye)
-    except StoreUnavailable as error:
-        log.warning("store unavailable", command=type(command).__name__, error=str(error))
-        _refuse(chat, session, id, command, errors.STORE_UNAVAILABLE)
     except StoreError as error:
-        log.error("store refused", command=type(command).__name__, error=str(error))
-        _refuse(chat, session, id, command, errors.INTERNAL)
+        log.warning("command not done", command=type(command).__name__, error=str(error))
+        _refuse(chat, session, id, command, errors.STORE_UNAVAILABLE)
     except Exception:
         log.exception("command failed", command=type(command).__name__, client=session.id)
         session.close(errors.INTERNAL_ERROR)

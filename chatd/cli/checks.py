@@ -13,7 +13,9 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from chatd.control import Answers
-from chatd.store.errors import StoreError, StoreMisconfigured
+from chatd.store.errors import StoreError, StoreFull, StoreMisconfigured
+
+from .output import size
 
 # Sockets and files of chatd's own: the listener, the store's connections, logs, the event loop.
 OWN_FILES = 64
@@ -21,6 +23,8 @@ OWN_FILES = 64
 # message's time, and half a minute what makes fresh tokens "not valid yet".
 SKEW_NOTICED_S = 1.0
 SKEW_HARMFUL_S = 30.0
+# Of a store's memory; past it, it is time to do something.
+NEARLY = 0.9
 
 
 class State(StrEnum):
@@ -75,6 +79,18 @@ def persistence(facts: Mapping[str, str]) -> Check:
     return Check("persistence", State.WARN, finding, "`appendonly yes` in the store's configuration")
 
 
+def memory(facts: Mapping[str, str]) -> Check:
+    """Whether the store has room for more."""
+    used, most = int(facts.get("used_memory", "0")), int(facts.get("maxmemory", "0"))
+    if not most:
+        return Check("memory", State.OK, f"the store uses {size(used)}, and may take all there is")
+    finding = f"the store uses {size(used)} of the {size(most)} that its maxmemory allows"
+    if used < NEARLY * most:
+        return Check("memory", State.OK, finding)
+    state = State.WARN if used < most else State.FAIL
+    return Check("memory", state, finding, "raise its maxmemory, or have rooms keep less")
+
+
 def eviction(facts: Mapping[str, str]) -> Check:
     """Whether a store that is full throws away what chatd needs, or refuses, which chatd says to its clients."""
     policy = facts.get("maxmemory_policy", "noeviction")
@@ -109,9 +125,11 @@ def nodes(answers: Answers) -> Iterator[Check]:
 
 
 def refused(error: StoreError) -> Check:
-    """The store is none that we can use, or does not answer."""
+    """The store is none that we can use, has no room, or does not answer."""
     if isinstance(error, StoreMisconfigured):
         return Check("store", State.FAIL, str(error), "put such a server there, or mend redis.url")
+    if isinstance(error, StoreFull):
+        return Check("store", State.FAIL, str(error), "make room: chatd goes on by itself as soon as there is some")
     return Check("store", State.FAIL, str(error), "start it, or set redis.url to where it is")
 
 

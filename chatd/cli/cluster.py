@@ -114,7 +114,11 @@ def somebody(answers: Answers) -> Answers:
         Failure: no node is alive.
     """
     if not answers.by_node and not answers.missing:
-        raise Failure("the store answers, but no chatd is alive on it; start one with `chatd serve`", NO_DAEMON)
+        raise Failure(
+            "the store answers, but no chatd is alive on it; start one with `chatd serve`, or, if one runs, see "
+            "`chatd doctor`",
+            NO_DAEMON,
+        )
     return answers
 
 

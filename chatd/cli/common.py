@@ -15,7 +15,7 @@ import click
 
 from chatd.errors import Reject
 from chatd.settings import NO_FLAGS, Settings, SettingsError, load
-from chatd.store.errors import StoreError, StoreMisconfigured, StoreUnavailable
+from chatd.store.errors import StoreError, StoreFull, StoreMisconfigured, StoreUnavailable
 
 from . import CONFIG_FILE
 
@@ -34,6 +34,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (SettingsError, BAD_CONFIGURATION),
     (StoreMisconfigured, BAD_CONFIGURATION),
     (StoreUnavailable, STORE_UNAVAILABLE),
+    (StoreFull, STORE_UNAVAILABLE),
     (StoreError, FAILED),
     (Reject, FAILED),
 )

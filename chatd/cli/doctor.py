@@ -37,6 +37,7 @@ from .checks import (
     clocks,
     eviction,
     installation,
+    memory,
     nodes,
     open_files,
     persistence,
@@ -210,7 +211,7 @@ def anybody() -> ssl.SSLContext:
 async def store_checks(settings: Settings) -> AsyncIterator[Check]:
     try:
         async with opened(settings) as store:
-            for check in await asked_the_store(store, settings):
+            async for check in asked_the_store(store, settings):
                 yield check
     except Failure as failure:  # the embedded store runs with the daemon, and none runs
         yield Check("store", State.WARN, str(failure))
@@ -218,19 +219,15 @@ async def store_checks(settings: Settings) -> AsyncIterator[Check]:
         yield refused(error)
 
 
-async def asked_the_store(store: Store, settings: Settings) -> list[Check]:
+async def asked_the_store(store: Store, settings: Settings) -> AsyncIterator[Check]:
+    """What it says of itself comes before what is asked through it, which a full one does not pass on."""
     facts = await store.facts()
-    skew = await store.clock() - time.time()
-    answers = await office(store, settings).ask(Status())
-    return [
-        Check(
-            "store", State.OK, f"answers; {product(facts)}, {plural(int(facts.get('connected_clients', 0)), 'client')}"
-        ),
-        persistence(facts),
-        eviction(facts),
-        clocks(skew),
-        *nodes(answers),
-    ]
+    clients = plural(int(facts.get("connected_clients", 0)), "client")
+    yield Check("store", State.OK, f"answers; {product(facts)}, {clients}")
+    for check in (persistence(facts), memory(facts), eviction(facts), clocks(await store.clock() - time.time())):
+        yield check
+    for check in nodes(await office(store, settings).ask(Status())):
+        yield check
 
 
 def product(facts: Mapping[str, str]) -> str:

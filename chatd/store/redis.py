@@ -24,7 +24,7 @@ from .audit import Audit
 from .changes import Changes
 from .connect import servers
 from .cursors import Cursors
-from .errors import StoreError, StoreMisconfigured
+from .errors import StoreError, StoreMisconfigured, translated
 from .feed import Feed
 from .keys import REGISTRY_SHARDS, Keys, registry_shard
 from .measures import Measures
@@ -34,7 +34,7 @@ from .presence import Presence
 from .reports import Reports
 from .retention import Retention
 from .rooms import Rooms, pairs
-from .scripts import Batch, Script, translated
+from .scripts import Batch, Script
 from .traces import Traces
 
 log = structlog.get_logger("chatd.store")

@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 from redis.exceptions import RedisError
 
 from .connect import Servers
+from .errors import translated
 from .keys import Keys
 from .messages import LOG, Keep
-from .scripts import Batch, Script, translated
+from .scripts import Batch, Script
 
 SWEEP: Final = Script("sweep", after=LOG)
 

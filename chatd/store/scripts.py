@@ -16,11 +16,10 @@ from importlib.resources import files
 from time import perf_counter
 from typing import Any, TypeAlias
 
-from redis.asyncio.sentinel import MasterNotFoundError
-from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, ResponseError, TryAgainError
+from redis.exceptions import NoScriptError
 
 from .connect import Servers
-from .errors import StoreError, StoreUnavailable
+from .errors import StoreUnavailable, translated
 from .exchange import Outcome
 
 Argument: TypeAlias = str | bytes | int | float
@@ -93,7 +92,7 @@ class Batch:
 
         Raises (when awaited):
             StoreUnavailable: no answer; the script may have run.
-            StoreError: the server refused, e.g. out of memory.
+            StoreFull, StoreMisconfigured, StoreError: the server refused.
         """
         return self._enter(script.name, script.by_digest(keys, args), script)
 
@@ -177,14 +176,3 @@ class Batch:
             call.reply.set_exception(translated(reply))
         else:
             call.reply.set_result(reply)
-
-
-def translated(error: BaseException) -> StoreError:
-    """redis-py's error as ours. A replica after a failover, or half a cluster, answers, but not usefully."""
-    if isinstance(error, ClusterDownError | ReadOnlyError | TryAgainError) or str(error).startswith("BUSY "):
-        return StoreUnavailable(f"the store is not ready: {error}")
-    if isinstance(error, ResponseError):
-        return StoreError(f"the store refused: {error}")
-    if isinstance(error, MasterNotFoundError):  # its text lists the insides of every client
-        return StoreUnavailable("no Sentinel knows a master of the service that redis.url names; see that they run")
-    return StoreUnavailable(f"the store does not answer: {error or type(error).__name__}")

@@ -13,6 +13,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from time import time
 
+import structlog
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket
 
@@ -33,6 +34,8 @@ from chatd.wire.centrifuge_json import SDK_JSON, SDK_JSON_DEFLATED
 from chatd.wire.plain import PLAIN
 
 from .origin import BEARER, client_address, origin_allowed, subprotocol, token_of
+
+log = structlog.get_logger("chatd")
 
 DEFAULT_ROOM = "lobby"
 SUBPROTOCOLS = ("centrifuge-json", BEARER)
@@ -228,7 +231,8 @@ class Doors:
         except Reject as refusal:
             raise Refusal(HTTPStatus.FORBIDDEN, refusal.text) from None
         except StoreError as error:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
+            log.warning("handshake refused", error=str(error))
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the store does not answer; come again in a moment") from None
 
     def _name(self, text: str) -> str:
         try:
