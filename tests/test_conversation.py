@@ -119,9 +119,11 @@ class Asking:
         self.client = Redis.from_url(server.url)
         self.exchange = Exchange(self._dial, self._hang_up, timeout)
         self.connected = 0
+        self.dialling_s = 0.0
 
     async def _dial(self) -> Any:
         self.connected += 1
+        await asyncio.sleep(self.dialling_s)
         return await self.client.connection_pool.get_connection()
 
     async def _hang_up(self, connection: Any) -> None:
@@ -188,6 +190,19 @@ async def test_who_is_not_answered_in_time_is_told_so_and_a_late_answer_reaches_
         for n in range(3):
             assert await ours.ask(("ECHO", f"{n}")) == [f"{n}".encode()]
         assert ours.connected == 2
+
+
+async def test_who_connects_slowly_is_not_answered_with_what_an_earlier_one_asked(tmp_path: Path) -> None:
+    async with asking(tmp_path, TIMEOUT_S) as (ours, other, _):
+        number = await ours.id()  # from here on a deadline is watched
+        conversation = ours.exchange._conversation
+        assert conversation is not None
+        await other.client_kill_filter(_id=number)
+        while not conversation.over:
+            await asyncio.sleep(0)
+        ours.dialling_s = 2 * TIMEOUT_S
+        assert await ours.ask(("ECHO", "first")) == [b"first"], "its time begins when it is said"
+        assert await ours.ask(("ECHO", "second")) == [b"second"]
 
 
 async def test_what_nobody_asked_for_is_not_taken_for_the_next_answer(tmp_path: Path) -> None:

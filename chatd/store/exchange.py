@@ -52,6 +52,9 @@ class Exchange:
         self._then, self._wanted, self._replies = then, len(commands), []
         if self._conversation is None or self._conversation.over:
             self._give_up()  # its end, of which we may not have been told yet, is not this one's
+            if self._deadline is not None:  # it is of an earlier exchange; this one's time begins when it is said
+                self._deadline.cancel()
+                self._deadline = None
             self._connecting = asyncio.create_task(self._connect(commands), name="store connecting")
         else:
             self._say(self._conversation, commands)
