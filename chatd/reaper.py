@@ -121,7 +121,7 @@ class Reaper:
     def _ping(self, session: Session, now: float) -> None:
         if session in self.hub.unknown or not session.open:
             return
-        if not session.pinged_at:
+        if session.pinged_at <= session.heard_at:  # never, or it was heard since: this ping is the one to be answered
             session.pinged_at = now
         if (goodbye := session.send(session.codec.heartbeat)) is not None:
             session.close(goodbye)

@@ -132,6 +132,18 @@ async def test_who_does_not_answer_is_closed_within_two_turns_and_who_does_stays
     assert len(link_of(mute).written) == pings, "who was closed is pinged no more"
 
 
+async def test_who_said_something_after_a_ping_and_then_nothing_any_more_is_closed() -> None:
+    dying = session("dying")
+    wheel = Wheel(dying)
+    await wheel.reaper.tick(21, TIMEOUT_S)
+    assert dying.pinged_at == wheel.now
+    wheel.now += 0.1
+    dying.heard_at = wheel.now  # a message that crossed the ping; no pong ever follows
+    for _ in range(2):
+        await wheel.turn(lag=21, seconds=25.0)
+    assert link_of(dying).goodbye == NO_PONG
+
+
 async def test_who_has_not_said_who_it_is_is_not_pinged() -> None:
     stranger = session("stranger")
     wheel = Wheel()
