@@ -21,6 +21,8 @@ from redis.exceptions import ConnectionError as NoConnection
 from chatd.model import Delivery, Event, Kind, Lost, Position
 from chatd.store.errors import StoreError, StoreFull, StoreMisconfigured, StoreUnavailable, translated
 from chatd.store.feed import SILENT_S, Feed, parse
+from chatd.store.keys import Keys
+from chatd.store.line import Line
 from chatd.store.messages import Keep
 from chatd.store.redis import Store
 from tests.servers import Server, redis_cluster_servers, redis_sentinel, redis_server
@@ -492,6 +494,62 @@ async def until_live(store: Store, clock: Clock) -> None:
         while store.feed.silent_for(clock.now) > 0:
             await asyncio.sleep(0.01)
             await insist(lambda: store.feed.probe("n"))
+
+
+async def test_a_room_that_begins_to_keep_history_while_it_is_read_loses_nothing(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, reading(server.url) as reader, opened(server.url) as other:
+        await reader.store.feed.watch(ROOM, history=False)  # the settings are reloaded after this
+        await say(other, 1, 3)
+        assert await reader.until_heard(3) == [1, 2, 3]
+
+
+def known_nowhere(channel: str) -> str:
+    raise StoreUnavailable(f"no server of the cluster holds {channel}")
+
+
+async def test_a_room_whose_server_was_not_known_is_not_watched_until_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with redis_server(tmp_path) as server, reading(server.url, "other") as reader, opened(server.url) as other:
+        with monkeypatch.context() as patched:
+            patched.setattr(reader.store._servers, "server_of", known_nowhere)
+            with pytest.raises(StoreUnavailable):
+                await reader.store.feed.watch(ROOM, history=True)
+        await reader.store.feed.watch(ROOM, history=True)
+        await say(other, 1, 1)
+        assert await reader.until_heard(1) == [1]
+
+
+class Listening:
+    """Who hears a line, and cares for nothing."""
+
+    held = False
+
+    def arrived(self, messages: list[tuple[bytes, bytes]]) -> None: ...
+
+    def in_force(self, channel: bytes) -> None: ...
+
+    async def interrupted(self, line: Line) -> bool:
+        return False
+
+
+def test_a_channel_that_was_left_is_forgotten() -> None:
+    nobody: Any = None
+    line = Line(nobody, "", Listening())
+    for n in range(3):
+        line.subscribe(f"room{n}")
+        line.unsubscribe(f"room{n}")
+        line.heard([[b"sunsubscribe", b"room%d" % n, 0]])
+    assert not line._leaving
+
+
+def test_a_word_on_our_channel_that_is_no_time_of_ours_harms_nobody() -> None:
+    nobody: Any = None
+    feed = Feed(nobody, nobody, Keys("x"), nobody, 1.0, lambda: 5.0)
+    line = Line(nobody, "", feed)
+    for word in (b"hello", b"0x1p99999", b"nan"):
+        feed._heard(line, word)
+    assert line.heard_at == 5.0
 
 
 # --- servers that answer, but not usefully ----------------------------------------------------------------------------

@@ -226,7 +226,7 @@ class Feed:
     def _heard(self, line: Line, said_at: bytes) -> None:
         line.heard_at = self._clock()
         line.unheard_since = None
-        with suppress(ValueError):  # somebody else's word on our channel
+        with suppress(ValueError, OverflowError):  # somebody else's word on our channel
             self.on_lag(max(0.0, perf_counter() - float.fromhex(said_at.decode())))
 
     async def _lose_patience(self) -> None:
@@ -294,10 +294,11 @@ class Feed:
 
     def _begin(self, room: str, history: bool) -> Watch:
         watch = Watch(room, self._keys.feed(room), history)
+        line = self._line(watch.channel)  # first, for there may be none: then the room is not watched
         self._unplaced[watch] = self._clock() + self._patience
         self._watched[room] = watch
         self._by_channel[watch.channel.encode()] = watch
-        self._line(watch.channel).subscribe(watch.channel)
+        line.subscribe(watch.channel)
         return watch
 
     def _release(self, watch: Watch) -> None:
@@ -330,6 +331,7 @@ class Feed:
         for channel, payload in messages:
             if (watch := self._by_channel.get(channel)) is not None:
                 if (event := parse(payload)) is not None:
+                    watch.history = watch.history or event.position is not None
                     by_room.setdefault(watch, []).append(event)
             elif (handler := self._handlers.get(channel)) is not None:
                 handler(payload)

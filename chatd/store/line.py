@@ -153,7 +153,9 @@ class Line:
                 self._left(channel)
 
     def _left(self, channel: bytes) -> None:
-        if self._leaving[channel]:
+        if self._leaving[channel] > 1:
             self._leaving[channel] -= 1
+        elif self._leaving.pop(channel, 0):
+            return
         elif channel.decode() in self.channels:  # so a cluster's server says that it has handed a slot over
             raise ConnectionResetError(f"{self.server} no longer holds {channel.decode()}")

@@ -77,7 +77,9 @@ class Tail:
         return events if self.behind else events + self._release(), None
 
     def _follows(self, position: Position) -> bool:
-        return self.position is not None and position == (self.position.epoch, self.position.offset + 1)
+        if self.position is None:  # of a room that kept no history until now, nothing was missed
+            return True
+        return position == (self.position.epoch, self.position.offset + 1)
 
     def _seen(self, position: Position) -> bool:
         return (
