@@ -137,6 +137,7 @@ class Node:
         self.listeners: list[Listener] = []
         self.on_news: Callable[[str], None] = lambda news: None
         self._life = 1
+        self._forgotten = False  # our lease had ended, and not all who are here have been registered anew
         self._held_since: float | None = None
         self._store_is_full = False
         self._started_at = self.clock()
@@ -313,6 +314,9 @@ class Node:
             try:
                 if not await self.store.renew(self.lease, self._lease_ms, self._card()):
                     await self._come_back()
+                if self._forgotten:
+                    await self.chat.register_anew()
+                    self._forgotten = False
                 self._held_since, self._store_is_full = self._held_since or self.clock(), False
                 await self.chat.debts.settle()
                 await self._load_what_is_in_force()
@@ -324,8 +328,8 @@ class Node:
         """We were away longer than our lease: go on under a new one, so that burying the old one harms nobody."""
         log.warning("lease had ended; registering anew", node=self.id)
         self._life += 1
+        self._forgotten = True
         await self._enroll()
-        await self.chat.register_anew()
 
     async def _enroll(self) -> None:
         await self.store.enroll(self.lease, self._lease_ms, self._card())

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from tests.links import recording  # noqa: F401
-from tests.stores import prefix, store, url  # noqa: F401
+from tests.stores import node, prefix, store, url  # noqa: F401
 
 START_S = 15.0
 STOP_S = 20.0

@@ -18,6 +18,8 @@ import pytest
 import pytest_asyncio
 
 from chatd.model import Delivery, Kind
+from chatd.node import Node
+from chatd.settings import Settings
 from chatd.store.messages import Keep
 from chatd.store.redis import Store
 from tests.servers import redis_cluster, redis_sentinel, redis_server
@@ -109,3 +111,15 @@ def texts(bodies: Any) -> list[str]:
 async def in_milliseconds(ms: int) -> None:
     """Let the servers' own clock go on by `ms`."""
     await asyncio.sleep(ms / 1000)
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    """A node that hears its store, and whose own tasks do not run."""
+    async with redis_server(tmp_path) as server, opened(server.url) as store:
+        one = Node(Settings(), store)
+        one.chat.spawn = asyncio.ensure_future
+        feed = asyncio.create_task(store.feed.run())
+        yield one
+        feed.cancel()
+        await asyncio.gather(feed, return_exceptions=True)

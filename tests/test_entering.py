@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
-
-import pytest
 
 from chatd.chat import reading
 from chatd.control import Impose, Question, Recheck
@@ -17,10 +14,8 @@ from chatd.measures import Measure, On, What
 from chatd.model import Identity, Role, Subscribe
 from chatd.node import Node
 from chatd.session import Session
-from chatd.settings import Settings
 from chatd.store.redis import Store
 from tests.links import link_of
-from tests.servers import redis_server
 from tests.test_reaper import session
 
 PATIENCE_S = 10.0
@@ -39,17 +34,6 @@ class Doorstep:
         self.reached.set()
         await self.opened.wait()
         return position
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    async with redis_server(tmp_path) as server, Store(server.url, prefix="test", timeout=PATIENCE_S) as store:
-        one = Node(Settings(), store)
-        one.chat.spawn = asyncio.ensure_future
-        feed = asyncio.create_task(store.feed.run())
-        yield one
-        feed.cancel()
-        await asyncio.gather(feed, return_exceptions=True)
 
 
 async def entering(

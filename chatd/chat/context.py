@@ -5,9 +5,10 @@ A Context waits for nobody and decides nothing by itself; the verbs are in the f
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -29,12 +30,16 @@ from chatd.wire.publication import client_info
 
 log = structlog.get_logger("chatd")
 
+# Debts paid together: one by one, those of a long outage would take longer than a lease lasts.
+AT_ONCE: Final = 256
+
 
 class Debts:
     """What the store must be told about connections and could not be told yet."""
 
     def __init__(self) -> None:
         self._owed: dict[tuple[str, str], Callable[[], Awaitable[object]]] = {}
+        self._latest: dict[tuple[str, str], Callable[[], Awaitable[object]]] = {}  # of what is being told now
 
     async def pay_or_owe(self, what: tuple[str, str], act: Callable[[], Awaitable[object]]) -> None:
         """Tell the store something now; if it cannot be told now, `settle` tells it later.
@@ -42,11 +47,16 @@ class Debts:
         The latest word about the same thing replaces an older one that is still owed.
         """
         self._owed.pop(what, None)
+        self._latest[what] = act
         try:
             await act()
         except StoreError as error:
             log.info("store will be told later", error=str(error))
-            self._owed.setdefault(what, act)
+            if self._latest.get(what) is act:
+                self._owed[what] = act
+        finally:
+            if self._latest.get(what) is act:
+                del self._latest[what]
 
     async def settle(self) -> None:
         """Tell the store what it could not be told while it was away.
@@ -54,7 +64,15 @@ class Debts:
         Raises:
             StoreError: it is still away.
         """
-        for what, act in list(self._owed.items()):
+        owed = list(self._owed.items())
+        for start in range(0, len(owed), AT_ONCE):
+            paid = (self._pay(what, act) for what, act in owed[start : start + AT_ONCE])
+            for outcome in await asyncio.gather(*paid, return_exceptions=True):
+                if outcome is not None:
+                    raise outcome
+
+    async def _pay(self, what: tuple[str, str], act: Callable[[], Awaitable[object]]) -> None:
+        if self._owed.get(what) is act:  # else there is a later word
             await act()
             if self._owed.get(what) is act:
                 del self._owed[what]

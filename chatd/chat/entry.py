@@ -104,7 +104,11 @@ async def register_anew(chat: Context) -> None:
 
 
 async def _register_anew(chat: Context, session: Session) -> None:
-    await chat.store.unregister(session.user, session.id)
-    await chat.store.register(chat.registration(session), 0)
+    if session.state is not State.READY:  # it has gone meanwhile
+        return
+    # Asked for together: if it goes now, what is said of that comes after both.
+    await asyncio.gather(
+        chat.store.unregister(session.user, session.id), chat.store.register(chat.registration(session), 0)
+    )
     for room in list(session.rooms):
         await reading.announce(chat, session, Subscribe(room))

@@ -98,6 +98,9 @@ async def enter(chat: Context, session: Session, wish: Subscribe, subscription: 
     if not session.open:
         chat.store.feed.unwatch(room)
         raise errors.ABNORMAL.anew()
+    if room in session.rooms:  # it was made a reader meanwhile, by its own word or the server's
+        chat.store.feed.unwatch(room)
+        raise errors.ALREADY_SUBSCRIBED.anew()
     ttl_s = chat.ttl(subscription.expires_at)
     if top is not None:
         subscription.since = top.offset
@@ -231,7 +234,10 @@ def lost_history(chat: Context, delivery: Delivery) -> None:
         if subscription.server_side:
             session.close(errors.INSUFFICIENT_STATE)
         elif not session.home:
-            chat.spawn(put_out(chat, session, delivery.room, *errors.UNSUBSCRIBED_INSUFFICIENT_STATE))
+            # At once: a client that heard anything newer first would go on from there, and miss what was lost.
+            session.unsubscribed(delivery.room, *errors.UNSUBSCRIBED_INSUFFICIENT_STATE)
+            _out(chat, session, delivery.room)
+            chat.spawn(leave(chat, session, delivery.room))
 
 
 async def presence(chat: Context, session: Session, command: Presence) -> PresenceResult:

@@ -1,0 +1,226 @@
+"""What happens while the store is being asked: the same room twice at once, somebody gone, the store away again."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chatd.chat import reading
+from chatd.chat.context import Debts
+from chatd.control import Enter
+from chatd.errors import ABNORMAL, UNSUBSCRIBED_EXPIRED
+from chatd.model import Delivery, Event, Identity, Kind, Lost, Position, Subscribe
+from chatd.node import Node
+from chatd.session import Session
+from chatd.store.errors import StoreUnavailable
+from chatd.store.messages import Keep
+from tests.links import link_of
+from tests.test_entering import Doorstep
+from tests.test_reaper import session
+
+pytestmark = pytest.mark.usefixtures("recording")
+
+PATIENCE_S = 10.0
+
+
+def comes(node: Node, id: str = "c1", user: str = "ana") -> Session:
+    one = session(id)
+    one.identity = Identity(user)
+    node.hub.add(one, "192.0.2.1", math.inf)
+    node.hub.welcome(one)
+    return one
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not await holds():
+            await asyncio.sleep(0)
+
+
+# --- rooms ------------------------------------------------------------------------------------------------------------
+
+
+async def says(node: Node, text: str) -> None:
+    """Say it in the lobby, and see it delivered to whoever is there."""
+    delivered, node.store.feed.on_deliveries = asyncio.Event(), node._deliver
+    deliver = node.hub.deliver
+    node.hub.deliver = lambda deliveries: (deliver(deliveries), delivered.set())  # type: ignore[assignment, func-returns-value]
+    await node.store.messages.publish("lobby", b'{"data":"%b"' % text.encode(), Keep(100, 0))
+    async with asyncio.timeout(PATIENCE_S):
+        await delivered.wait()
+    for room in list(node.hub._casts):
+        node.hub.turn(room)
+
+
+async def test_who_asks_for_a_room_while_the_server_brings_him_in_is_in_it_once(node: Node) -> None:
+    ana = comes(node)
+    doorstep = Doorstep(node.store)
+    subscribing = asyncio.create_task(reading.subscribe(node.chat, ana, Subscribe("lobby")))
+    brought_in = asyncio.create_task(node.responder.respond(Enter(user="ana", room="lobby")))
+    async with asyncio.timeout(PATIENCE_S):
+        await doorstep.reached.wait()
+        doorstep.opened.set()
+        await asyncio.gather(subscribing, brought_in, return_exceptions=True)
+    await says(node, "one")
+    assert b"".join(link_of(ana).written).count(b'"one"') == 1
+    await reading.put_out(node.chat, ana, "lobby", 2000, "kicked")
+    assert (list(node.hub.rooms), list(node.store.feed._watched)) == ([], [])
+
+
+async def test_who_lost_history_is_put_out_before_it_hears_anything_newer(node: Node) -> None:
+    ana = comes(node)
+    entered = await reading.subscribe(node.chat, ana, Subscribe("lobby"))
+    assert entered.position is not None
+    epoch = entered.position.epoch
+    newer = Event(Kind.PUBLICATION, b'{"data":"newer","offset":21}', Position(epoch, 21))
+    node._deliver([Delivery("lobby", (newer,), Lost(Position(epoch, 20)))])
+    for room in list(node.hub._casts):
+        node.hub.turn(room)
+    heard = b"".join(link_of(ana).written)
+    assert (b'"unsubscribe"' in heard, b'"newer"' in heard) == (True, False)
+
+
+# --- the registry -----------------------------------------------------------------------------------------------------
+
+
+async def test_who_has_gone_while_others_were_registered_anew_is_not_registered(node: Node) -> None:
+    await node._enroll()
+    ana = comes(node)
+    await node.store.register(node.chat.registration(ana), 0)
+    unregister, asked = node.store.unregister, asyncio.Event()
+
+    async def noticed(user: str, client: str) -> None:
+        asked.set()
+        await unregister(user, client)
+
+    node.store.unregister = noticed  # type: ignore[method-assign]
+    anew = asyncio.create_task(node.chat.register_anew())
+    await asked.wait()
+    asked.clear()
+    node.chat.lost(ana, ABNORMAL, "192.0.2.1")
+    await anew
+    await asked.wait()
+    await until(lambda: nobody_is_registered(node))
+
+
+async def nobody_is_registered(node: Node) -> bool:
+    return await node.store.registered() == []
+
+
+async def test_all_are_registered_anew_though_the_store_went_away_amid_it(
+    node: Node,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node.settings = replace(node.settings, cluster=replace(node.settings.cluster, renew=0.01))
+    await node._enroll()
+    for n in range(3):
+        await node.store.register(node.chat.registration(comes(node, f"c{n}", f"u{n}")), 0)
+    old = node.lease
+    await node.store.bury(old)  # it was away for longer than its lease, and another node has buried it
+    await node.store.purge(old)
+    register, failures = node.store.register, [StoreUnavailable("away once more")]
+
+    async def failing_once(entry: Any, limit: int) -> bool:
+        if failures and entry.user == "u1":
+            raise failures.pop()
+        return await register(entry, limit)
+
+    monkeypatch.setattr(node.store, "register", failing_once)
+    keeping = asyncio.create_task(node._keep_lease())
+
+    async def all_are_there() -> bool:
+        return {each.user for each in await node.store.registered()} == {"u0", "u1", "u2"}
+
+    await until(all_are_there)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+# --- what the store could not be told yet -----------------------------------------------------------------------------
+
+
+async def test_the_latest_word_is_owed_though_an_earlier_one_failed_meanwhile() -> None:
+    debts, done = Debts(), list[str]()
+    heard: dict[str, asyncio.Future[None]] = {}
+
+    def act(name: str) -> Callable[[], Awaitable[None]]:
+        async def do() -> None:
+            heard[name] = asyncio.get_running_loop().create_future()
+            await heard[name]
+            done.append(name)
+
+        return do
+
+    come = asyncio.create_task(debts.pay_or_owe(("c1", "lobby"), act("come")))
+    await asyncio.sleep(0)
+    go = asyncio.create_task(debts.pay_or_owe(("c1", "lobby"), act("go")))
+    await asyncio.sleep(0)
+    for name, task in (("come", come), ("go", go)):
+        heard[name].set_exception(StoreUnavailable("away"))
+        await task
+    settled = asyncio.create_task(debts.settle())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    heard["go"].set_result(None)
+    await settled
+    assert done == ["go"]
+
+
+async def test_what_is_owed_is_told_together() -> None:
+    debts, under_way = Debts(), [0, 0]
+    away = True
+
+    async def act() -> None:
+        if away:
+            raise StoreUnavailable("away")
+        under_way[0] += 1
+        under_way[1] = max(under_way)
+        await asyncio.sleep(0)
+        under_way[0] -= 1
+
+    for n in range(10):
+        await debts.pay_or_owe((f"c{n}", ""), lambda: act())
+    away = False
+    await debts.settle()
+    assert under_way == [0, 10]
+
+
+async def test_who_was_put_out_while_the_store_was_away_is_no_ghost_in_the_room(
+    node: Node,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ana = comes(node)
+    await reading.subscribe(node.chat, ana, Subscribe("lobby"))
+    presence, answers = node.store.presence, [asyncio.Event(), asyncio.Event()]
+    join = presence.join
+
+    async def joined_unheard(*args: Any) -> None:
+        await join(*args)
+        await answers[0].wait()
+        raise StoreUnavailable("no answer")
+
+    async def away(*_: Any, **__: Any) -> int:
+        await answers[1].wait()
+        raise StoreUnavailable("still no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(presence, "join", joined_unheard)
+        patched.setattr(presence, "leave", away)
+        announcing = asyncio.create_task(reading.announce(node.chat, ana, Subscribe("lobby")))
+        await until(lambda: somebody_is_there(node))
+        leaving = asyncio.create_task(reading.put_out(node.chat, ana, "lobby", *UNSUBSCRIBED_EXPIRED))
+        await asyncio.sleep(0)
+        for answer, task in zip(answers, (announcing, leaving), strict=True):
+            answer.set()
+            await task
+    await node.chat.debts.settle()
+    assert await presence.stats("lobby") == (0, 0)
+
+
+async def somebody_is_there(node: Node) -> bool:
+    return await node.store.presence.stats("lobby") == (1, 1)
