@@ -30,6 +30,7 @@ from chatd.cli.common import Failure, explained
 from chatd.cli.doctor import State
 from chatd.cli.output import Column, fitting, lines, raw, size, span, table
 from chatd.control import Answers
+from chatd.respond import per_connection
 from chatd.settings import Settings, SettingsError
 from chatd.store.errors import StoreError, StoreFull, StoreMisconfigured, StoreUnavailable
 from tests.conftest import Daemon, StartDaemon
@@ -198,6 +199,21 @@ def test_a_wrong_setting_is_78_in_one_sentence(chatd: Chatd, monkeypatch: pytest
         result = chatd(command)
         assert result.exit_code == (1 if command == "doctor" else 78)
         assert "server.port" in result.output
+
+
+def test_config_check_refuses_a_store_that_serve_would_refuse(chatd: Chatd, monkeypatch: pytest.MonkeyPatch):
+    for scheme in ("redis", "redis+cluster", "redis+sentinel"):
+        monkeypatch.setenv("CHATD_REDIS__URL", f"{scheme}://:secret/part@127.0.0.1:port")
+        result = chatd("config", "check")
+        assert (result.exit_code, result.stdout) == (common.BAD_CONFIGURATION, "")
+        assert "secret" not in one_sentence(result)
+    monkeypatch.setenv("CHATD_REDIS__URL", "redis+cluster://127.0.0.1:7000")
+    assert chatd("config", "check").stdout == "ok\n"
+
+
+@pytest.mark.parametrize(("connections", "told"), [(0, None), (999, None), (1000, 5000)])
+def test_what_a_connection_takes_is_told_of_enough_of_them(connections: int, told: int | None):
+    assert per_connection(5_000_000, connections) == told
 
 
 def test_a_key_that_cannot_be_used_is_78(chatd: Chatd, tmp_path: Path):

@@ -503,6 +503,12 @@ def test_an_api_key_that_cannot_be_used_is_refused_in_a_sentence(write: Write, t
     assert API_SECRET not in sentence
 
 
+def test_operators_and_everybody_else_do_not_come_in_by_the_same_port(write: Write):
+    both = '[server]\nport = 8001\n[admin]\nlisten = "127.0.0.1:8001"\n'
+    assert "admin.listen to differ from where everybody comes in, got 127.0.0.1:8001" in complaint(write(both))
+    assert load(write(both.replace("port = 8001", "port = 8002")), {}).admin.listen == "127.0.0.1:8001"
+
+
 # --- hooks ------------------------------------------------------------------------------------------------------------
 
 

@@ -29,10 +29,13 @@ def config() -> None:
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
     from chatd.node import verifier  # 0.3 s that `show` and `init` need not wait for
+    from chatd.store.connect import servers
     from chatd.web import tls
 
     settings = loaded(context)
     verifier(settings)
+    if settings.redis.url:
+        servers(settings.redis.url, settings.redis.timeout)
     tls.context(settings.tls)
     unwise = [*warnings(settings), *ending(settings)]
     if as_json:

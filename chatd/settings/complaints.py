@@ -15,6 +15,7 @@ def complaints(settings: Settings) -> Iterator[tuple[str, str]]:
     """What is wrong between values that are right by themselves: the key to look at, and a sentence."""
     yield from _auth_complaints(settings)
     yield from _worker_complaints(settings)
+    yield from _listen_complaints(settings)
     yield from _api_complaints(settings.api.keys)
     yield from _hook_complaints(settings.hooks)
     yield from _signature_complaints(settings.signatures.keys)
@@ -56,6 +57,16 @@ def _worker_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
                 f"expected a port for admin.listen with {workers - 1} after it, for as many more server.workers, got "
                 f"{port}; name one from 1 to {65_536 - workers}",
             )
+
+
+def _listen_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
+    server, listen = settings.server, settings.admin.listen
+    if server.port and listen and host_and_port(listen) == (server.host, server.port):
+        yield (
+            "admin.listen",
+            f"expected admin.listen to differ from where everybody comes in, got {listen}, which is server.host and "
+            "server.port; name another port",
+        )
 
 
 def _hook_complaints(hooks: Hooks) -> Iterator[tuple[str, str]]:
