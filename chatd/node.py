@@ -31,7 +31,7 @@ from .settings import Settings
 from .store.errors import StoreError, StoreFull
 from .store.redis import Store
 from .sweep import Sweeper
-from .telemetry import Meters
+from .telemetry import Meters, resident_bytes
 
 log = structlog.get_logger("chatd")
 
@@ -86,6 +86,7 @@ class Node:
         id: unique in the cluster, and new at every start.
         state: "starting", "ready", "draining", "drained" or "stopped". A drained node lives, and lets nobody in.
         stopping: it has been told to stop.
+        bytes_alone: resident memory when it was ready, and nobody was there.
         on_news: told each new state, "reloaded", "stopping" once a second from when it is to stop, and "alive" once a
             second while the loop turns.
     """
@@ -136,6 +137,7 @@ class Node:
         self.listener: Listener | None = None
         self.listeners: list[Listener] = []
         self.on_news: Callable[[str], None] = lambda news: None
+        self.bytes_alone = 0
         self._life = 1
         self._forgotten = False  # our lease had ended, and not all who are here have been registered anew
         self._held_since: float | None = None
@@ -225,6 +227,7 @@ class Node:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECTED_AT)
+        self.bytes_alone = resident_bytes()
         self._enter("ready")
 
     def stop(self) -> None:

@@ -44,6 +44,8 @@ from .telemetry import Meters, resident_bytes
 
 # A token without an end of its own is void for this long after it was revoked: ten years.
 FOR_EVER_S = 10 * 365 * 86400.0
+# With fewer connections, most of what a node has grown by since it was ready is not theirs.
+ENOUGH_TO_TELL = 1000
 
 
 class Health(Protocol):
@@ -57,6 +59,10 @@ class Health(Protocol):
 
     @property
     def address(self) -> str: ...
+
+    @property
+    def bytes_alone(self) -> int:
+        """Resident memory when it was ready, and nobody was there."""
 
     def uptime_s(self) -> float: ...
 
@@ -135,7 +141,7 @@ class Responder:
                 "rooms": len(rooms),
                 "subscriptions": sum(len(session.rooms) for session in sessions),
                 "rss_bytes": (rss := resident_bytes()),
-                "bytes_per_connection": rss // len(sessions) if sessions else None,
+                "bytes_per_connection": per_connection(rss - self.node.bytes_alone, len(sessions)),
                 "queued_bytes": sum(session.link.buffered() for session in sessions),
                 "loop_lag_p99_ms": round(meters.loop_lag.quantile(0.99) * 1000, 2),
                 "fan_out_p50_ms": round(meters.fan_out.quantile(0.5) * 1000, 3),
@@ -309,6 +315,11 @@ class Responder:
                 session.close(errors.REVOKED)
                 closed += 1
         return closed
+
+
+def per_connection(grown: int, connections: int) -> int | None:
+    """Bytes that a connection takes, of those by which the node has grown; None: there are too few to tell."""
+    return max(0, grown) // connections if connections >= ENOUGH_TO_TELL else None
 
 
 def _measure(change: Impose | Lift) -> Measure:
