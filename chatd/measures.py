@@ -7,6 +7,7 @@ that made it returns.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from enum import IntEnum, StrEnum
 from ipaddress import ip_network
@@ -17,6 +18,10 @@ from .rules import Network, parsed_address
 
 # Bits of ::ffff:0:0/96, under which IPv6 has the addresses of IPv4.
 MAPPED_BITS: Final = 96
+# What nobody means as a user: four numbers with dots between, numbers with a slash, hexadecimal digits and two colons.
+LIKE_A_NETWORK: Final = re.compile(
+    r"\d+(\.\d+){3}|[\d.]+/[\d.]*|[\da-f.]*:[\da-f.]*:[\da-f.:]*(/\d*)?", re.ASCII | re.IGNORECASE
+)
 
 
 class What(StrEnum):
@@ -84,13 +89,15 @@ def target_of(text: str) -> tuple[On, str]:
     """Whom an operator means: `token:JTI`, an address or network, else a user; `user:` before any id says so.
 
     Raises:
-        ValueError: nobody is named.
+        ValueError: nobody is named, or what looks like an address or a network is none.
     """
     kind, colon, rest = text.partition(":")
     if colon and kind in (On.USER, On.TOKEN):
         on, target = On(kind), rest
     else:
         network = _network(text)
+        if network is None and LIKE_A_NETWORK.fullmatch(text):
+            raise ValueError(f"expected an address or a network, got {text!r}; a user of this name is user:{text}")
         on, target = (On.USER, text) if network is None else (On.ADDRESS, str(network))
     if not target:
         raise ValueError(f"expected a user, an address or network, or token:JTI, got {text!r}")

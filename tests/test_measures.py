@@ -108,10 +108,25 @@ def test_an_address_of_ipv4_is_the_same_over_ipv6() -> None:
         ("10.1.2.3/8", (On.ADDRESS, "10.0.0.0/8")),
         ("2001:DB8::1", (On.ADDRESS, "2001:db8::1/128")),
         ("::ffff:10.0.0.0/104", (On.ADDRESS, "10.0.0.0/8")),
+        ("42", (On.USER, "42")),
+        ("1.5", (On.USER, "1.5")),
+        ("a:b", (On.USER, "a:b")),
+        ("team/42", (On.USER, "team/42")),
+        ("3f2a8c1e-7b40-4c0e-9d55-0c6a5f1b2d3e", (On.USER, "3f2a8c1e-7b40-4c0e-9d55-0c6a5f1b2d3e")),
+        ("urn:user:7", (On.USER, "urn:user:7")),
     ],
 )
 def test_a_target_is_read_one_way_only(text: str, target: tuple[On, str]) -> None:
     assert target_of(text) == target
+
+
+@pytest.mark.parametrize(
+    "text", ["203.0.113.0/33", "300.1.2.3", "10.0.0/8", "10/8", "2001:db8::/129", "1.2.3.4/", "2001:DB8:::1"]
+)
+def test_a_mistyped_network_is_no_user(text: str) -> None:
+    with pytest.raises(ValueError, match=f"expected an address or a network, .*user:{text}"):
+        target_of(text)
+    assert target_of(f"user:{text}") == (On.USER, text)
 
 
 @pytest.mark.parametrize("text", ["", "token:", "user:"])

@@ -226,6 +226,7 @@ async def test_who_why_when_and_how_often_are_told(nodes: tuple[Daemon, ...]) ->
         (("ban", "info", "nobody"), 4),
         (("mute", "info", "ned"), 4),
         (("ban", "add", ""), 2),
+        (("mute", "add", "203.0.113.0/33"), 2),
         (("ban", "add", "x", "--for", "soon"), 2),
         (("lockdown", "4"), 2),
     ],
