@@ -87,6 +87,11 @@ class Identity:
     token_id: str | None = None
     issued_at: float | None = None
 
+    @property
+    def has_token(self) -> bool:
+        """Whether a token says so, each of which ends; else it was believed without one."""
+        return self.expires_at is not None
+
 
 SERVER = Identity("", grants=(Grant("*", Role.OWNER),))
 """The server itself, and the application's back end behind it: no token can name it, and it may do everything."""

@@ -36,7 +36,7 @@ from .control import (
 from .errors import Disconnect
 from .hub import Hub
 from .measures import Lockdown, Measure, On, What
-from .model import Door, Role, Subscribe
+from .model import Door, Identity, Role, Subscribe
 from .session import Session, State
 from .settings import matches
 from .store.redis import Store
@@ -210,7 +210,8 @@ class Responder:
                 self._put_out(session, kick.room, kick.reason)
             else:
                 session.close(goodbye)
-        tokens = sorted({self._void(session) for session in hit}) if kick.revoke else []
+        known = {self.chat.who(session) for session in hit} if kick.revoke else set()
+        tokens = sorted({self._void(identity) for identity in known if identity.has_token})
         return {"closed": len(hit), "tokens": [list(row) for row in tokens]}
 
     def _meant(self, session: Session, kick: Kick) -> bool:
@@ -291,9 +292,7 @@ class Responder:
         outside = [session for session, role in zip(here, roles, strict=True) if role is Role.NOBODY]
         return sum(self._put_out(session, room, "") for session in outside)
 
-    def _void(self, session: Session) -> Revocation:
-        identity = session.identity
-        assert identity is not None, "only known sessions match"
+    def _void(self, identity: Identity) -> Revocation:
         until = identity.expires_at or self.chat.now() + FOR_EVER_S
         if identity.token_id is not None:
             return Revocation("token", identity.token_id, until)

@@ -657,24 +657,34 @@ async def test_an_ended_subscription_token_wants_a_new_one() -> None:
 # --- revoking ---------------------------------------------------------------------------------------------------------
 
 
+def bearer(user: str, **claims: Any) -> Identity:
+    return Identity(user, expires_at=NOW, **claims)
+
+
 def test_a_revoked_token_is_void_until_it_would_have_ended() -> None:
     revoked = Revocations()
     revoked.revoke_token("t-1", until=100)
-    assert revoked.covers(Identity("ana", token_id="t-1"), now=99)
-    assert not revoked.covers(Identity("ana", token_id="t-1"), now=100)
-    assert not revoked.covers(Identity("ana", token_id="t-2"), now=99)
-    assert not revoked.covers(Identity("t-1"), now=99), "a user named like the token"
+    assert revoked.covers(bearer("ana", token_id="t-1"), now=99)
+    assert not revoked.covers(bearer("ana", token_id="t-1"), now=100)
+    assert not revoked.covers(bearer("ana", token_id="t-2"), now=99)
+    assert not revoked.covers(bearer("t-1"), now=99), "a user named like the token"
 
 
 def test_a_revoked_user_comes_back_only_with_a_token_issued_since() -> None:
     revoked = Revocations()
     revoked.revoke_user("ana", issued_before=50, until=100)
-    assert revoked.covers(Identity("ana", issued_at=50), now=60)
-    assert revoked.covers(Identity("ana", issued_at=None), now=60)
-    assert not revoked.covers(Identity("ana", issued_at=51), now=60)
-    assert not revoked.covers(Identity("ana", issued_at=50), now=100)
-    assert not revoked.covers(Identity("bob", issued_at=50), now=60)
-    assert not revoked.covers(Identity("bob", token_id="ana", issued_at=50), now=60)
+    assert revoked.covers(bearer("ana", issued_at=50), now=60)
+    assert revoked.covers(bearer("ana", issued_at=None), now=60)
+    assert not revoked.covers(bearer("ana", issued_at=51), now=60)
+    assert not revoked.covers(bearer("ana", issued_at=50), now=100)
+    assert not revoked.covers(bearer("bob", issued_at=50), now=60)
+    assert not revoked.covers(bearer("bob", token_id="ana", issued_at=50), now=60)
+
+
+def test_nothing_is_revoked_of_whoever_came_without_a_token() -> None:
+    revoked = Revocations()
+    revoked.revoke_user("ana", issued_before=50, until=100)
+    assert not revoked.covers(Identity("ana"), now=60)
 
 
 def test_revocations_survive_the_store_in_any_order_and_twice() -> None:
@@ -687,8 +697,8 @@ def test_revocations_survive_the_store_in_any_order_and_twice() -> None:
     there.load(reversed(carried))
     there.load(carried)
     assert sorted(there.entries()) == sorted(here.entries())
-    assert there.covers(Identity("ana", issued_at=50), now=150), "the wider of each bound"
-    assert there.covers(Identity("bob", token_id="t-1"), now=60)
+    assert there.covers(bearer("ana", issued_at=50), now=150), "the wider of each bound"
+    assert there.covers(bearer("bob", token_id="t-1"), now=60)
 
 
 def test_revocations_that_cover_nothing_any_more_are_forgotten() -> None:

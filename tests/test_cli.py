@@ -164,7 +164,7 @@ def test_a_bug_is_not_explained_away(bug: Exception):
         ["rooms"],
         ["room", "show", "lobby"],
         ["kick", "ana"],
-        ["token", "revoke", "--user", "ana"],
+        ["ban", "add", "ana"],
         ["drain"],
         ["undrain", "8001"],
     ],
@@ -528,11 +528,36 @@ def test_revoked_tokens_close_who_came_with_them_and_are_refused_from_then_on(
         assert d.ask("token", "revoke", "--jti", "unheard-of", "--until", "1h")["closed"] == 0
 
 
-def test_a_node_that_does_not_answer_is_named_and_the_rest_is_shown_and_done(daemon: StartDaemon, tmp_path: Path):
+def test_whoever_had_no_token_comes_back_when_those_of_the_name_are_revoked(
+    daemon: StartDaemon, tmp_path: Path, keyed: Path
+):
+    with daemon(tmp_path, "--port", "0", "--config", str(keyed), CHATD_AUTH__MODE="open") as d:
+        minted = d.cli("token", "mint", "--user", "ana").strip()
+        with enter(d, "ana") as ana:
+            assert d.ask("kick", "ana", "--revoke")["closed"] == 1
+            assert goodbye(ana)[0] == 4500
+        assert json.loads(d.cli("token", "inspect", minted, "--json"))["revoked"] is False
+        with enter(d, "ana"):
+            assert d.ask("token", "revoke", "--user", "ana")["closed"] == 0
+        assert json.loads(d.cli("token", "inspect", minted, "--json", check=1))["revoked"] is True
+
+
+@pytest.mark.parametrize("command", [("kick", "ana", "--revoke"), ("token", "revoke", "--user", "ana")])
+def test_where_nobody_has_a_token_none_is_revoked_and_a_ban_is_named(chatd: Chatd, command: tuple[str, ...]):
+    refused = chatd(*command)
+    assert refused.exit_code == common.FAILED
+    assert "there are none in open mode; use `chatd ban add`" in one_sentence(refused)
+
+
+def test_a_node_that_does_not_answer_is_named_and_the_rest_is_shown_and_done(
+    daemon: StartDaemon, tmp_path: Path, keyed: Path
+):
     patient = {"CHATD_CLUSTER__ANSWER": "0.5s", "CHATD_CLUSTER__LEASE": "60s"}
-    with daemon(tmp_path, "--port", "0", **patient) as well, daemon(tmp_path, "--port", "0", **patient) as stuck:
+    options = ("--port", "0", "--config", str(keyed))
+    with daemon(tmp_path, *options, **patient) as well, daemon(tmp_path, *options, **patient) as stuck:
         [stuck_id] = [node["id"] for node in well.ask("status")["nodes"] if node["address"] == stuck.address]
-        with enter(well, "ana"):
+        ana = well.cli("token", "mint", "--user", "ana").strip()
+        with enter(well, "ana", Authorization=f"Bearer {ana}"):
             stuck.signal(signal.SIGSTOP)
             status = json.loads(well.cli("status", "--json", check=common.FAILED))
             kicked = json.loads(well.cli("kick", "ana", "--revoke", "--json", check=common.FAILED))

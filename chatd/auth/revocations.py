@@ -45,7 +45,9 @@ class Revocations:
         self._add(Revocation("user", user, until, issued_before))
 
     def covers(self, identity: Identity, now: float) -> bool:
-        """Return whether this identity's token is void at `now`, in Unix seconds."""
+        """Return whether this identity's token is void at `now`, in Unix seconds; without a token nothing is."""
+        if not identity.has_token:
+            return False
         token = self._rows.get(("token", identity.token_id)) if identity.token_id is not None else None
         if token is not None and now < token.until:
             return True

@@ -26,7 +26,7 @@ from chatd.store.errors import StoreError
 from .cluster import office, opened, run
 from .common import Failure, fail, loaded
 from .output import Column, json_option, moment, plural, print_json, print_rows, span
-from .token import seconds_of
+from .token import seconds_of, see_tokens
 
 # Claims that are Unix seconds (RFC 7519, 4.1).
 MOMENTS = ("exp", "nbf", "iat")
@@ -157,6 +157,7 @@ def revoke(
     if until is not None and jti is None:
         raise click.UsageError("expected --until with --jti only: a token says itself when it ends")
     settings = loaded(context)
+    see_tokens(settings)
     row = row_of(text, jti, until, user, time.time(), settings.auth.leeway)
     closed, unsure = run(revoked_everywhere(settings, row))
     if as_json:

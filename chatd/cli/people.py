@@ -16,6 +16,7 @@ from chatd.settings import Settings
 from .cluster import asked, office, opened, own_up, run, somebody
 from .common import NOT_FOUND, fail, loaded
 from .output import Column, Row, json_option, listed, plural, print_json, print_rows, size, span
+from .token import see_tokens
 
 COLUMNS = (
     Column("user", "USER"),
@@ -98,7 +99,10 @@ def kick(
         raise click.UsageError(
             "expected a USER or CONNECTION, or else --ip CIDR, got " + ("both" if target else "none")
         )
-    answers = run(thrown_out(loaded(context), Kick(target, address, room, reason, revoke)))
+    settings = loaded(context)
+    if revoke:
+        see_tokens(settings)
+    answers = run(thrown_out(settings, Kick(target, address, room, reason, revoke)))
     reply = control.kicked(answers)
     if as_json:
         print_json(reply)

@@ -30,6 +30,15 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
+def see_tokens(settings: Settings) -> None:
+    """
+    Raises:
+        Failure: nobody comes with a token here, so that to revoke one would keep nobody out.
+    """
+    if settings.auth.effective_mode == "open" and not settings.auth.keys:
+        fail("expected tokens to revoke, there are none in open mode; use `chatd ban add`")
+
+
 def duration(_: click.Context, __: click.Parameter, text: str) -> float:
     return seconds_of(text)
 
