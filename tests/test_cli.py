@@ -297,6 +297,22 @@ def test_mint_refuses_what_it_cannot_mean(chatd: Chatd, keyed: Path, arguments: 
     assert chatd("token", "mint", "--config", keyed, "--user", "ana", *arguments).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("token", "revoke", "--user", ""),
+        ("token", "revoke", "--jti", ""),
+        ("token", "mint", "--user", ""),
+        ("token", "signing-key", "--user", ""),
+        ("forget", "", "--yes"),
+    ],
+)
+def test_an_empty_name_is_nobodys(chatd: Chatd, keyed: Path, command: tuple[str, ...]):
+    refused = chatd("--config", keyed, *command)
+    assert refused.exit_code == common.USAGE
+    assert "expected a name, got an empty one" in refused.stderr
+
+
 def test_minting_without_a_key_that_signs_is_a_matter_of_configuration(chatd: Chatd, keyed: Path):
     assert chatd("token", "mint", "--user", "ana").exit_code == 78
     result = chatd("token", "mint", "--user", "ana", "--config", keyed, "--kid", "other")

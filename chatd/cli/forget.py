@@ -13,6 +13,7 @@ from .cluster import office, opened, run
 from .common import NOT_FOUND, fail, loaded
 from .output import json_option, plural, print_json
 from .progress import bar
+from .token import named
 
 NOUNS = ("message", "reaction", "membership", "cursor", "report")
 
@@ -23,7 +24,7 @@ NOUNS = ("message", "reaction", "membership", "cursor", "report")
     "cannot be undone, so see `chatd export --user`. Who is connected can write again, so ban them before. Other "
     "people's words, measures on the user, notices of what they did as a moderator, and the audit stream stay."
 )
-@click.argument("user")
+@click.argument("user", callback=named)
 @json_option
 @click.confirmation_option("--yes", prompt="All that this user wrote will be gone for ever. Go on?")
 @click.pass_context

@@ -26,7 +26,7 @@ from chatd.store.errors import StoreError
 from .cluster import office, opened, run
 from .common import Failure, fail, loaded
 from .output import Column, json_option, moment, plural, print_json, print_rows, span
-from .token import seconds_of, see_tokens
+from .token import named, seconds_of, see_tokens
 
 # Claims that are Unix seconds (RFC 7519, 4.1).
 MOMENTS = ("exp", "nbf", "iat")
@@ -139,14 +139,14 @@ def until_moment(_: click.Context, __: click.Parameter, text: str | None) -> flo
     help="End a token, or with --user all that a user has until now, on every node: who came with it is closed.",
 )
 @click.argument("text", metavar="[TOKEN]", required=False, callback=token_text)
-@click.option("--jti", metavar="ID", help="The token's id, for want of the token.")
+@click.option("--jti", callback=named, metavar="ID", help="The token's id, for want of the token.")
 @click.option(
     "--until",
     callback=until_moment,
     metavar="WHEN",
     help='With --jti: when the token ends by itself, as "2026-12-31" or as a duration from now.',
 )
-@click.option("--user", help="Everything this user was issued until now.")
+@click.option("--user", callback=named, help="Everything this user was issued until now.")
 @json_option
 @click.pass_context
 def revoke(

@@ -43,6 +43,13 @@ def duration(_: click.Context, __: click.Parameter, text: str) -> float:
     return seconds_of(text)
 
 
+def named(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """A name that is not empty, as that of a variable that was never set is; None: none was given."""
+    if text == "":
+        raise click.BadParameter("expected a name, got an empty one; see that the variable it comes from is set")
+    return text
+
+
 def json_text(_: click.Context, __: click.Parameter, text: str | None) -> object:
     try:
         return None if text is None else orjson.loads(text)
@@ -62,7 +69,7 @@ token.add_command(Lazy("revoke", "chatd.cli.issued:revoke", "End a token, or all
 
 
 @token.command(help="Print a token, signed with a key of the configuration.")
-@click.option("--user", required=True, help="Whose it is.")
+@click.option("--user", required=True, callback=named, help="Whose it is.")
 @click.option("--room", "rooms", multiple=True, metavar="PATTERN", help="Rooms it opens; may be given again.")
 @click.option("--for", "lifetime", default="1h", show_default=True, callback=duration, help="How long it is good.")
 @click.option("--name", help="Display name.")
@@ -94,7 +101,7 @@ def mint(
 
 
 @token.command("signing-key", help="Print the key with which a user signs messages, as hexadecimal digits.")
-@click.option("--user", required=True, help="Whose it is.")
+@click.option("--user", required=True, callback=named, help="Whose it is.")
 @click.option("--kid", help="Derived from this key; else from the first that is accepted now.")
 @click.pass_context
 def signing_key_of(context: click.Context, user: str, kid: str | None) -> None:
