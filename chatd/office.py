@@ -84,9 +84,11 @@ class Office:
         return measure, await self.ask(Impose(version, *measure))
 
     async def lift(self, measure: Measure) -> tuple[bool, Answers]:
-        """End a ban or mute; False: there was none."""
+        """End a ban or mute; False: there was none, and nobody is told."""
         version, lifted = await self.store.measures.lift(measure.id)
-        return lifted, await self.ask(Lift(version, measure.what, measure.on, measure.target, measure.room))
+        if not lifted:
+            return False, Answers({})
+        return True, await self.ask(Lift(version, measure.what, measure.on, measure.target, measure.room))
 
     async def lock_down(self, level: Lockdown) -> Answers:
         version = await self.store.measures.set_lockdown(level)

@@ -246,6 +246,15 @@ async def test_every_act_says_who_did_what(nodes: tuple[Daemon, ...]) -> None:
     assert "impose\twhat=mute on=user target=ana" in await run(nodes[0], "audit")
 
 
+async def test_a_lift_that_lifted_nothing_is_no_act(nodes: tuple[Daemon, ...]) -> None:
+    await run(nodes[0], "ban", "rm", "never-banned", code=4)
+    await run(nodes[0], "mute", "add", "once-muted")
+    await run(nodes[1], "mute", "rm", "once-muted")
+    lifted = [act["target"] for act in await audited(nodes[1]) if act["ask"] == "lift"]
+    assert "never-banned" not in lifted
+    assert "once-muted" in lifted
+
+
 async def test_the_audit_can_be_followed(nodes: tuple[Daemon, ...]) -> None:
     arguments = [sys.executable, "-m", "chatd", *nodes[0].arguments[:2], "audit", "--since", "1h", "--follow"]
     with subprocess.Popen(arguments, env=nodes[0].environ, stdout=subprocess.PIPE, text=True) as following:

@@ -41,7 +41,7 @@ class Measures:
         return version
 
     async def lift(self, id: str) -> tuple[int, bool]:
-        """The number of this change, and whether there was one."""
+        """The number of this change, and whether there was one; if not, the number of the latest change."""
         return await self._decree(id, b"")
 
     async def set_lockdown(self, level: Lockdown) -> int:
