@@ -25,13 +25,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from chatd import auth
-from chatd.cli import COMMANDS, common, doctor, main
+from chatd.cli import COMMANDS, audit, common, doctor, main
 from chatd.cli.common import Failure, explained
 from chatd.cli.doctor import State
 from chatd.cli.output import Column, fitting, lines, raw, size, span, table
 from chatd.control import Answers
 from chatd.respond import per_connection
 from chatd.settings import Settings, SettingsError
+from chatd.store.audit import Act
 from chatd.store.errors import StoreError, StoreFull, StoreMisconfigured, StoreUnavailable
 from tests.conftest import Daemon, StartDaemon
 from tests.servers import free_port
@@ -246,6 +247,24 @@ def test_what_users_chose_can_neither_steer_a_terminal_nor_break_a_line():
     row = {"user": "eve\x1b[2J\tbob\nroot", "rooms": ["a", "b"]}
     assert lines(columns, [row]) == "user\trooms\neve\\x1b[2J\\tbob\\nroot\ta,b\n"
     assert "\x1b" not in table(columns, [row], 80)
+
+
+@pytest.mark.parametrize(
+    ("details", "told"),
+    [
+        ({"ask": "lock", "version": 3, "level": 0}, "level=0"),
+        ({"ask": "room.set", "room": "den", "locked": False}, "room=den locked=false"),
+        ({"ask": "drain", "node": "n-1", "over": -1.0}, "node=n-1"),
+        ({"ask": "drain", "node": "n-1", "over": 30.0}, "node=n-1 over=30.0"),
+        ({"ask": "impose", "target": "eve", "until": 0.0, "reason": "", "rank": 0}, "target=eve"),
+        ({"ask": "impose", "target": "eve", "until": 1795899810.632}, "target=eve until=2026-11-28 21:03:30Z"),
+        ({"ask": "revoke", "id": "t", "until": 1e300, "issued_before": 0.0}, "id=t until=1e+300"),
+        ({"ask": "revoke", "id": "ana", "issued_before": 60.0}, "id=ana issued_before=1970-01-01 00:01:00Z"),
+    ],
+)
+def test_the_audit_tells_what_says_something(details: dict[str, Any], told: str):
+    act = Act("1-0", {"at": 0.0, "by": "root", "request": "r", **details})
+    assert audit.line(act) == f"1970-01-01 00:00:00Z\troot\t{details['ask']}\t{told}"
 
 
 def test_values_for_programs_stay_as_they_are():

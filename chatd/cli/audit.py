@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import click
 
+from chatd import auth
 from chatd.control import SCHEMA_VERSION
 from chatd.settings import Settings
 from chatd.store.audit import Act
@@ -22,6 +24,10 @@ PAGE = 1000
 LOOK_S = 0.5
 # What a line says first, or what says nothing to a person.
 TOLD = ("at", "by", "ask", "request", "version")
+# What says something also where it is nothing: a lockdown that ended, a room that was opened or unlocked.
+TELLING = ("level", "locked", "public", "slow", "topic")
+# Unix seconds; 0: for ever, or no matter.
+MOMENTS = ("until", "issued_before")
 
 
 def since_id(_: click.Context, __: click.Parameter, text: str | None) -> str:
@@ -62,6 +68,16 @@ async def acts(settings: Settings, after: str, *, follow: bool) -> AsyncIterator
 
 def line(act: Act) -> str:
     """When, who, what, and of the rest what says something; with tabs between."""
-    rest = {key: value for key, value in act.entry.items() if key not in TOLD}
-    details = (f"{key}={raw(value)}" for key, value in rest.items() if value not in ("", 0, False, None, []))
+    details = (f"{key}={shown(key, value)}" for key, value in act.entry.items() if says_something(key, value))
     return "\t".join([moment(act.entry["at"]), raw(act.entry["by"]), raw(act.entry["ask"]), " ".join(details)])
+
+
+def says_something(key: str, value: Any) -> bool:
+    if key in TOLD or (key == "over" and value < 0):  # as the node's settings say
+        return False
+    return key in TELLING or value not in ("", 0, False, None, [])
+
+
+def shown(key: str, value: Any) -> str:
+    """A value for a person; a revoked token may have claimed to end when no calendar goes on."""
+    return moment(value) if key in MOMENTS and 0 < value <= auth.LAST_SECOND else raw(value)
