@@ -577,6 +577,23 @@ def test_whoever_had_no_token_comes_back_when_those_of_the_name_are_revoked(
         assert json.loads(d.cli("token", "inspect", minted, "--json", check=1))["revoked"] is True
 
 
+def test_what_holds_in_a_room_is_printed_and_a_name_that_nobody_ever_used_is_noted(daemon: StartDaemon, tmp_path: Path):
+    with daemon(tmp_path, "--port", "0") as d, enter(d, "ana", "tea"):
+
+        def run(*arguments: str) -> tuple[str, str]:
+            done = CliRunner(env=d.environ).invoke(main, ["room", *arguments])
+            assert done.exit_code == common.OK
+            return done.stdout, done.stderr
+
+        assert run("lock", "tea") == ("tea: locked\n", "")
+        held, noted = run("slow", "typo", "10s")
+        assert held == "typo: not locked, slow 10s\n"
+        assert noted == "chatd: nobody is in typo and nothing was ever said there; is the name right?\n"
+        assert run("set", "typo", "--topic", "t", "--key", "a=1")[0] == "typo: not locked, slow 10s, topic t, a=1\n"
+        assert run("create", "den", "--public") == ("", "")
+        assert run("set", "den", "--private") == ("den: not locked, private\n", "")
+
+
 @pytest.mark.parametrize("command", [("kick", "ana", "--revoke"), ("token", "revoke", "--user", "ana")])
 def test_where_nobody_has_a_token_none_is_revoked_and_a_ban_is_named(chatd: Chatd, command: tuple[str, ...]):
     refused = chatd(*command)

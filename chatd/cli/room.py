@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from chatd.control import SCHEMA_VERSION, Answers
+from chatd.control import SCHEMA_VERSION, Answers, Who, who
 from chatd.errors import NO_SUCH, Reject
-from chatd.model import ROLES, Member, Role
+from chatd.model import ROLES, Member, Record, Role
 from chatd.settings import Settings
 from chatd.steward import Steward
 from chatd.store.presence import Seen
+from chatd.store.redis import Store
 
 from .cluster import office, opened, own_up, run
-from .common import FAILED, NOT_FOUND, fail, loaded
-from .output import Column, json_option, moment, print_json, print_rows
+from .common import FAILED, NOT_FOUND, fail, loaded, note
+from .output import Column, json_option, moment, print_json, print_rows, raw
 from .rooms import show
+
+T = TypeVar("T")
 
 COLUMNS = (
     Column("user", "USER"),
@@ -26,6 +29,8 @@ COLUMNS = (
     Column("online", "ONLINE", lambda online: "yes" if online else "no"),
     Column("seen", "LAST SEEN", lambda ms: moment(ms / 1000)),
 )
+# The record of a room of which nothing is written down.
+BLANK = Record(public=False, locked=False, slow_ms=0, topic="", keys={}, created=0, by="", members=0)
 
 
 @click.group(help="One room.")
@@ -43,17 +48,25 @@ def acted(settings: Settings, act: Callable[[Steward], Awaitable[Answers | None]
     Raises:
         Failure: it was refused, or not every node answered.
     """
-
-    async def acting() -> Answers | None:
-        async with opened(settings) as store:
-            return await act(Steward(office(store, settings), settings))
-
-    try:
-        answers = run(acting())
-    except Reject as refusal:
-        fail(refusal.text, NOT_FOUND if refusal == NO_SUCH else FAILED)
+    answers = done(settings, lambda _, steward: act(steward))
     if answers is not None:
         own_up(answers)
+
+
+def done(settings: Settings, act: Callable[[Store, Steward], Awaitable[T]]) -> T:
+    """
+    Raises:
+        Failure: it was refused.
+    """
+
+    async def acting() -> T:
+        async with opened(settings) as store:
+            return await act(store, Steward(office(store, settings), settings))
+
+    try:
+        return run(acting())
+    except Reject as refusal:
+        fail(refusal.text, NOT_FOUND if refusal == NO_SUCH else FAILED)
 
 
 # --- the room ---------------------------------------------------------------------------------------------------------
@@ -95,7 +108,38 @@ def create(
 
 
 def changed(context: click.Context, name: str, **change: Any) -> None:
-    acted(loaded(context), lambda steward: steward.set(name, by=None, **change))
+    """Change the room, and print what holds there from now on."""
+    settings = loaded(context)
+
+    async def changing(store: Store, steward: Steward) -> tuple[bool, Answers, Record]:
+        fresh = await is_unheard_of(store, settings, name)
+        answers = await steward.set(name, by=None, **change)
+        return fresh, answers, await store.rooms.record(name)
+
+    fresh, answers, record = done(settings, changing)
+    click.echo(told(name, record))
+    if fresh:
+        note(f"nobody is in {name} and nothing was ever said there; is the name right?")
+    own_up(answers)
+
+
+async def is_unheard_of(store: Store, settings: Settings, name: str) -> bool:
+    """Whether the room has no record, no history and no readers, as far as the nodes answer."""
+    kept = await store.messages.kept(name)
+    if (kept is not None and kept.top.offset) or await store.rooms.record(name) != BLANK:
+        return False
+    return not who(await office(store, settings).ask(Who(room=name)))["connections"]
+
+
+def told(name: str, record: Record) -> str:
+    words = [
+        "locked" if record.locked else "not locked",
+        *(["public" if record.public else "private"] if record.created else []),
+        *([f"slow {record.slow_ms / 1000:g}s"] if record.slow_ms else []),
+        *([f"topic {raw(record.topic)}"] if record.topic else []),
+        *([raw(record.keys)] if record.keys else []),
+    ]
+    return f"{name}: {', '.join(words)}"
 
 
 @room.command("set", help="Change what is named of ROOM, and say so there.")
