@@ -6,6 +6,7 @@ First what needs no daemon, then transcripts with a real one.
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import signal
@@ -237,6 +238,26 @@ def test_a_reader_who_has_seen_enough_ends_us_quietly():
     with os.fdopen(writer, "wb") as closed:
         done = subprocess.run([sys.executable, "-m", "chatd", "config", "init"], stdout=closed, stderr=subprocess.PIPE)
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("command", [["config", "init"], ["config", "show"], ["--help"]])
+def test_an_answer_that_cannot_be_written_is_a_failure_in_one_sentence(command: list[str]):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "chatd", *command], stdout=full, stderr=subprocess.PIPE, text=True)
+    [line] = done.stderr.splitlines()
+    assert line.startswith("chatd: cannot write the answer: No space left on device; ")
+    assert done.returncode == common.FAILED
+
+
+def test_a_file_that_cannot_be_written_is_not_taken_for_the_answer():
+    error = OSError(errno.ENOSPC, "No space left on device")
+    assert explained(error) is None
+
+
+def test_who_has_closed_stdout_is_no_terminal_and_gets_nothing():
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "chatd", "config", "show", "--json"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # --- output -----------------------------------------------------------------------------------------------------------

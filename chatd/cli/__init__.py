@@ -7,6 +7,7 @@ store and the nodes behind it) and output (JSON, tables, lines).
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -103,18 +104,6 @@ class Lazy(click.Command):
 class Commands(click.Group):
     """The top of the command line; here, and only here, what went wrong becomes a sentence and an exit code."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except Exception as error:
-            from .common import explained, note  # they know the settings: only those who fail pay for it
-
-            failure = explained(error)
-            if failure is None:
-                raise
-            note(str(failure))
-            ctx.exit(failure.code)
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # Names travel as JSON, which is Unicode; the shell hands us other bytes as halves of characters.
         if not all(map(is_unicode, args)):
@@ -125,7 +114,16 @@ class Commands(click.Group):
         return list(self.commands)
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        return super().main(*args, **{"prog_name": "chatd", **extra})
+        try:
+            return super().main(*args, **{"prog_name": "chatd", **extra})
+        except Exception as error:
+            from .common import explained, tell  # they know the settings: only those who fail pay for it
+
+            failure = explained(error)
+            if failure is None:
+                raise
+            tell(failure)
+            sys.exit(failure.code)
 
 
 main = Commands(

@@ -6,9 +6,12 @@ of these: it is shown as Python shows it.
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from traceback import walk_tb
 from typing import NoReturn
 
 import click
@@ -48,6 +51,16 @@ class Failure(Exception):
         self.code = code
 
 
+class Unwritten(Failure):
+    """stdout did not take the answer, or not all of it."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(
+            f"cannot write the answer: {error.strerror or error}; what was written is not complete, "
+            "so make room there and say it again"
+        )
+
+
 def fail(sentence: str, code: int = FAILED) -> NoReturn:
     raise Failure(sentence, code)
 
@@ -57,11 +70,19 @@ def note(sentence: str) -> None:
     click.echo(f"chatd: {sentence}", err=True)
 
 
+def tell(failure: Failure) -> None:
+    note(str(failure))
+    if isinstance(failure, Unwritten):  # Python would try the rest again at its end, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def explained(error: Exception) -> Failure | None:
     """The Failure that `error` stands for; None when it is click's own, or a bug."""
     first = _first(error)
     if isinstance(first, Failure):
         return first
+    if isinstance(first, OSError) and _while_printing(first):
+        return Unwritten(first)
     code = next((code for kind, code in EXIT_CODES if isinstance(first, kind)), None)
     if code is None and type(first) is ValueError:
         code = BAD_CONFIGURATION
@@ -73,6 +94,12 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _while_printing(error: OSError) -> bool:
+    """Whether it was click.echo that failed, by which all answers go; not because a reader has left, as click knows."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    return error.errno != errno.EPIPE and bool(frames) and frames[-1].f_code is click.echo.__code__
 
 
 def settings_file(context: click.Context) -> Path | None:

@@ -6,7 +6,6 @@ as it is read, so a room is not the state of one moment: what was said meanwhile
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 
@@ -45,14 +44,13 @@ def export(context: click.Context, room: str, user: str) -> None:
 
 async def printed(settings: Settings, room: str, user: str) -> int:
     """Print the lines; how many there were."""
-    count, out = 0, sys.stdout.buffer
+    count = 0
     async with opened(settings) as store:
         with bar(f"exporting {room or user}") as advance:
             lines = of_room(store, room, advance) if room else of_user(store, user, advance)
             async for each in lines:
-                out.write(each)
+                click.echo(each, nl=False)
                 count += 1
-    out.flush()
     return count
 
 

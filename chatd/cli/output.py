@@ -45,7 +45,8 @@ class Column:
 
 
 def on_terminal() -> bool:
-    return sys.stdout.isatty()
+    """Whether a person reads; nobody does where stdout was closed before we began."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def print_json(value: object) -> None:
