@@ -211,6 +211,8 @@ async def test_a_report_is_listed_until_it_is_closed_and_then_stands_in_the_audi
     expected = {"id": id, "room": "reported", "offset": offset, "user": "eve", "reason": "spam", "by": "ana"}
     assert {**row, "at": None} == {**expected, "at": None}
     assert id in await run(nodes[1], "reports")
+    assert (await ask(nodes[1], "reports", "--room", "reported"))["reports"] == [row]
+    await run(nodes[1], "reports", "--json", "close", id, code=2)
     assert await ask(nodes[1], "reports", "close", id) == {"schema_version": 1, "closed": [id]}
     await run(nodes[1], "reports", "close", id, code=4)
     assert (await ask(nodes[0], "reports", "ls", "--room", "reported"))["reports"] == []

@@ -24,15 +24,22 @@ COLUMNS = (
 )
 
 
+room_option = click.option("--room", default="", help="Of this room only.")
+
+
 @click.group(help="What users have reported. Without a command: list what is open.", invoke_without_command=True)
+@room_option
+@json_option
 @click.pass_context
-def reports(context: click.Context) -> None:
+def reports(context: click.Context, room: str, as_json: bool) -> None:
     if context.invoked_subcommand is None:
-        context.invoke(ls)
+        context.invoke(ls, room=room, as_json=as_json)
+    elif room or as_json:
+        raise click.UsageError(f"expected options behind {context.invoked_subcommand}, got them before it")
 
 
 @reports.command(help="What is open, oldest first.")
-@click.option("--room", default="", help="Of this room only.")
+@room_option
 @json_option
 @click.pass_context
 def ls(context: click.Context, room: str, as_json: bool) -> None:
