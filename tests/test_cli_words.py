@@ -12,6 +12,8 @@ from typing import IO
 
 import pytest
 
+from chatd.cli.output import table
+from chatd.cli.words import COLUMNS
 from tests.conftest import Daemon
 from tests.people import cluster, person
 
@@ -68,6 +70,12 @@ async def test_history_has_pages_and_shows_what_was_done_to_it(nodes: tuple[Daem
     assert "\x1b" not in lines
     assert "m\\x1b[2J5" in lines
     nodes[1].cli("history", "nowhere", check=4)
+
+
+def test_on_a_terminal_what_an_event_is_of_is_its_offset_or_nothing() -> None:
+    rows = [{"type": "edit", "of": [7]}, {"type": "message", "of": []}]
+    _, edit, message = table(COLUMNS, rows, 80).splitlines()
+    assert (edit.split(), message.split()) == (["edit", "7"], ["message"])
 
 
 def ignore_interrupts() -> None:

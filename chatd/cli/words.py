@@ -22,14 +22,14 @@ from chatd.wire.publication import Publication, client_info, head, parse
 
 from .cluster import office, opened, own_up, run
 from .common import NOT_FOUND, fail, loaded
-from .output import Column, json_option, moment, plural, print_json, print_rows
+from .output import Column, json_option, moment, plural, print_json, print_rows, raw
 
 COLUMNS = (
     Column("offset", "OFFSET", right=True),
     Column("time", "TIME", lambda ms: moment(ms / 1000)),
     Column("user", "USER"),
     Column("type", "TYPE"),
-    Column("of", "OF"),
+    Column("of", "OF", raw),
     Column("text", "TEXT"),
 )
 
