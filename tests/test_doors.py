@@ -284,6 +284,14 @@ async def test_pages_of_other_sites_are_refused(chatd: Daemon, origin: str) -> N
     assert b"origin" in (refused.value.response.body or b"")
 
 
+@pytest.mark.parametrize("path", ["/", "/chat", "/chat/", "/chat/ana/lobby", "/nosuch?room=lobby"])
+async def test_where_there_is_no_door_the_refusal_says_where_the_doors_are(chatd: Daemon, path: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(chatd.ws + path)
+    assert refused.value.response.status_code == 404
+    assert "/chat/{username}" in json.loads(refused.value.response.body or b"")["error"]
+
+
 async def test_a_page_of_our_own_host_may_connect(chatd: Daemon) -> None:
     socket = await connect(chatd.sdk, additional_headers={"Origin": chatd.url})
     await socket.close()

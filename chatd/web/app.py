@@ -46,7 +46,8 @@ def build(node: Node) -> ASGIApp:
         [
             WebSocketRoute("/connection/websocket", doors.sdk),
             WebSocketRoute("/chat/{username}", doors.plain),
-        ]
+        ],
+        default=doors.nowhere,
     )
     requests = Starlette(
         routes=[

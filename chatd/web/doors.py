@@ -15,6 +15,7 @@ from time import time
 
 import structlog
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from chatd import errors, rules
@@ -122,6 +123,11 @@ class Doors:
             await self._take_over(websocket, PLAIN, address, identity, wish)
         except Refusal as refusal:
             await self._refuse(websocket, refusal)
+
+    async def nowhere(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Any other path."""
+        sentence = "expected /connection/websocket or /chat/{username}?room=lobby, got another path"
+        await self._refuse(WebSocket(scope, receive, send), Refusal(HTTPStatus.NOT_FOUND, sentence))
 
     async def _refuse(self, websocket: WebSocket, refusal: Refusal) -> None:
         self._meters.refused[refusal.status.value] += 1
