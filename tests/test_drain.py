@@ -20,6 +20,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from chatd import drain
+from chatd.cli.common import Failure
+from chatd.cli.drain import chosen
+from chatd.control import Answers
 from chatd.hub import Hub
 from tests.conftest import Daemon, running
 from tests.links import link_of
@@ -47,6 +50,15 @@ async def test_who_comes_in_at_the_last_moment_is_told_as_well() -> None:
     late = member(hub)
     await telling
     assert {link_of(each).goodbye.code for each in (*members, late)} == {3001}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["", "host", "10.0.0.1:8000", "8000"])
+def test_a_name_that_is_not_one_nodes_is_refused_with_those_that_are(name: str) -> None:
+    one, two = ({"id": id, "name": f"host/{n}", "address": "10.0.0.1:8000"} for n, id in enumerate(("aa", "bb"), 1))
+    answers = Answers({"aa": {"node": one}, "bb": {"node": two}})
+    with pytest.raises(Failure, match=r"; the nodes are aa or host/1, bb or host/2$"):
+        chosen(answers, name)
+    assert chosen(answers, "host/2") == two
 
 
 async def test_a_drained_node_lives_lets_nobody_in_and_can_be_taken_back(tmp_path: Path) -> None:

@@ -85,10 +85,16 @@ def chosen(answers: Answers, name: str) -> Object:
     nodes: list[Object] = [answer["node"] for answer in answers.by_node.values()]
     hits = [node for node in nodes if not name or name in names(node)]
     if len(hits) != 1:
-        known = ", ".join(f"{node['id']} at {node['address']}" for node in nodes) or "none that answers"
+        known = ", ".join(" or ".join(own_names(node, nodes)) for node in nodes) or "none that answers"
         wanted = f"{name!r} to name one node" if name else "the name of one node"
         fail(f"expected {wanted}, got {len(hits)}; the nodes are {known}", NOT_FOUND)
     return hits[0]
+
+
+def own_names(node: Object, nodes: list[Object]) -> list[str]:
+    """The names by which `node` is told from the others: workers share an address, nodes of one machine its name."""
+    taken = {name for other in nodes if other is not node for name in names(other)}
+    return [name for name in (node["id"], node["name"], node["address"]) if name not in taken]
 
 
 def names(node: Object) -> set[str]:
