@@ -189,3 +189,14 @@ def test_serve_takes_the_open_files_it_may_and_says_when_they_are_too_few(tmp_pa
         process.wait(20)
         if process.stderr:
             process.stderr.close()
+
+
+def test_a_node_of_another_store_at_our_port_is_told_as_such(tmp_path: Path) -> None:
+    port = str(free_port())
+    with running(tmp_path / "theirs", CHATD_SERVER__PORT=port) as theirs:
+        judged = found(CHATD_SERVER__PORT=port)["port"]
+        assert (judged["state"], "no node of this" in judged["finding"]) == ("warn", True)
+        assert "--config" in judged["remedy"]
+        with running(tmp_path, "--port", "0"):
+            assert found(CHATD_SERVER__PORT=port)["port"] == judged
+        assert {check["name"]: check["state"] for check in theirs.ask("doctor")["checks"]}["port"] == "ok"

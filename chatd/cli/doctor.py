@@ -13,14 +13,14 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 import click
 
-from chatd.control import SCHEMA_VERSION, Status
+from chatd.control import SCHEMA_VERSION, Answers, Status
 from chatd.node import verifier
 from chatd.settings import Settings, SettingsError, host_and_port, numbered, unix_path, warnings
 from chatd.store.errors import StoreError
@@ -46,7 +46,7 @@ from .checks import (
     who_listens,
 )
 from .cluster import office, opened, run
-from .common import FAILED, Failure, loaded
+from .common import FAILED, NO_DAEMON, Failure, loaded
 from .output import Column, Row, json_option, on_terminal, plural, print_json, print_rows
 
 # Where the examples of this repository go on Debian.
@@ -112,6 +112,7 @@ async def examined(context: click.Context, proxy_file: Path | None) -> list[Chec
     right = Check("configuration", State.OK, f"is right; {settings.auth.effective_mode} mode")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = settings.limits.connections + OWN_FILES if hard == resource.RLIM_INFINITY else hard
+    of_store, answers = await store_checks(settings)
     return [
         right,
         *unwise,
@@ -122,8 +123,8 @@ async def examined(context: click.Context, proxy_file: Path | None) -> list[Chec
         open_files(allowed, settings.limits.connections),
         installation(sys.prefix, Path("/run/systemd/system").is_dir()),
         *surroundings(settings, proxy_file),
-        *await asyncio.to_thread(listeners, settings),
-        *[check async for check in store_checks(settings)],
+        *await asyncio.to_thread(listeners, settings, answers),
+        *of_store,
     ]
 
 
@@ -140,11 +141,15 @@ def surroundings(settings: Settings, proxy_file: Path | None) -> Iterator[Check]
                 yield Check("proxy", State.WARN, f"cannot read {file}: {error.strerror}", remedy)
 
 
-def listeners(settings: Settings) -> list[Check]:
-    """Whether `chatd serve` could listen where it is to, or one does already. Blocks, for PATIENCE_S each at most."""
+def listeners(settings: Settings, answers: Answers | None) -> list[Check]:
+    """Whether `chatd serve` could listen where it is to, or one does already. Blocks, for PATIENCE_S each at most.
+
+    Args:
+        answers: what the nodes of our store say; None: the store could not be asked.
+    """
     server, admin = settings.server, settings.admin
     secure = bool(settings.tls.certificate)
-    checks = [port("port", server.host, server.port, "server.host and server.port", secure=secure)]
+    checks = [port("port", server.host, server.port, "server.host and server.port", answers, secure=secure)]
     if secure and (shown := shown_at(server.host, server.port)) is not None:
         checks.append(certificate_shown(tls.shown_until(shown), tls.expires_at(settings.tls.certificate)))
     for number in range(1, server.workers + 1) if admin.listen else ():
@@ -153,18 +158,39 @@ def listeners(settings: Settings) -> list[Check]:
     return checks
 
 
-def port(name: str, host: str, number: int, setting: str, *, secure: bool = False) -> Check:
+def port(
+    name: str, host: str, number: int, setting: str, answers: Answers | None = None, *, secure: bool = False
+) -> Check:
+    """`answers`: of the nodes of which one should be there; None: whose chatd it is cannot be told."""
     address = host if unix_path(host) else f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
     try:
         bind(host, number, 0o600).close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return who_listens(name, address, readiness(host, number, secure=secure))
+            reply = readiness(host, number, secure=secure)
+            if reply is not None and answers is not None and not at_home(address, answers):
+                return stranger(name, address, setting)
+            return who_listens(name, address, reply)
         remedy = f"set {setting} to what this machine has and you may use"
         return Check(name, State.FAIL, f"cannot listen on {address}: {error.strerror}", remedy)
     tidy(address)
     free = number or unix_path(host)
     return Check(name, State.OK, f"{address} is free" if free else "a free one is taken at the start")
+
+
+def at_home(address: str, answers: Answers) -> bool:
+    """Whether a node of our store may be the one at `address`.
+
+    Ports are compared, as a host has several names; and who did not answer in time may be anywhere.
+    """
+    ports = {str(answer["node"]["address"]).rpartition(":")[2] for answer in answers.by_node.values()}
+    return bool(answers.missing) or address.rpartition(":")[2] in ports
+
+
+def stranger(name: str, address: str, setting: str) -> Check:
+    finding = f"the chatd that answers at {address} is no node of this configuration's store"
+    remedy = f"name its own configuration with --config, or end it, or set {setting} to a free place"
+    return Check(name, State.WARN, finding, remedy)
 
 
 def readiness(host: str, number: int, *, secure: bool) -> Mapping[str, object] | None:
@@ -208,26 +234,35 @@ def anybody() -> ssl.SSLContext:
     return context
 
 
-async def store_checks(settings: Settings) -> AsyncIterator[Check]:
+async def store_checks(settings: Settings) -> tuple[list[Check], Answers | None]:
+    """What is found of the store, and what its nodes say; None: whether there are any cannot be told.
+
+    What it says of itself comes first, for a full one does not pass on what is asked through it.
+    """
+    checks: list[Check] = []
     try:
         async with opened(settings) as store:
-            async for check in asked_the_store(store, settings):
-                yield check
+            checks += await asked_the_store(store)
+            answers = await office(store, settings).ask(Status())
+            return [*checks, *nodes(answers)], answers
     except Failure as failure:  # the embedded store runs with the daemon, and none runs
-        yield Check("store", State.WARN, str(failure))
+        none_alive = Answers({}) if failure.code == NO_DAEMON else None
+        return [Check("store", State.WARN, str(failure))], none_alive
     except StoreError as error:
-        yield refused(error)
+        return [*checks, refused(error)], None
 
 
-async def asked_the_store(store: Store, settings: Settings) -> AsyncIterator[Check]:
-    """What it says of itself comes before what is asked through it, which a full one does not pass on."""
+async def asked_the_store(store: Store) -> list[Check]:
     facts = await store.facts()
+    skew = await store.clock() - time.time()
     clients = plural(int(facts.get("connected_clients", 0)), "client")
-    yield Check("store", State.OK, f"answers; {product(facts)}, {clients}")
-    for check in (persistence(facts), memory(facts), eviction(facts), clocks(await store.clock() - time.time())):
-        yield check
-    for check in nodes(await office(store, settings).ask(Status())):
-        yield check
+    return [
+        Check("store", State.OK, f"answers; {product(facts)}, {clients}"),
+        persistence(facts),
+        memory(facts),
+        eviction(facts),
+        clocks(skew),
+    ]
 
 
 def product(facts: Mapping[str, str]) -> str:
