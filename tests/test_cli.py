@@ -17,6 +17,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ from chatd.cli import COMMANDS, audit, common, doctor, main
 from chatd.cli.common import Failure, explained
 from chatd.cli.doctor import State
 from chatd.cli.output import Column, fitting, lines, raw, size, span, table
+from chatd.cli.start import websocat
 from chatd.control import Answers
 from chatd.respond import per_connection
-from chatd.settings import Settings, SettingsError
+from chatd.settings import Key, Settings, SettingsError
 from chatd.store.audit import Act
 from chatd.store.errors import StoreError, StoreFull, StoreMisconfigured, StoreUnavailable
 from tests.conftest import Daemon, StartDaemon
@@ -563,6 +565,33 @@ def test_a_room_is_shown_while_somebody_is_in_it_or_something_is_kept(daemon: St
         assert "history messages\t1\n" in d.cli("room", "show", "lobby")
         assert d.cli("room", "show", "nowhere", check=common.NOT_FOUND) == ""
         assert d.cli("room", "show", "nowhere", check=common.NOT_FOUND) == "", "looking begins no room"
+
+
+def test_what_serve_prints_to_be_typed_next_works_where_keys_and_a_configuration_are(
+    daemon: StartDaemon, tmp_path: Path, keyed: Path
+):
+    keyed = keyed.rename(tmp_path / "the keys.toml")
+    with daemon(tmp_path, "--port", "0", "--config", str(keyed)) as d:
+        [line] = d.until_log(r"chat in a terminal +(websocat .*)").groups()
+        script = f'websocat() {{ printf "%s\\n" "$@"; }}; chatd() {{ "{sys.executable}" -m chatd "$@"; }}; {line}'
+        url, header = subprocess.check_output(["sh", "-c", script], env=d.environ, text=True).splitlines()
+        token = header.removeprefix("-H=Authorization: ")
+        with connect(url, additional_headers={"Authorization": token}):
+            pass
+        assert d.until_log(r"who is here +(.*)")[1] == f"chatd who --config '{keyed}'"
+
+
+@pytest.mark.parametrize(
+    ("keys", "typed"),
+    [
+        ((), "websocat 'ws://h:1/chat/ana?room=lobby'"),
+        ((Key("idp", "RS256"),), "websocat 'ws://h:1/chat/USER?room=lobby' -H=\"Authorization: Bearer TOKEN\""),
+    ],
+)
+def test_what_is_typed_to_chat_is_quoted_and_asks_for_a_token_that_only_others_can_make(
+    keys: tuple[Key, ...], typed: str
+):
+    assert websocat(replace(Settings(), auth=replace(Settings().auth, keys=keys)), "ws://h:1", "") == typed
 
 
 def test_revoked_tokens_close_who_came_with_them_and_are_refused_from_then_on(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -90,6 +91,16 @@ def test_two_tabs_opened_without_a_name_are_two_people_and_stay_who_they_are(
         assert name != other.name()
         one.reload()
         one.until(one.name, shows=name)
+
+
+def test_the_command_for_a_terminal_goes_through_a_shell_as_one_word_whatever_the_room_is_called(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
+    with daemon(tmp_path, "--port", "0") as chatd:
+        tab = browser.open(f"{chatd.url}/?user=ana&room=it%27s")
+        tab.until(tab.state, shows="connected")
+        typed = tab.run("return document.querySelector('#terminal').textContent")
+        assert shlex.split(typed) == ["websocat", f"{chatd.ws}/chat/terminal?room=it%27s"]
 
 
 def test_markup_is_shown_as_the_text_it_is_and_the_browser_has_no_complaints(

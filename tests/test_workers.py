@@ -127,6 +127,7 @@ def test_an_address_that_workers_have_is_refused_to_another_chatd(chatd: Daemon,
     )
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {chatd.port}: Address already in use" in done.stderr
+    assert "change server.host and server.port" in done.stderr
     assert "started" not in done.stderr
 
 

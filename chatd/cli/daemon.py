@@ -84,7 +84,7 @@ async def run(settings: Settings, sock: socket.socket, admin_sock: socket.socket
         tell_systemd(node)
         listen_to_signals(node, start)
         if start.place is None:
-            say_hello(settings, listener.address, "" if admin is None else admin.address)
+            say_hello(settings, start.file, listener.address, "" if admin is None else admin.address)
         await node.run(listener, *watch, admin=admin)
 
 

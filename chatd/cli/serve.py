@@ -72,5 +72,5 @@ def several(settings: Settings, start: Start) -> int:
         sock,
         # What load cannot judge each worker judges, and says.
         may_reload=lambda: reread(settings, start, lambda _: None) is not None,
-        on_ready=lambda address: say_hello(settings, address, admin, last),
+        on_ready=lambda address: say_hello(settings, start.file, address, admin, last),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,15 @@ from typing import NamedTuple
 import click
 import structlog
 
-from chatd.settings import Settings, SettingsError, changed_needing_restart, host_and_port, load, unix_path
+from chatd.settings import (
+    HMAC_KEY_BYTES,
+    Settings,
+    SettingsError,
+    changed_needing_restart,
+    host_and_port,
+    load,
+    unix_path,
+)
 from chatd.telemetry import configure_log
 from chatd.web.sockets import bind, hold
 
@@ -48,13 +57,13 @@ def passed_socket() -> socket.socket | None:
 
 def listening_socket(settings: Settings, *, shared: bool = False) -> socket.socket:
     server = settings.server
-    with addressed("server.host", server.host, server.port):
+    with addressed("server.host and server.port", server.host, server.port):
         return bind(server.host, server.port, server.socket_mode, shared=shared)
 
 
 def held_address(settings: Settings) -> socket.socket:
     server = settings.server
-    with addressed("server.host", server.host, server.port):
+    with addressed("server.host and server.port", server.host, server.port):
         return hold(server.host, server.port)
 
 
@@ -95,26 +104,40 @@ def reread(before: Settings, start: Start, usable: Callable[[Settings], None]) -
     return settings
 
 
-def say_hello(settings: Settings, address: str, admin: str, last_admin: str = "") -> None:
-    """Where to go and what to type next; to stderr, for a person and for whoever asked for --port 0."""
-    mode = settings.auth.effective_mode
-    user = "ana" if mode == "open" else "USER"
+def say_hello(settings: Settings, file: Path | None, address: str, admin: str, last_admin: str = "") -> None:
+    """Where to go and what to type next; to stderr, for a person and for whoever asked for --port 0.
+
+    `file` is what --config named, and what is typed next is to name it as well; None: it named none.
+    """
     s = "s" if settings.tls.certificate else ""
+    config = f" --config {shlex.quote(str(file))}" if file is not None else ""
     lines = [f"chatd listens on {url(address, s)}"]
     if not unix_path(address):
         lines += [
             f"  chat in a browser    http{s}://{address}/",
-            f"  chat in a terminal   websocat ws{s}://{address}/chat/{user}?room=lobby",
+            f"  chat in a terminal   {websocat(settings, f'ws{s}://{address}', config)}",
         ]
     if admin:
         to = f" to {url(last_admin)}, one for each worker" if last_admin else ""
         lines.append(f"  health and metrics   {url(admin)}{to}")
-    lines.append("  who is here          chatd who")
-    if mode == "open":
+    lines.append(f"  who is here          chatd who{config}")
+    if settings.auth.effective_mode == "open":
         lines.append("  open mode: anybody may be anybody; set [[auth.keys]] before others can reach this address")
     if not settings.redis.url:
         lines.append(f"  data                 {settings.redis.state_path(os.environ)}")
     click.echo("\n".join(lines), err=True)
+
+
+def websocat(settings: Settings, server: str, config: str) -> str:
+    """The command that joins the lobby; the words in capitals are for whoever has a token that we cannot mint."""
+    if settings.auth.effective_mode == "open":
+        return f"websocat '{server}/chat/ana?room=lobby'"
+    if any(key.algorithm in HMAC_KEY_BYTES for key in settings.auth.keys):
+        user, token = "ana", f"$(chatd token mint --user ana{config})"
+    else:
+        user, token = "USER", "TOKEN"
+    # -H takes all words that follow unless it has its own by a =.
+    return f"websocat '{server}/chat/{user}?room=lobby' -H=\"Authorization: Bearer {token}\""
 
 
 def url(address: str, s: str = "") -> str:
