@@ -57,13 +57,13 @@ def passed_socket() -> socket.socket | None:
 
 def listening_socket(settings: Settings, *, shared: bool = False) -> socket.socket:
     server = settings.server
-    with addressed("server.host and server.port", server.host, server.port):
+    with addressed(where_set(server.host), server.host, server.port):
         return bind(server.host, server.port, server.socket_mode, shared=shared)
 
 
 def held_address(settings: Settings) -> socket.socket:
     server = settings.server
-    with addressed("server.host and server.port", server.host, server.port):
+    with addressed(where_set(server.host), server.host, server.port):
         return hold(server.host, server.port)
 
 
@@ -74,6 +74,11 @@ def admin_socket(settings: Settings) -> socket.socket | None:
     host, port = host_and_port(admin.listen)
     with addressed("admin.listen", host, port):
         return bind(host, port, admin.socket_mode)
+
+
+def where_set(host: str) -> str:
+    """The settings that say where the public comes in; a file has no port."""
+    return "server.host" if unix_path(host) else "server.host and server.port"
 
 
 @contextmanager
