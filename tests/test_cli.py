@@ -9,6 +9,7 @@ import base64
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -61,9 +62,21 @@ def chatd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chatd:
 
 @pytest.fixture
 def keyed(tmp_path: Path) -> Path:
-    """A configuration with one key that signs."""
+    """A configuration with one key of each kind: for tokens, for the back end, for signatures."""
     file = tmp_path / "chatd.toml"
-    file.write_text(f'[[auth.keys]]\nkid = "main"\nalgorithm = "HS256"\nsecret = "{SECRET}"\n')
+    file.write_text(f"""\
+[[auth.keys]]
+kid = "main"
+algorithm = "HS256"
+secret = "{SECRET}"
+[[api.keys]]
+name = "shop"
+scopes = ["publish"]
+secret = "{SECRET}"
+[[signatures.keys]]
+kid = "2026-1"
+secret = "{SECRET}"
+""")
     file.chmod(0o600)
     return file
 
@@ -422,16 +435,28 @@ def test_config_show_tells_origins_and_no_secret(chatd: Chatd, keyed: Path, monk
     monkeypatch.setenv("CHATD_REDIS__URL", f"redis://:{SECRET}@localhost")
     shown = chatd("config", "show", "--origin", "--config", keyed)
     assert "port = 8123  # CHATD_SERVER__PORT\n" in shown.stdout
-    assert f'secret = "***"  # {keyed}:1\n' in shown.stdout
+    assert [line for line in shown.stdout.splitlines() if line.startswith("secret = ") and "***" in line] == [
+        f'secret = "***"  # {keyed}:{line}' for line in (1, 5, 9)
+    ]
     assert 'host = "127.0.0.1"  # default\n' in shown.stdout
     as_json = chatd("config", "show", "--json", "--origin", "--config", keyed)
     assert json.loads(as_json.stdout)["origin"]["server.port"] == "CHATD_SERVER__PORT"
     assert SECRET not in shown.output + as_json.output
 
 
-def test_what_config_show_prints_is_toml_with_the_values_in_force(chatd: Chatd):
-    shown = tomllib.loads(chatd("config", "show", "--origin").stdout)
-    assert shown == json.loads(chatd("config", "show", "--json").stdout)["settings"]
+def test_what_config_show_prints_is_toml_with_the_values_in_force(chatd: Chatd, keyed: Path):
+    for flags in ([], ["--config", str(keyed)]):
+        shown = tomllib.loads(chatd("config", "show", "--origin", *flags).stdout)
+        assert shown == json.loads(chatd("config", "show", "--json", *flags).stdout)["settings"]
+
+
+def test_config_show_names_the_settings_of_each_list_of_tables_from_nought(chatd: Chatd, keyed: Path):
+    keyed.write_text(keyed.read_text() + f'[[api.keys]]\nname = "desk"\nscopes = ["*"]\nsecret = "{SECRET}-2"\n')
+    origins = json.loads(chatd("config", "show", "--json", "--origin", "--config", keyed).stdout)["origin"]
+    named = {name: place for name, place in origins.items() if re.fullmatch(r"\w+\.keys\.\d\.secret", name)}
+    lines = {"auth.keys.0": 1, "api.keys.0": 5, "api.keys.1": 12, "signatures.keys.0": 9}
+    assert named == {f"{name}.secret": f"{keyed}:{line}" for name, line in lines.items()}
+    assert f'name = "desk"  # {keyed}:12\n' in chatd("config", "show", "--origin", "--config", keyed).stdout
 
 
 def test_config_init_begins_a_file_that_is_right_private_and_never_overwritten(chatd: Chatd, tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import click
 
 from chatd.control import SCHEMA_VERSION
 from chatd.names import printable
-from chatd.settings import HEAD, Settings, origin, to_toml, warnings
+from chatd.settings import HEAD, TABLES, Settings, options, origin, to_toml, warnings
 
 from .common import fail, loaded, note
 from .output import json_option, print_json
@@ -86,19 +87,22 @@ def init(path: Path | None) -> None:
 def origins(settings: Settings) -> dict[str, str]:
     """As settings.origin, with each key's settings by their number: auth.keys.0.secret."""
     keys = {
-        f"auth.keys.{index}.{name}": key.where
-        for index, key in enumerate(settings.auth.keys)
-        for name in tomllib.loads(to_toml(settings))["auth"]["keys"][index]
+        f"{section}.{key}.{index}.{name}": row.where
+        for (section, key), table in TABLES.items()
+        for index, row in enumerate(getattr(getattr(settings, section), key))
+        for name in options(table.kind)
     }
     return {**origin(settings), **keys}
 
 
 def named_lines(toml: str) -> Iterator[tuple[str, str]]:
     """Each line that is not explanation, with the name of the setting it gives; "" for the head of a table."""
-    table, keys = "", 0
+    table, numbers = "", Counter[str]()
     for line in toml.splitlines():
         if line.startswith("[["):
-            table, keys = f"{line.strip('[]')}.{keys}", keys + 1
+            name = line.strip("[]")
+            table = f"{name}.{numbers[name]}"
+            numbers[name] += 1
             yield "", f"\n{line}"
         elif line.startswith("["):
             table = line[1:-1]
