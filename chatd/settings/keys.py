@@ -91,7 +91,9 @@ class Auth:
         "be allowed, or other sites could act in a visitor's name.",
         reload=True,
     )
-    audience: str = option("", "What a token's `aud` claim must contain; empty: not looked at.", reload=True)
+    audience: str = option(
+        "", "What a token's `aud` claim must contain; empty: tokens that name one are refused.", reload=True
+    )
     issuer: str = option("", "What a token's `iss` claim must be; empty: not looked at.", reload=True)
     leeway: Seconds = option(
         0.0, "How far the clock of who makes the tokens may be from ours when `exp` and `nbf` are judged.", reload=True
