@@ -201,6 +201,16 @@ class Answers:
     by_node: Mapping[str, Object]
     missing: tuple[str, ...] = ()
 
+    @property
+    def closed(self) -> int:
+        """How many connections went, of answers that count them."""
+        return sum(answer["closed"] for answer in self.by_node.values())
+
+    @property
+    def silent(self) -> Object:
+        """What a reply says of the missing: nothing where there are none, so that no part is taken for the whole."""
+        return {"silent": sorted(self.missing)} if self.missing else {}
+
 
 def node_of(lease: str) -> str:
     """The id of the node behind a lease: a node that was given up for dead goes on under another lease."""
@@ -240,7 +250,7 @@ def who(answers: Answers) -> Object:
     return {
         "schema_version": SCHEMA_VERSION,
         "connections": sorted(connections, key=lambda entry: (entry["since"], entry["id"])),
-        **_silent(answers),
+        **answers.silent,
     }
 
 
@@ -254,7 +264,7 @@ def rooms(answers: Answers) -> Object:
             users.setdefault(room, set()).update(present)
     listed = [{"room": room, "connections": n, "users": len(users[room])} for room, n in connections.items()]
     listed.sort(key=lambda entry: (-int(str(entry["connections"])), str(entry["room"])))
-    return {"schema_version": SCHEMA_VERSION, "rooms": listed, **_silent(answers)}
+    return {"schema_version": SCHEMA_VERSION, "rooms": listed, **answers.silent}
 
 
 def kicked(answers: Answers) -> Object:
@@ -262,12 +272,7 @@ def kicked(answers: Answers) -> Object:
     by_node = {node: answer["closed"] for node, answer in answers.by_node.items() if answer["closed"]}
     return {
         "schema_version": SCHEMA_VERSION,
-        "closed": sum(by_node.values()),
+        "closed": answers.closed,
         "nodes": by_node,
-        **_silent(answers),
+        **answers.silent,
     }
-
-
-def _silent(answers: Answers) -> Object:
-    """Named only when there are any, so that nobody takes a partial answer for a whole one."""
-    return {"silent": sorted(answers.missing)} if answers.missing else {}

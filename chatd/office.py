@@ -64,7 +64,7 @@ class Office:
         for each in revocations:
             await self.store.revoke((each.kind, each.id, each.until, each.issued_before), each.until)
             answers = await self.ask(each)
-            closed += _closed(answers)
+            closed += answers.closed
             unsure.update(answers.missing)
         return closed, unsure
 
@@ -141,10 +141,6 @@ class Office:
             progress(start + len(part), len(rooms))
         await self.write_down("forgotten", target=user, rooms=touched, **total._asdict())
         return total, touched
-
-
-def _closed(answers: Answers) -> int:
-    return sum(answer["closed"] for answer in answers.by_node.values())
 
 
 def as_measure(measure: Measure, hits: int = 0) -> Object:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any, Final
+from typing import Final
 
 from chatd import control
 from chatd.chat.moderation import lasting
-from chatd.control import Answers
 from chatd.errors import BAD_REQUEST
 from chatd.measures import Lockdown, Measure, On, What
 from chatd.names import room_name
@@ -110,8 +109,7 @@ async def _impose(caller: Caller, what: What, args: Ban) -> control.Object:
         raise BAD_REQUEST.because(f"expected `for` to be at most {LONGEST_S:.0f} seconds; leave it out for ever")
     wanted = Measure(what, args.on, _whom(caller, args), args.room, reason=args.reason)
     imposed, answers = await caller.office.impose(wanted, lasts)
-    closed = sum(answer["closed"] for answer in answers.by_node.values())
-    return {"closed": closed, "until": imposed.until or None, **_silent(answers)}
+    return {"closed": answers.closed, "until": imposed.until or None, **answers.silent}
 
 
 async def unban(caller: Caller, args: Unban) -> control.Object:
@@ -124,7 +122,7 @@ async def unmute(caller: Caller, args: Unmute) -> control.Object:
 
 async def _lift(caller: Caller, what: What, args: Unban) -> control.Object:
     lifted, answers = await caller.office.lift(Measure(what, args.on, _whom(caller, args), args.room))
-    return {"lifted": lifted, **_silent(answers)}
+    return {"lifted": lifted, **answers.silent}
 
 
 async def measures(caller: Caller, args: Measures) -> control.Object:
@@ -138,7 +136,7 @@ async def lockdown(caller: Caller, args: LockDown) -> control.Object:
         level = Lockdown(args.level)
     except ValueError:
         raise BAD_REQUEST.because(f"expected a level from 0 to {max(Lockdown)}, {args.level} came") from None
-    return {"level": int(level), **_silent(await caller.office.lock_down(level))}
+    return {"level": int(level), **(await caller.office.lock_down(level)).silent}
 
 
 def _whom(caller: Caller, args: Ban | Unban) -> str:
@@ -155,10 +153,6 @@ def _network(text: str) -> str:
         return str(ip_network(text, strict=False))
     except ValueError:
         raise BAD_REQUEST.because(f"expected an address or a network such as 10.0.0.0/8, got {text[:64]!r}") from None
-
-
-def _silent(answers: Answers) -> dict[str, Any]:
-    return {"silent": sorted(answers.missing)} if answers.missing else {}
 
 
 def _without_version(reply: control.Object) -> control.Object:

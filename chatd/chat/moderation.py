@@ -44,7 +44,7 @@ async def kick(chat: Context, session: Session, args: KickUser) -> Answer:
         _, closed = await _impose(chat, session, What.BAN, args, rank)
     else:
         answers = await chat.office(session).ask(Kick(args.user, room=args.room, reason=reason, rank=rank))
-        closed = sum(answer["closed"] for answer in answers.by_node.values())
+        closed = answers.closed
         await _tell(chat, session, "kick", args.user, {"room": args.room, "reason": reason})
     return {"closed": closed}
 
@@ -80,7 +80,7 @@ async def _impose(
     await _tell(
         chat, session, IMPOSED[what], args.user, {"room": args.room, "reason": reason, "until": measure.until or None}
     )
-    return measure, sum(answer["closed"] for answer in answers.by_node.values())
+    return measure, answers.closed
 
 
 async def _lift(chat: Context, session: Session, what: What, args: UnmuteUser | UnbanUser) -> Answer:
