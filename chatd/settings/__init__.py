@@ -16,6 +16,7 @@ rendering   the manual, and the settings as they hold
 from __future__ import annotations
 
 from .advice import warnings
+from .complaints import REDIS_SCHEMES
 from .declaring import SettingsError, options
 from .keys import HMAC_KEY_BYTES, ApiKey, Key, SigningKey
 from .kinds import KINDS, Bytes, host_and_port, is_loopback, moment, numbered, seconds_in, unix_path
@@ -32,6 +33,7 @@ __all__ = [
     "HOOK_EVENTS",
     "KINDS",
     "NO_FLAGS",
+    "REDIS_SCHEMES",
     "SECTIONS",
     "TABLES",
     "Admin",

@@ -20,11 +20,11 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException
 
+from chatd.settings import REDIS_SCHEMES
+
 from .conversation import Command
 from .errors import StoreMisconfigured, StoreUnavailable
 from .exchange import Exchange, Outcome, Then
-
-SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
 
 # Keys that a server looks at in one step of a walk: about half a millisecond of its time.
 SCANNED = 1000
@@ -204,7 +204,7 @@ def servers(url: str, timeout: float) -> Servers:
     """The servers behind `url`; nothing is connected yet.
 
     Args:
-        url: one of SCHEMES; Sentinel as `redis+sentinel://[user:password@]host:port,host:port/service`.
+        url: of one of REDIS_SCHEMES; Sentinel as `redis+sentinel://[user:password@]host:port,host:port/service`.
         timeout: seconds to wait for a connection and for a reply. Nothing is tried twice below us: a script that was
             sent may have run, and whether it may be repeated only its caller knows.
     Raises:
@@ -232,12 +232,13 @@ def _servers(url: str, timeout: float) -> Servers:
         return _sentinel(url, common)
     if url.startswith("redis+cluster://"):
         return Cluster(RedisCluster.from_url("redis" + url.removeprefix("redis+cluster"), **common))
-    if url.startswith(SCHEMES):
+    if url.startswith(REDIS_SCHEMES):
         if url.startswith("unix://"):
             del common["socket_keepalive"]
         return Standalone(Redis.from_url(url, **common), common["socket_timeout"])
     raise StoreMisconfigured(
-        f"redis.url must begin with one of {', '.join(SCHEMES)}; it begins with {urlsplit(url).scheme or 'no scheme'!r}"
+        f"redis.url must begin with one of {', '.join(REDIS_SCHEMES)}; it begins with "
+        f"{urlsplit(url).scheme or 'no scheme'!r}"
     )
 
 
