@@ -18,6 +18,7 @@ from chatd.settings import Hooks
 from chatd.wire.publication import parse
 
 from .keys import HOOK_SHARDS, Keys, hook_shard
+from .rooms import pairs
 from .scripts import Batch, Script
 
 # Entries of one room that wait while the application is away; the oldest go first.
@@ -108,9 +109,8 @@ class Outbox:
 
     async def marked(self, shard: int) -> dict[str, bytes]:
         """Rooms to look at, each with the state of its mark."""
-        found: Any = await self._batch.command("HGETALL", self._keys.hooked(shard))
-        pairs = found.items() if isinstance(found, Mapping) else zip(found[::2], found[1::2], strict=True)
-        return {room.decode(): state for room, state in pairs}
+        found = await self._batch.command("HGETALL", self._keys.hooked(shard))
+        return {room.decode(): state for room, state in pairs(found)}
 
     async def waiting(self, room: str, most: int) -> list[Entry]:
         """The oldest entries of a room's outbox."""
@@ -156,5 +156,5 @@ class Outbox:
 
 
 def _entry(id: bytes, fields: Any) -> Entry:
-    parts = fields if isinstance(fields, Mapping) else dict(zip(fields[::2], fields[1::2], strict=True))
+    parts = dict(pairs(fields))
     return Entry(id.decode(), parts[b"e"].decode(), int(parts[b"t"]), parts[b"b"])
