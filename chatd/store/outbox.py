@@ -7,7 +7,6 @@ to, as long as it holds the shard; an entry goes only when it was delivered, so 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +16,7 @@ from chatd.model import Json, Published
 from chatd.settings import Hooks
 from chatd.wire.publication import parse
 
-from .keys import HOOK_SHARDS, Keys, hook_shard
+from .keys import Keys, hook_shard
 from .rooms import pairs
 from .scripts import Batch, Script
 
@@ -146,13 +145,6 @@ class Outbox:
     async def _now_ms(self) -> int:
         seconds, micros = await self._batch.command("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
-
-    async def backlog(self) -> int:
-        """Rooms that something waits to be told of."""
-        counts = await asyncio.gather(
-            *(self._batch.command("HLEN", self._keys.hooked(shard)) for shard in range(HOOK_SHARDS))
-        )
-        return sum(counts)
 
 
 def _entry(id: bytes, fields: Any) -> Entry:
