@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from struct import pack
 from typing import Final, NamedTuple, TypeAlias
 
-from .errors import INVALID_UTF8, MESSAGE_TOO_BIG, PROTOCOL_ERROR, Disconnect
+from .errors import ABNORMAL, INVALID_UTF8, MESSAGE_TOO_BIG, NO_STATUS, PROTOCOL_ERROR, Disconnect
 
 try:
     from websockets.speedups import apply_mask
@@ -29,8 +29,6 @@ CONTROL: Final = 0x08
 MASKED: Final = 0x80
 # A control frame holds no more (RFC 6455, 5.5).
 CONTROL_BYTES: Final = 125
-# "No code was given": stands for an empty close frame and is itself never sent (RFC 6455, 7.4.1); nor is "lost".
-NO_STATUS, LOST = 1005, 1006
 # A message in more fragments than this is an attack on the bookkeeping, not a message. Empty ones count too.
 FRAGMENTS: Final = 128
 # Without context, a push of 200 bytes shrinks by a quarter and one of 500 by half, for 7 µs once for all its readers;
@@ -72,8 +70,11 @@ def pong(payload: bytes = b"") -> bytes:
 
 
 def close(code: int, reason: str = "") -> bytes:
-    """A close frame; a reason that does not fit is cut between two characters. NO_STATUS and LOST make an empty one."""
-    if code in (NO_STATUS, LOST):
+    """A close frame; a reason that does not fit is cut between two characters.
+
+    NO_STATUS stands for an empty one, and is itself never sent (RFC 6455, 7.4.1); nor is ABNORMAL.
+    """
+    if code in (NO_STATUS.code, ABNORMAL.code):
         return _frame(FIN | CLOSE, b"")
     said = reason.encode()[: CONTROL_BYTES - 2].decode(errors="ignore")
     return _frame(FIN | CLOSE, pack("!H", code) + said.encode())
@@ -108,7 +109,7 @@ class Pong(NamedTuple):
 
 
 class Close(NamedTuple):
-    """The peer's goodbye; code NO_STATUS: it gave none."""
+    """The peer's goodbye; the code of NO_STATUS: it gave none."""
 
     code: int
     reason: str
@@ -276,7 +277,7 @@ def _utf8(payload: bytes) -> bytes:
 
 def _goodbye(payload: bytes) -> Close:
     if not payload:
-        return Close(NO_STATUS, "")
+        return Close(NO_STATUS.code, "")
     code = int.from_bytes(payload[:2], "big")
     if len(payload) < 2 or not (code in _SENT_CODES or 3000 <= code < 5000):
         raise PROTOCOL_ERROR.because("a close code that may not be sent")

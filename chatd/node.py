@@ -21,6 +21,7 @@ from . import __version__, auth, drain
 from .auth import Revocation, Revocations, Signatures, SigningKey, Verifier
 from .chat import Chat
 from .errands import Errands
+from .errors import ABNORMAL
 from .hooks import Hooks
 from .hub import Hub
 from .model import Delivery
@@ -419,7 +420,7 @@ class Node:
 
     def _ended(self, session: Session) -> None:
         goodbye = session.goodbye
-        code = goodbye.code if goodbye is not None else 1006
+        code = goodbye.code if goodbye is not None else ABNORMAL.code
         self.meters.closed_with(code)
         log.info(
             "connection ended",

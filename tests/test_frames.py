@@ -18,7 +18,7 @@ from websockets.uri import parse_uri
 from websockets.utils import apply_mask
 
 from chatd import frames
-from chatd.errors import INVALID_UTF8, MESSAGE_TOO_BIG, PROTOCOL_ERROR, Disconnect
+from chatd.errors import ABNORMAL, INVALID_UTF8, MESSAGE_TOO_BIG, NO_STATUS, PROTOCOL_ERROR, Disconnect
 from chatd.frames import Close, Incoming, Message, Parser, Ping, Pong
 
 LIMIT = 1000
@@ -82,7 +82,7 @@ def test_a_reason_too_long_is_cut_between_two_characters() -> None:
     assert TheirClose.parse(bytes(frame.data)).reason == "é" * 61
 
 
-@pytest.mark.parametrize("code", [frames.NO_STATUS, frames.LOST])
+@pytest.mark.parametrize("code", [NO_STATUS.code, ABNORMAL.code])
 def test_a_code_that_may_not_be_sent_makes_an_empty_goodbye(code: int) -> None:
     assert frames.close(code, "whatever") == b"\x88\x00"
 
