@@ -103,6 +103,16 @@ print(sorted({BIG!r} & set(sys.modules)))
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_command_that_looks_at_no_token_does_not_wait_for_what_verifies_them():
+    program = """
+import sys
+from chatd.cli import audit, drain, measures
+print(sorted({"jwt", "chatd.auth"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_the_shell_completes_commands_without_importing_them():
     environ = {**os.environ, "_CHATD_COMPLETE": "bash_complete", "COMP_WORDS": "chatd ro", "COMP_CWORD": "1"}
     done = subprocess.run(

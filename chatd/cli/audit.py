@@ -14,10 +14,10 @@ from chatd.control import SCHEMA_VERSION
 from chatd.settings import Settings
 from chatd.store.audit import Act
 
+from .arguments import seconds_of
 from .cluster import opened, run, until_interrupted
 from .common import loaded
 from .output import json_option, moment, print_json, raw
-from .token import seconds_of
 
 # Acts read at once, and how often --follow looks for new ones.
 PAGE = 1000

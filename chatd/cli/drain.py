@@ -17,10 +17,10 @@ from chatd.control import SCHEMA_VERSION, Answers, Drain, Object, Status, Undrai
 from chatd.office import Office
 from chatd.settings import Settings
 
+from .arguments import seconds_of
 from .cluster import office, opened, own_up, run, somebody
 from .common import FAILED, NOT_FOUND, fail, loaded, note
 from .output import json_option, plural, print_json
-from .token import seconds_of
 
 # How often we look how far it has come.
 LOOK_S = 0.25

@@ -23,10 +23,11 @@ from chatd.respond import FOR_EVER_S
 from chatd.settings import Settings
 from chatd.store.errors import StoreError
 
+from .arguments import seconds_of
 from .cluster import office, opened, run
 from .common import Failure, fail, loaded
 from .output import Column, json_option, moment, plural, print_json, print_rows, span
-from .token import named, seconds_of, see_tokens
+from .token import named, see_tokens
 
 # Claims that are Unix seconds (RFC 7519, 4.1).
 MOMENTS = ("exp", "nbf", "iat")

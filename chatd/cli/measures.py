@@ -16,10 +16,10 @@ from chatd.measures import Measure, On, What, target_of
 from chatd.office import as_measure
 from chatd.settings import Settings
 
+from .arguments import seconds_of
 from .cluster import office, opened, own_up, run, somebody
 from .common import NOT_FOUND, fail, loaded
 from .output import Column, json_option, moment, plural, print_json, print_rows, span
-from .token import seconds_of
 
 COLUMNS = (
     Column("on", "ON"),

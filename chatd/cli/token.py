@@ -12,22 +12,11 @@ import click
 import orjson
 
 from chatd import auth
-from chatd.settings import HMAC_KEY_BYTES, KINDS, Key, Settings
+from chatd.settings import HMAC_KEY_BYTES, Key, Settings
 
 from . import Lazy
+from .arguments import seconds_of
 from .common import BAD_CONFIGURATION, fail, loaded
-
-
-def seconds_of(text: str) -> float:
-    """Seconds, more than none, from what the settings call a duration."""
-    kind = KINDS["Seconds"]
-    try:
-        seconds = float(str(kind.read(kind.from_text(text))))
-    except ValueError:
-        raise click.BadParameter(f"expected {kind.expected}, got {text!r}") from None
-    if seconds <= 0:
-        raise click.BadParameter(f"expected a duration of more than 0 s, got {text!r}")
-    return seconds
 
 
 def see_tokens(settings: Settings) -> None:
