@@ -429,6 +429,19 @@ def test_revoke_wants_to_know_exactly_one_thing(chatd: Chatd, keyed: Path):
         assert chatd("token", "revoke", "--config", keyed, *arguments).exit_code == 2
 
 
+# --- ports -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [("nginx", "print"), ("systemd", "install", "--dry-run")])
+@pytest.mark.parametrize("ports", ["", "8001,,8002", "8001,", "8001;8002", "0", "65536", "٨٠٠١"])
+def test_what_is_no_list_of_ports_is_refused_alike_wherever_one_is_expected(
+    chatd: Chatd, command: tuple[str, ...], ports: str
+):
+    refused = chatd(*command, "--instances", ports)
+    assert refused.exit_code == 2
+    assert "expected ports with commas between, such as 8001,8002" in refused.stderr
+
+
 # --- config -----------------------------------------------------------------------------------------------------------
 
 

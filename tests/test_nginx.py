@@ -114,7 +114,7 @@ def test_the_nodes_are_those_that_were_named(arguments: tuple[str, ...], servers
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--instances", "8001,http"), "expected ports such as 8001,8002"),
+        (("--instances", "8001,http"), "expected ports with commas between, such as 8001,8002"),
         (("--instances", "8001", "--upstream", "127.0.0.1:1"), "expected --instances or --upstream, got both"),
         (("--upstream", "127.0.0.1:1; evil"), "expected host:port or unix:/path"),
         (("--server-name", "a.example; include /etc/shadow"), "expected NAME without spaces"),

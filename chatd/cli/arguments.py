@@ -1,6 +1,8 @@
-"""What is typed after several commands, and means the same after each: durations."""
+"""What is typed after several commands, and means the same after each: durations, ports."""
 
 from __future__ import annotations
+
+import re
 
 import click
 
@@ -17,3 +19,17 @@ def seconds_of(text: str) -> float:
     if seconds <= 0:
         raise click.BadParameter(f"expected a duration of more than 0 s, got {text!r}")
     return seconds
+
+
+def ports(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """The ports in "8001,8002", each once; none where nothing was given.
+
+    Raises:
+        click.BadParameter: there is something else in it.
+    """
+    if text is None:
+        return ()
+    words = [word.strip() for word in text.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,5}", word) and 0 < int(word) < 65_536 for word in words):
+        raise click.BadParameter(f"expected ports with commas between, such as 8001,8002, got {text!r}")
+    return tuple(dict.fromkeys(map(int, words)))

@@ -15,6 +15,7 @@ import click
 
 from chatd.settings import Settings
 
+from .arguments import ports
 from .common import loaded, note
 
 # The instances of `systemctl enable chatd@8001 chatd@8002`, for who has not configured an address of his own.
@@ -173,15 +174,6 @@ def every_address(_: click.Context, __: click.Parameter, values: tuple[str, ...]
     return values
 
 
-def ports(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    found = [part.strip() for part in value.split(",")]
-    if not all(re.fullmatch(r"[0-9]{1,5}", part) and 0 < int(part) < 65_536 for part in found):
-        raise click.BadParameter(f"expected ports such as {INSTANCES}, got {value!r}")
-    return tuple(map(int, found))
-
-
 @nginx.command("print", help="Print a site that balances over the nodes, to be put into /etc/nginx/conf.d/.")
 @click.option("--instances", callback=ports, metavar="PORTS", help=f"Nodes on this host, such as {INSTANCES}.")
 @click.option(
@@ -206,7 +198,7 @@ def ports(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int
 @click.pass_context
 def print_site(
     context: click.Context,
-    instances: tuple[int, ...] | None,
+    instances: tuple[int, ...],
     upstreams: tuple[str, ...],
     server_name: str,
     certificate: str | None,
@@ -227,7 +219,7 @@ def print_site(
         note("server.trusted_proxies is empty, so chatd would take NGINX for every client; name NGINX's address there")
 
 
-def nodes(settings: Settings, instances: Sequence[int] | None) -> tuple[str, ...]:
+def nodes(settings: Settings, instances: Sequence[int]) -> tuple[str, ...]:
     """Where the nodes listen, as NGINX writes it: the ports on the configured host, else what is configured."""
     host = settings.server.host
     if host.startswith("unix:"):

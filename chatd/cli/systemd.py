@@ -18,6 +18,7 @@ import click
 
 from chatd.settings import DEFAULT_FILE
 
+from .arguments import ports
 from .checks import WHERE_NOTHING_HIDES, hiding
 from .common import fail, loaded, note
 
@@ -56,22 +57,9 @@ prefix_option = click.option(
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 
 
-def ports(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
-    """The ports in "8001,8002".
-
-    Raises:
-        click.BadParameter: there is something else in it.
-    """
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not all(word.isdecimal() and 0 < int(word) < 65_536 for word in words):
-        raise click.BadParameter(f"expected ports with commas between, such as 8001,8002, got {text!r}")
-    return list(dict.fromkeys(map(int, words)))
-
-
 @systemd.command(help="Write the units, and have systemd start chatd at the next boot; nothing is started now.")
 @click.option(
     "--instances",
-    default="",
     metavar="PORT,PORT",
     callback=ports,
     help="One chatd on each of these ports, and a store for all of them; without it a single chatd.service.",
@@ -79,7 +67,7 @@ def ports(context: click.Context, parameter: click.Parameter, text: str) -> list
 @prefix_option
 @dry_run_option
 @click.pass_context
-def install(context: click.Context, instances: list[int], prefix: Path, dry_run: bool) -> None:
+def install(context: click.Context, instances: tuple[int, ...], prefix: Path, dry_run: bool) -> None:
     program = program_for_services()
     own_store = not loaded(context).redis.url
     perform(installing(prefix, program, wanted(instances, own_store=own_store)), dry_run)
