@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -21,6 +20,7 @@ from chatd.names import printable
 from chatd.node import verifier
 from chatd.respond import FOR_EVER_S
 from chatd.settings import Settings
+from chatd.settings import moment as unix_seconds
 from chatd.store.errors import StoreError
 
 from .arguments import seconds_of
@@ -130,10 +130,10 @@ def until_moment(_: click.Context, __: click.Parameter, text: str | None) -> flo
     if text is None:
         return None
     try:
-        date = datetime.fromisoformat(text)
+        ends = unix_seconds(text)
     except ValueError:
-        return time.time() + seconds_of(text)
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        ends = 0.0
+    return ends or time.time() + seconds_of(text)
 
 
 @click.command(
