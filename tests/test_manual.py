@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import chatd
@@ -34,6 +35,13 @@ def test_every_method_and_every_code_stands_in_the_reference() -> None:
             assert f"| {row.code} | " in text, row.code
     for event in (*EVENTS, *HOOK_EVENTS):
         assert f"| `{event}` | " in text, event
+
+
+def test_every_code_of_the_tables_is_sent_or_met_by_somebody() -> None:
+    source = "".join(file.read_text() for file in HOUSE.rglob("*.py") if file != Path(errors.__file__))
+    rows = [name for name, row in vars(errors).items() if isinstance(row, Reject | Disconnect)]
+    unsubscribed = [name for name in vars(errors) if name.startswith("UNSUBSCRIBED_")]
+    assert [name for name in (*rows, *unsubscribed) if not re.search(rf"\b{name}\b", source)] == []
 
 
 def test_the_readme_has_every_code_of_chatds_own() -> None:
