@@ -83,7 +83,7 @@ class Guest:
         self.messages: asyncio.Queue[bytes] = asyncio.Queue()
         self.signs = 0
         self.most_buffered = 0
-        self.farewells: list[tuple[Disconnect, bool]] = []
+        self.farewells: list[Disconnect] = []
         self.gone = asyncio.Event()
 
     def received(self, message: bytes) -> None:
@@ -95,14 +95,14 @@ class Guest:
         self.signs += 1
         self.most_buffered = max(self.most_buffered, self.link.buffered())
 
-    def lost(self, goodbye: Disconnect, by_peer: bool) -> None:
-        self.farewells.append((goodbye, by_peer))
+    def lost(self, goodbye: Disconnect) -> None:
+        self.farewells.append(goodbye)
         self.gone.set()
 
-    async def farewell(self) -> tuple[int, str, bool]:
+    async def farewell(self) -> tuple[int, str]:
         await asyncio.wait_for(self.gone.wait(), PATIENCE_S)
-        ((goodbye, by_peer),) = self.farewells
-        return goodbye.code, goodbye.reason, by_peer
+        (goodbye,) = self.farewells
+        return goodbye.code, goodbye.reason
 
 
 class House:
@@ -521,7 +521,7 @@ def test_it_works_on_unix_sockets_and_over_tls(secure: bool, tmp_path: Path) -> 
             assert await guest.messages.get() == b"hello"
             guest.link.close(KICKED)
             assert (await end_of(client))[0] == KICKED.code
-            assert await guest.farewell() == (KICKED.code, KICKED.reason, False)
+            assert await guest.farewell() == (KICKED.code, KICKED.reason)
 
     for loop in (asyncio.new_event_loop, uvloop.new_event_loop):
         with asyncio.Runner(loop_factory=loop) as runner:
@@ -605,7 +605,7 @@ async def test_our_goodbye_reaches_the_client_after_all_that_was_written() -> No
         guest.link.close(SLOW)
         assert await client.recv() == "last words"
         assert await end_of(client) == (KICKED.code, KICKED.reason)
-        assert await guest.farewell() == (KICKED.code, KICKED.reason, False)
+        assert await guest.farewell() == (KICKED.code, KICKED.reason)
 
 
 @on_both_loops
@@ -613,7 +613,7 @@ async def test_the_clients_goodbye_is_told_once_and_is_the_clients() -> None:
     async with serving() as house, connect(house.url + "/chat") as client:
         guest = await house.guest()
         await client.close(4001, "bye")
-        assert await guest.farewell() == (4001, "bye", True)
+        assert await guest.farewell() == (4001, "bye")
         assert guest.link.congested
 
 
@@ -623,7 +623,7 @@ async def test_a_client_that_vanishes_is_told_as_lost() -> None:
         async with Bare(house) as client:
             await client.upgrade()
             guest = await house.guest()
-        assert await guest.farewell() == (ABNORMAL.code, ABNORMAL.reason, True)
+        assert await guest.farewell() == (ABNORMAL.code, ABNORMAL.reason)
         guest.link.close(KICKED)
         guest.link.pause_reading()
         assert (guest.link.congested, guest.link.buffered(), len(guest.farewells)) == (True, 0, 1)
@@ -637,7 +637,7 @@ async def test_after_a_goodbye_nothing_may_be_written_and_nothing_is_heard() -> 
         guest.link.close(KICKED)
         assert guest.link.congested
         client.send(said(b"too late") + ping() + Frame(Opcode.CLOSE, b"\x0f\xa1").serialize(mask=True))
-        assert await guest.farewell() == (KICKED.code, KICKED.reason, False)
+        assert await guest.farewell() == (KICKED.code, KICKED.reason)
         assert guest.messages.empty()
         assert await client.rest() == frames.close(KICKED.code, KICKED.reason)
 
@@ -653,7 +653,7 @@ async def test_who_does_not_answer_our_goodbye_is_cut_by_the_sweep() -> None:
         await asyncio.sleep(0)
         assert not guest.gone.is_set()
         house.closing.sweep(now + CLOSING_S + 1)
-        assert await guest.farewell() == (KICKED.code, KICKED.reason, False)
+        assert await guest.farewell() == (KICKED.code, KICKED.reason)
 
 
 @on_both_loops
@@ -665,7 +665,7 @@ async def test_who_says_goodbye_but_does_not_read_is_cut_by_the_sweep() -> None:
             guest.link.write(frames.text(b"x" * 16_000))
             await asyncio.sleep(0)
         client.send(Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True))
-        assert await guest.farewell() == (1000, "", True)
+        assert await guest.farewell() == (1000, "")
         house.closing.sweep(asyncio.get_running_loop().time() + CLOSING_S + 1)
         with contextlib.suppress(ConnectionError):
             await client.rest()
@@ -854,7 +854,7 @@ async def test_pongs_to_a_client_that_does_not_read_wait_within_the_bound_and_th
             while not guest.gone.is_set():
                 client.send(flood)
                 await asyncio.sleep(0)
-        assert await guest.farewell() == (SLOW.code, SLOW.reason, False)
+        assert await guest.farewell() == (SLOW.code, SLOW.reason)
         assert rules.outbox - 200 <= guest.most_buffered <= rules.outbox + 200
         house.closing.sweep(asyncio.get_running_loop().time() + CLOSING_S + 1)
         assert guest.link.buffered() == 0

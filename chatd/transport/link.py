@@ -32,12 +32,11 @@ class Receiver(Protocol):
     def heard(self) -> None:
         """A sign of life that is no message: a ping or pong."""
 
-    def lost(self, goodbye: Disconnect, by_peer: bool) -> None:
+    def lost(self, goodbye: Disconnect) -> None:
         """Nothing more will be heard, and nothing may be said; called exactly once, never from within `close`.
 
         Args:
             goodbye: the first that was said, by whomever; ABNORMAL: none was.
-            by_peer: the client said it or vanished; else it was us.
         """
 
 
@@ -205,11 +204,10 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing.discard(self)
-        by_peer = self._goodbye is None
         self._goodbye = self._goodbye or ABNORMAL
         self.congested = True
         self._shut()
-        self._part(by_peer)
+        self._part()
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -224,12 +222,11 @@ class Link(asyncio.Protocol):
 
     def _answer_close(self, close: frames.Close) -> None:
         """The peer says goodbye, or answers ours: either way it is ours to end TCP (RFC 6455, 7.1.1)."""
-        by_peer = self._goodbye is None
-        if by_peer:
+        if self._goodbye is None:
             self._begin_end(Disconnect(close.code, close.reason), frames.close(close.code))
         self._parser = None
         self._transport.close()
-        self._part(by_peer)
+        self._part()
 
     def _fail(self, goodbye: Disconnect) -> None:
         """End a connection that cannot be listened to any longer.
@@ -241,12 +238,12 @@ class Link(asyncio.Protocol):
         self._parser = None
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
-        self._part(by_peer=False)
+        self._part()
 
-    def _part(self, by_peer: bool) -> None:
+    def _part(self) -> None:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            receiver.lost(self._goodbye or ABNORMAL, by_peer)
+            receiver.lost(self._goodbye or ABNORMAL)
 
 
 def _outlet(transport: asyncio.Transport) -> Outlet | None:

@@ -78,7 +78,7 @@ class Ear:
     def heard(self) -> None:
         self._chat.heard(self._session)
 
-    def lost(self, goodbye: Disconnect, by_peer: bool) -> None:
+    def lost(self, goodbye: Disconnect) -> None:
         self._chat.lost(self._session, goodbye, self._network)
 
 
