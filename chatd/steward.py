@@ -282,7 +282,7 @@ def _checked_keys(keys: Mapping[str, str | None]) -> Mapping[str, str | None]:
 
 
 def _fields(wanted: Mapping[str, Any]) -> dict[str, str]:
-    """As the record in the store has it, see publish.lua."""
+    """As the record in the store has it, see append.lua."""
     fields = {f"k:{key}": value or "" for key, value in wanted.get("keys", {}).items()}
     if "topic" in wanted:
         fields["topic"] = wanted["topic"]

@@ -114,7 +114,7 @@ class Context:
         measures: what operators have put in force; `met`: how often each, by id, has refused somebody, for the store.
         rights_changed: counts the times that somebody here may have lost a right to a room.
         messages_in: messages accepted here.
-        commands: what clients asked for, by the name of the command's class.
+        commands: what was asked for, by the name of the command's class, or of the API's method after "api ".
         on_end: told of each session whose socket is gone.
         on_refusal: told of each command that was refused.
         callout: asks the application before something is said.

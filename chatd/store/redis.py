@@ -263,7 +263,7 @@ class Store:
 
 
 def info(reply: Any) -> dict[str, str]:
-    """The reply to INFO as a mapping. redis-py parses it into typed values; a cluster's may still be text."""
+    """The reply to INFO as a mapping: from a server itself it is text, a cluster's redis-py may have parsed already."""
     if isinstance(reply, Mapping):
         return {str(key): str(value) for key, value in reply.items()}
     lines = reply.decode("utf-8", "replace").splitlines()

@@ -1,7 +1,7 @@
 """The JSON that the store keeps: publications and client infos, as the SDK door sends them.
 
 It is made once in the cluster, when somebody speaks; every door and every node passes these bytes on. The store adds
-the offset and the time, which only it knows (publish.lua), so a publication is made here without its closing brace.
+the offset and the time, which only it knows (append.lua), so a publication is made here without its closing brace.
 """
 
 from __future__ import annotations
