@@ -5,9 +5,10 @@ it back to every node, and hub, cast and outlets bring it out:
 
     in     socket > transport > wire.decode > chat (a row) > rules > store.publish
     out    store.feed > hub (whose turn it is) > cast (a frame, once) > outlets > socket
-    admin  shell > cli > control > store.request > node > hub, session
+    admin  shell > cli > office > control > store.request > node > respond > hub, session
 
-    model, errors     values: commands, results, events; refusals and goodbyes
+    model, errors     values: commands and results; refusals and goodbyes
+    methods, events   what can be asked by `rpc`; what publications are about
     settings          every option, once
     names, rules      what may be called what, who may do what; pure
     frames, wire      bytes of WebSocket, bytes of the two doors' languages
@@ -17,7 +18,7 @@ it back to every node, and hub, cast and outlets bring it out:
     room, cast        a room's readers here; a round of fan-out: who gets which bytes
     outlets           one frame to many sockets
     chat              what each command does
-    control           what an operator may ask
+    control, respond  what an operator may ask; what a node answers
     office, steward   what is done to the cluster, and to rooms, whoever does it
     api, hooks        what the application's back end may ask, and what it is told and asked itself
     reaper, sweep     the quiet, the expired and the dead; what rooms keep no longer

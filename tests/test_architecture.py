@@ -92,6 +92,16 @@ def room_of(module: str) -> str:
 MODULES = {module_of(file): file for file in FILES}
 
 
+def drawn(folder: Path) -> str:
+    """The lines of a folder's docstring that say of names what they are; "" where it has no map."""
+    doc = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    return "\n".join(re.findall(r"^ *\w+(?:, \w+)* {2,}\S.*", doc, re.M))
+
+
+# What the commands share is told in words; of a command, `chatd --help` has a line.
+MAPPED = sorted({file.parent for file in FILES if drawn(file.parent)} - {HOUSE / "cli"})
+
+
 def imports(module: str, *, when_loaded: bool = False) -> Iterator[str]:
     """The absolute names of all that `module` imports, or of what it imports at once; of ours, modules only."""
     file = MODULES[module]
@@ -152,6 +162,14 @@ def test_no_module_imports_itself_by_any_way_round() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_every_file_says_what_it_is(module: str) -> None:
     assert ast.get_docstring(ast.parse(MODULES[module].read_text()))
+
+
+@pytest.mark.parametrize("folder", MAPPED, ids=lambda folder: folder.name)
+def test_a_map_names_every_file_of_its_folder(folder: Path) -> None:
+    the_map = drawn(folder)
+    files = {file.stem for file in folder.glob("*.py") if not file.stem.startswith("__")}
+    folders = {file.parent.name for file in folder.glob("*/__init__.py")}
+    assert sorted(name for name in files | folders if not re.search(rf"\b{name}\b", the_map)) == []
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)

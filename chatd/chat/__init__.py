@@ -3,20 +3,20 @@
 What a client asked for is checked against the rules, carried out on the store, and answered. Chat knows sessions, the
 hub, the store and the rules. It knows no wire format and no socket.
 
-desk      requests come in, in order and at their client's pace
-rows      a row for each command, a row for each method: what it costs, and who does it
-entry     who somebody is, and what the cluster is told of it
-reading   being in a room
-rooms     what is written down about it, and who belongs to it
-messages  what is said in it
-changes   what becomes of that: edits, deletions, reactions
-folded    how it stands now
-mentions  who is told that he was spoken of
-cursors   typing, reading, and what is unread
-moderation what a room's moderators do; blocking and reporting
-scrutiny  what is looked at in everything that is said
-tokens    what ends, and is renewed
-context   what all of these work with
+desk        requests come in, in order and at their client's pace
+rows        a row for each command, a row for each method: what it costs, and who does it
+entry       who somebody is, and what the cluster is told of it
+reading     being in a room
+rooms       what is written down about it, and who belongs to it
+messages    what is said in it
+changes     what becomes of that: edits, deletions, reactions
+folded      how it stands now
+mentions    who is told that he was spoken of
+cursors     typing, reading, and what is unread
+moderation  what a room's moderators do; blocking and reporting
+scrutiny    what is looked at in everything that is said
+tokens      what ends, and is renewed
+context     what all of these work with
 """
 
 from __future__ import annotations
