@@ -342,6 +342,7 @@ class Node:
     async def _load_what_is_in_force(self) -> None:
         """What operators have done; a node hears of it as it happens, and reads it here if it was away."""
         await self._load_measures()
+        self.chat.revocations.forget_ended(time())
         rows = [Revocation(*row) for row in await self.store.revocations(time())]
         if closed := self.responder.void(rows):
             log.warning("connections closed for revocations heard of late", closed=closed)

@@ -304,10 +304,8 @@ class Responder:
 
     def void(self, rows: Iterable[Revocation]) -> int:
         """Take revocations in; how many connections had to be closed for them."""
-        fresh = set(rows).difference(self.chat.revocations.entries())
-        if not fresh:
+        if not self.chat.revocations.load(rows):
             return 0
-        self.chat.revocations.load(fresh)
         now, closed = self.chat.now(), 0
         for session in self.hub.sessions():
             if session.identity is not None and session.open and self.chat.revocations.covers(session.identity, now):

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from chatd import auth
-from chatd.auth import Key, Revocations, Verifier, inspect, mint
+from chatd.auth import Key, Revocation, Revocations, Verifier, inspect, mint
 from chatd.errors import INVALID_TOKEN, PERMISSION_DENIED, TOKEN_EXPIRED, Disconnect, Reject
 from chatd.model import Grant, Identity, Role
 
@@ -663,7 +663,7 @@ def bearer(user: str, **claims: Any) -> Identity:
 
 def test_a_revoked_token_is_void_until_it_would_have_ended() -> None:
     revoked = Revocations()
-    revoked.revoke_token("t-1", until=100)
+    revoked.load([Revocation("token", "t-1", 100)])
     assert revoked.covers(bearer("ana", token_id="t-1"), now=99)
     assert not revoked.covers(bearer("ana", token_id="t-1"), now=100)
     assert not revoked.covers(bearer("ana", token_id="t-2"), now=99)
@@ -672,7 +672,7 @@ def test_a_revoked_token_is_void_until_it_would_have_ended() -> None:
 
 def test_a_revoked_user_comes_back_only_with_a_token_issued_since() -> None:
     revoked = Revocations()
-    revoked.revoke_user("ana", issued_before=50, until=100)
+    revoked.load([Revocation("user", "ana", 100, 50)])
     assert revoked.covers(bearer("ana", issued_at=50), now=60)
     assert revoked.covers(bearer("ana", issued_at=None), now=60)
     assert not revoked.covers(bearer("ana", issued_at=51), now=60)
@@ -683,30 +683,27 @@ def test_a_revoked_user_comes_back_only_with_a_token_issued_since() -> None:
 
 def test_nothing_is_revoked_of_whoever_came_without_a_token() -> None:
     revoked = Revocations()
-    revoked.revoke_user("ana", issued_before=50, until=100)
+    revoked.load([Revocation("user", "ana", 100, 50)])
     assert not revoked.covers(Identity("ana"), now=60)
 
 
-def test_revocations_survive_the_store_in_any_order_and_twice() -> None:
-    here = Revocations()
-    here.revoke_token("t-1", until=100)
-    here.revoke_user("ana", issued_before=50, until=100)
-    here.revoke_user("ana", issued_before=40, until=200)
-    carried = json.loads(json.dumps(here.entries()))
-    there = Revocations()
-    there.load(reversed(carried))
-    there.load(carried)
-    assert sorted(there.entries()) == sorted(here.entries())
-    assert there.covers(bearer("ana", issued_at=50), now=150), "the wider of each bound"
-    assert there.covers(bearer("bob", token_id="t-1"), now=60)
+def test_revocations_come_in_any_order_and_again_and_are_news_only_once() -> None:
+    rows = [Revocation("token", "t-1", 100), Revocation("user", "ana", 100, 50), Revocation("user", "ana", 200, 40)]
+    for carried in (rows, rows[::-1]):
+        revoked = Revocations()
+        assert revoked.load(json.loads(json.dumps(carried)))
+        assert not revoked.load(carried)
+        assert revoked.covers(bearer("ana", issued_at=50), now=150), "the wider of each bound"
+        assert revoked.covers(bearer("bob", token_id="t-1"), now=60)
 
 
 def test_revocations_that_cover_nothing_any_more_are_forgotten() -> None:
+    token, user = Revocation("token", "t-1", 100), Revocation("user", "ana", 200, 50)
     revoked = Revocations()
-    revoked.revoke_token("t-1", until=100)
-    revoked.revoke_user("ana", issued_before=50, until=200)
-    revoked.forget_expired(now=100)
-    assert [entry.id for entry in revoked.entries()] == ["ana"]
+    revoked.load([token, user])
+    revoked.forget_ended(now=100)
+    assert not revoked.load([user])
+    assert revoked.load([token])
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------------

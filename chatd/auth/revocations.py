@@ -36,14 +36,6 @@ class Revocations:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], Revocation] = {}
 
-    def revoke_token(self, token_id: str, until: float) -> None:
-        """Void the token with this `jti`; `until` is when it ends by itself, in Unix seconds."""
-        self._add(Revocation("token", token_id, until))
-
-    def revoke_user(self, user: str, issued_before: float, until: float) -> None:
-        """Void every token of `user` issued at or before `issued_before`, or without a date; both in Unix seconds."""
-        self._add(Revocation("user", user, until, issued_before))
-
     def covers(self, identity: Identity, now: float) -> bool:
         """Return whether this identity's token is void at `now`, in Unix seconds; without a token nothing is."""
         if not identity.has_token:
@@ -56,17 +48,19 @@ class Revocations:
             return False
         return identity.issued_at is None or identity.issued_at <= user.issued_before
 
-    def forget_expired(self, now: float) -> None:
+    def forget_ended(self, now: float) -> None:
+        """Forget what covers nothing any more at `now`, in Unix seconds."""
         self._rows = {name: row for name, row in self._rows.items() if now < row.until}
 
-    def load(self, entries: Iterable[tuple[str, str, float, float]]) -> None:
-        for entry in entries:
-            self._add(Revocation(*entry))
+    def load(self, entries: Iterable[tuple[str, str, float, float]]) -> bool:
+        """Take rows in; whether any of them says more than was known."""
+        widened = [self._add(Revocation(*entry)) for entry in entries]
+        return any(widened)
 
-    def entries(self) -> list[Revocation]:
-        return list(self._rows.values())
-
-    def _add(self, row: Revocation) -> None:
-        before = self._rows.get((row.kind, row.id), row)
-        until, issued_before = max(row.until, before.until), max(row.issued_before, before.issued_before)
-        self._rows[row.kind, row.id] = row._replace(until=until, issued_before=issued_before)
+    def _add(self, row: Revocation) -> bool:
+        before = self._rows.get((row.kind, row.id))
+        if before is not None:
+            until, issued_before = max(row.until, before.until), max(row.issued_before, before.issued_before)
+            row = row._replace(until=until, issued_before=issued_before)
+        self._rows[row.kind, row.id] = row
+        return row != before
