@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -11,7 +12,9 @@ from contextlib import contextmanager
 from typing import IO
 
 import pytest
+from click.testing import CliRunner
 
+from chatd.cli import main
 from chatd.cli.output import table
 from chatd.cli.words import COLUMNS
 from tests.conftest import Daemon
@@ -48,6 +51,19 @@ async def test_an_announcement_reaches_every_room_that_has_readers(nodes: tuple[
         assert rooms >= {"left", "right"}
         assert (await ana.hears("message"))["data"] == (await ben.hears("message"))["data"] == {"text": "down at noon"}
         assert [each["room"] for each in nodes[0].ask("announce", "only here", "--room", "left")["rooms"]] == ["left"]
+
+
+async def test_nobody_is_spoken_for_by_an_empty_name_nor_told_nothing(nodes: tuple[Daemon, ...]) -> None:
+    nodes[0].cli("send", "hushed", "hi", "--as", "", check=2)
+    nodes[0].cli("history", "hushed", check=4)
+    assert nodes[0].cli("announce", "", check=2) == ""
+
+
+async def test_an_announcement_in_a_room_without_readers_says_that_nobody_is_there(nodes: tuple[Daemon, ...]) -> None:
+    command = ["--config", nodes[0].arguments[1], "announce", "hi", "--room", "no-readers"]
+    done = await asyncio.to_thread(CliRunner(env=nodes[0].environ).invoke, main, command)
+    assert (done.exit_code, done.stdout) == (0, "announced in 1 room\n")
+    assert "nobody is there: no-readers has no readers" in done.stderr
 
 
 async def test_history_has_pages_and_shows_what_was_done_to_it(nodes: tuple[Daemon, ...]) -> None:

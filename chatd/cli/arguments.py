@@ -33,3 +33,10 @@ def ports(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
     if not all(re.fullmatch(r"[0-9]{1,5}", word) and 0 < int(word) < 65_536 for word in words):
         raise click.BadParameter(f"expected ports with commas between, such as 8001,8002, got {text!r}")
     return tuple(dict.fromkeys(map(int, words)))
+
+
+def named(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """A name that is not empty, as that of a variable that was never set is; None: none was given."""
+    if text == "":
+        raise click.BadParameter("expected a name, got an empty one; see that the variable it comes from is set")
+    return text

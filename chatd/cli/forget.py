@@ -9,11 +9,11 @@ from chatd.control import SCHEMA_VERSION, Object
 from chatd.settings import Settings
 from chatd.store.messages import Keep
 
+from .arguments import named
 from .cluster import office, opened, run
 from .common import NOT_FOUND, fail, loaded
 from .output import json_option, plural, print_json
 from .progress import bar
-from .token import named
 
 NOUNS = ("message", "reaction", "membership", "cursor", "report")
 

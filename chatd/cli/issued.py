@@ -23,11 +23,11 @@ from chatd.settings import Settings
 from chatd.settings import moment as unix_seconds
 from chatd.store.errors import StoreError
 
-from .arguments import seconds_of
+from .arguments import named, seconds_of
 from .cluster import office, opened, run
 from .common import Failure, fail, loaded
 from .output import Column, json_option, moment, plural, print_json, print_rows, span
-from .token import named, see_tokens
+from .token import see_tokens
 
 # Claims that are Unix seconds (RFC 7519, 4.1).
 MOMENTS = ("exp", "nbf", "iat")

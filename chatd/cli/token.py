@@ -15,14 +15,15 @@ from chatd import auth
 from chatd.settings import HMAC_KEY_BYTES, Key, Settings
 
 from . import Lazy
-from .arguments import seconds_of
+from .arguments import named, seconds_of
 from .common import BAD_CONFIGURATION, fail, loaded
 
 
 def see_tokens(settings: Settings) -> None:
-    """
+    """See that people come with tokens here, without which to revoke one would keep nobody out.
+
     Raises:
-        Failure: nobody comes with a token here, so that to revoke one would keep nobody out.
+        Failure: they do not.
     """
     if settings.auth.effective_mode == "open" and not settings.auth.keys:
         fail("expected tokens to revoke, there are none in open mode; use `chatd ban add`")
@@ -30,13 +31,6 @@ def see_tokens(settings: Settings) -> None:
 
 def duration(_: click.Context, __: click.Parameter, text: str) -> float:
     return seconds_of(text)
-
-
-def named(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
-    """A name that is not empty, as that of a variable that was never set is; None: none was given."""
-    if text == "":
-        raise click.BadParameter("expected a name, got an empty one; see that the variable it comes from is set")
-    return text
 
 
 def json_text(_: click.Context, __: click.Parameter, text: str | None) -> object:

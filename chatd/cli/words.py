@@ -20,8 +20,9 @@ from chatd.store.redis import Store
 from chatd.wire import payload, rpc
 from chatd.wire.publication import Publication, client_info, head, parse
 
+from .arguments import named
 from .cluster import office, opened, own_up, run
-from .common import NOT_FOUND, fail, loaded
+from .common import NOT_FOUND, fail, loaded, note
 from .output import Column, json_option, moment, plural, print_json, print_rows, raw
 
 COLUMNS = (
@@ -72,11 +73,11 @@ def shown(landed: Landed) -> Object:
 @click.command(help="Say TEXT in ROOM, as the server or as a user.")
 @click.argument("room")
 @click.argument("text")
-@click.option("--as", "user", default="", metavar="USER", help="In this user's name.")
+@click.option("--as", "user", callback=named, metavar="USER", help="In this user's name.")
 @json_option
 @click.pass_context
-def send(context: click.Context, room: str, text: str, user: str, as_json: bool) -> None:
-    landed = run(sent(loaded(context), room, text, user))
+def send(context: click.Context, room: str, text: str, user: str | None, as_json: bool) -> None:
+    landed = run(sent(loaded(context), room, text, user or ""))
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, **shown(landed)})
     else:
@@ -93,33 +94,40 @@ async def sent(settings: Settings, room: str, text: str, user: str) -> Landed:
 # --- announce ---------------------------------------------------------------------------------------------------------
 
 
+def something(_: click.Context, __: click.Parameter, text: str) -> str:
+    if not text:
+        raise click.BadParameter("expected something to say, got an empty text")
+    return text
+
+
 @click.command(help="Say TEXT as the server in every room that has readers now, or in one.")
-@click.argument("text")
+@click.argument("text", callback=something)
 @click.option("--room", default="", help="In this room only.")
 @json_option
 @click.pass_context
 def announce(context: click.Context, text: str, room: str, as_json: bool) -> None:
-    landed, answers = run(announced(loaded(context), text, room))
+    landed, readers, answers = run(announced(loaded(context), text, room))
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "rooms": [shown(each) for each in landed]})
-    else:
+    elif landed:
         click.echo(f"announced in {plural(len(landed), 'room')}")
+    if room and room not in readers:
+        note(f"nobody is there: {room} has no readers; see `chatd rooms`")
     own_up(answers)
     if not landed:
         fail("expected a room that has readers, there is none; see `chatd rooms`", NOT_FOUND)
 
 
-async def announced(settings: Settings, text: str, room: str) -> tuple[list[Landed], control.Answers]:
-    answers = control.Answers({})
+async def announced(settings: Settings, text: str, room: str) -> tuple[list[Landed], list[str], control.Answers]:
+    """Where it was said, which rooms have readers, and the nodes' answers, by which that is known."""
     async with opened(settings) as store:
         here = office(store, settings)
-        rooms = [room]
-        if not room:
-            answers = await here.ask(Rooms())
-            rooms = [each["room"] for each in control.rooms(answers)["rooms"]]
+        answers = await here.ask(Rooms())
+        readers = [each["room"] for each in control.rooms(answers)["rooms"]]
+        rooms = [room] if room else readers
         landed = [await said(store, settings, each, text) for each in rooms]
         await here.write_down("announce", rooms=len(rooms), room=room)
-    return landed, answers
+    return landed, readers, answers
 
 
 # --- history ----------------------------------------------------------------------------------------------------------
