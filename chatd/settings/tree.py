@@ -250,7 +250,7 @@ class Limits:
 
     connections: int = option(
         100_000,
-        "Connections per node; more are refused with 503 and Retry-After. An idle one costs about 7 KB, so this is "
+        "Connections per node; more are refused with 503 and Retry-After. An idle one costs about 6 KB, so this is "
         "most of 1 GB. The limit on open files (LimitNOFILE) must be higher.",
         reload=True,
     )
