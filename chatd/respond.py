@@ -15,7 +15,7 @@ from socket import gethostname
 from typing import Protocol
 
 from . import __version__, control, errors, rules
-from .auth import Revocation
+from .auth import FOR_EVER_S, Revocation
 from .chat import Chat
 from .control import (
     Drain,
@@ -42,8 +42,6 @@ from .settings import matches
 from .store.redis import Store
 from .telemetry import Meters, resident_bytes
 
-# A token without an end of its own is void for this long after it was revoked: ten years.
-FOR_EVER_S = 10 * 365 * 86400.0
 # With fewer connections, most of what a node has grown by since it was ready is not theirs.
 ENOUGH_TO_TELL = 1000
 

@@ -76,7 +76,7 @@ MISSING = {
     "drain": {"store", "transport", "web", "cli", "node", "chat"},
     "sweep": {"hub", "session", "transport", "web", "cli", "node", "chat"},
     "hooks": {"hub", "session", "transport", "web", "cli", "node", "chat"},
-    "api": {"transport", "web", "cli", "node"},
+    "api": {"transport", "web", "cli", "node", "respond"},
     "transport": {"store", "hub", "cli", "node", "chat"},
     "node": {"cli", "transport"},
     "web": {"cli"},

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from chatd import control
+from chatd.auth import FOR_EVER_S
 from chatd.errors import BAD_REQUEST, NO_SUCH
-from chatd.respond import FOR_EVER_S
 
 from .shared import Caller
 

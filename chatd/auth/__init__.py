@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from .claims import LAST_SECOND, TOKEN_BYTES
 from .keys import ASYMMETRIC, KEY_SET_BYTES, SYMMETRIC, Key
-from .revocations import Revocation, Revocations
+from .revocations import FOR_EVER_S, Revocation, Revocations
 from .signatures import Signatures, Signed, SigningKey
 from .tokens import KEY_SET_FRESH_S, Verifier, inspect, mint
 
 __all__ = [
     "ASYMMETRIC",
+    "FOR_EVER_S",
     "KEY_SET_BYTES",
     "KEY_SET_FRESH_S",
     "LAST_SECOND",

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from chatd.model import Identity
 
+# A token without an end of its own is void for this long after it was revoked: ten years.
+FOR_EVER_S = 10 * 365 * 86400.0
+
 
 class Revocation(NamedTuple):
     """One row of what was revoked, as the store carries it: text and numbers only.

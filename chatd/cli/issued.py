@@ -18,7 +18,6 @@ from chatd.errors import Disconnect, Reject
 from chatd.model import Identity
 from chatd.names import printable
 from chatd.node import verifier
-from chatd.respond import FOR_EVER_S
 from chatd.settings import Settings
 from chatd.settings import moment as unix_seconds
 from chatd.store.errors import StoreError
@@ -176,14 +175,14 @@ def row_of(
 ) -> Revoke:
     """What is to be written down; exactly one of `text`, `jti` and `user` is given. A token lives `leeway` longer."""
     if user is not None:
-        return Revoke("user", user, now + FOR_EVER_S, now)
+        return Revoke("user", user, now + auth.FOR_EVER_S, now)
     if text is None:
-        return Revoke("token", str(jti), until or now + FOR_EVER_S)
+        return Revoke("token", str(jti), until or now + auth.FOR_EVER_S)
     claims = taken_apart(text)["claims"]
     if not isinstance(claims.get("jti"), str) or not claims["jti"]:
         fail('expected a token with an id ("jti"), got one without; revoke all of its user\'s with --user')
     ends = claims.get("exp")
-    return Revoke("token", claims["jti"], ends + leeway if type(ends) in (int, float) else now + FOR_EVER_S)
+    return Revoke("token", claims["jti"], ends + leeway if type(ends) in (int, float) else now + auth.FOR_EVER_S)
 
 
 async def revoked_everywhere(settings: Settings, row: Revoke) -> tuple[int, set[str]]:
