@@ -67,6 +67,13 @@ def who_listens(name: str, address: str, readiness: Mapping[str, object] | None)
     return Check(name, State.OK, f"chatd answers at {address} and is ready")
 
 
+def stranger(name: str, address: str, setting: str) -> Check:
+    """`setting` is the one that names the address."""
+    finding = f"the chatd that answers at {address} is no node of this configuration's store"
+    remedy = f"name its own configuration with --config, or end it, or set {setting} to a free place"
+    return Check(name, State.WARN, finding, remedy)
+
+
 def persistence(facts: Mapping[str, str]) -> Check:
     """Whether what the store acknowledged outlives it; `facts` as in its INFO."""
     if facts.get("aof_enabled") == "1":

@@ -43,6 +43,7 @@ from .checks import (
     persistence,
     proxy,
     refused,
+    stranger,
     who_listens,
 )
 from .cluster import office, opened, run
@@ -185,12 +186,6 @@ def at_home(address: str, answers: Answers) -> bool:
     """
     ports = {str(answer["node"]["address"]).rpartition(":")[2] for answer in answers.by_node.values()}
     return bool(answers.missing) or address.rpartition(":")[2] in ports
-
-
-def stranger(name: str, address: str, setting: str) -> Check:
-    finding = f"the chatd that answers at {address} is no node of this configuration's store"
-    remedy = f"name its own configuration with --config, or end it, or set {setting} to a free place"
-    return Check(name, State.WARN, finding, remedy)
 
 
 def readiness(host: str, number: int, *, secure: bool) -> Mapping[str, object] | None:
