@@ -27,6 +27,8 @@ class Position(NamedTuple):
 
 
 NOWHERE: Final = Position("", 0)
+# The end of the year 9999, the last second that calendars can write; a claim beyond it is an error, not a date.
+LAST_SECOND: Final = 253_402_300_799
 
 
 class Door(StrEnum):

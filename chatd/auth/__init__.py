@@ -14,7 +14,7 @@ signatures   proof of who said a message
 
 from __future__ import annotations
 
-from .claims import LAST_SECOND, TOKEN_BYTES
+from .claims import TOKEN_BYTES
 from .keys import ASYMMETRIC, KEY_SET_BYTES, SYMMETRIC, Key
 from .revocations import FOR_EVER_S, Revocation, Revocations
 from .signatures import Signatures, Signed, SigningKey
@@ -25,7 +25,6 @@ __all__ = [
     "FOR_EVER_S",
     "KEY_SET_BYTES",
     "KEY_SET_FRESH_S",
-    "LAST_SECOND",
     "SYMMETRIC",
     "TOKEN_BYTES",
     "Key",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
-from chatd.model import ROLES, Grant, Identity, Json
+from chatd.model import LAST_SECOND, ROLES, Grant, Identity, Json
 from chatd.names import clean_name, printable
 
 Claims: TypeAlias = Mapping[str, Any]
@@ -19,9 +19,6 @@ Claims: TypeAlias = Mapping[str, Any]
 
 # A token travels in a header or a cookie, and servers cut a header at 8 KiB (NGINX: large_client_header_buffers).
 TOKEN_BYTES = 8192
-
-# The end of the year 9999, the last second that calendars can write; beyond it a claim is an error, not a date.
-LAST_SECOND = 253_402_300_799
 
 
 class Parts(NamedTuple):

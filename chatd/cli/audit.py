@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from chatd import auth
 from chatd.control import SCHEMA_VERSION
+from chatd.model import LAST_SECOND
 from chatd.settings import Settings
 from chatd.store.audit import Act
 
@@ -80,4 +80,4 @@ def says_something(key: str, value: Any) -> bool:
 
 def shown(key: str, value: Any) -> str:
     """A value for a person; a revoked token may have claimed to end when no calendar goes on."""
-    return moment(value) if key in MOMENTS and 0 < value <= auth.LAST_SECOND else raw(value)
+    return moment(value) if key in MOMENTS and 0 < value <= LAST_SECOND else raw(value)

@@ -15,7 +15,7 @@ import orjson
 from chatd import auth
 from chatd.control import SCHEMA_VERSION, Object, Revoke
 from chatd.errors import Disconnect, Reject
-from chatd.model import Identity
+from chatd.model import LAST_SECOND, Identity
 from chatd.names import printable
 from chatd.node import verifier
 from chatd.settings import Settings
@@ -111,7 +111,7 @@ def facts(reply: Object, now: float) -> list[tuple[str, str]]:
 
 def dated(claim: str, value: Any, now: float) -> str:
     """A claim; one that is a moment as a date and as how long ago."""
-    if claim not in MOMENTS or type(value) not in (int, float) or not 0 <= value <= auth.LAST_SECOND:
+    if claim not in MOMENTS or type(value) not in (int, float) or not 0 <= value <= LAST_SECOND:
         return shown(value)
     away = f"in {span(value - now)}" if value > now else f"{span(now - value)} ago"
     return f"{moment(value)} ({away})"
