@@ -102,7 +102,8 @@ def test_a_load_that_shall_not_sleep_costs_the_server_no_waking() -> None:
         settle(load, 20, one.setup)
         before = sleeps(load)
         answer, _, _ = load.run(seconds=0.1, window=1, spin=1)
-        assert sleeps(load) - before < answer.messages / 10
+        # It waits for three words of ours: run, go, and what follows.
+        assert sleeps(load) - before <= 3 + answer.messages / 10
 
 
 def test_the_floor_joins_what_a_room_has_to_say_and_tells_nobody_else() -> None:

@@ -244,7 +244,7 @@ async def test_a_store_that_is_full_is_told_to_whoever_asks_and_has_clients_try_
                 await until(lambda: node.get("/readyz")[0] == 503)
                 assert json.loads(node.get("/readyz")[1])["reason"] == "the store is full, and takes nothing new"
                 judged = json.loads(node.cli("doctor", "--json", check=1))["checks"]
-                assert [check["name"] for check in judged if check["state"] == "fail"] == ["memory"]
+                assert "memory" in [check["name"] for check in judged if check["state"] == "fail"]
                 await operator.config_set("maxmemory", "0")
                 await until(lambda: node.get("/readyz")[0] == 200)
                 assert "publish" in await ana.ask(message)
@@ -368,7 +368,7 @@ async def test_sighup_takes_over_new_settings_and_drops_nobody(tmp_path: Path) -
         ("/connection/websocket", {"Cookie": "ana"}, 403),
         ("/connection/websocket", {"Cookie": "ana", "Origin": "https://evil.example"}, 403),
         ("/connection/websocket?format=protobuf", {}, 400),
-        ("/nowhere", {}, 403),
+        ("/nowhere", {}, 404),
     ],
 )
 async def test_whom_a_node_does_not_want_it_refuses_before_accepting(
