@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -315,20 +316,25 @@ async def store(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 async def test_what_is_in_force_outlives_the_stores_death(tmp_path: Path, store: Server) -> None:
-    with cluster(tmp_path, CHATD_REDIS__URL=store.url) as (first, second):
-        async with person(second, "wim") as wim, person(second, "xia") as xia:
+    with cluster(tmp_path, CHATD_REDIS__URL=store.url) as nodes:
+        first, second = nodes
+        async with person(second, "wim") as wim, person(second, "xia") as xia, Redis.from_url(store.url) as operator:
+            await operator.config_set("appendfsync", "always")  # else what a crash may take is not promised
             await run(first, "mute", "add", "wim")
-            await asyncio.sleep(1.1)  # appendfsync everysec: what a crash may take is not promised
             store.kill()
             assert await muted(wim)
             await store.start()
             async with asyncio.timeout(20):
-                while await refusal_code(xia) == 400:
+                while not await all_ready(nodes):
                     await asyncio.sleep(0.05)
             assert await muted(wim)
             await run(first, "ban", "add", "xia")
             assert (await xia.goodbye())[0] == 4502
             assert [row["target"] for row in (await ask(second, "mute", "ls"))["mutes"]] == ["wim"]
+
+
+async def all_ready(nodes: tuple[Daemon, ...]) -> bool:
+    return all([(await asyncio.to_thread(node.get, "/readyz"))[0] == 200 for node in nodes])
 
 
 async def refusal_code(somebody: Any, room: str = "lobby") -> int:
