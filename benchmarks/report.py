@@ -100,6 +100,6 @@ def _plots(sitting: Sitting) -> dict[str, str]:
             {row.who: row.median for row in slowest_last if row.median},
         )
     for series in sitting.plots:
-        name = re.sub(r"[^a-z]+", "-", series.title.lower()).strip("-")
+        name = re.sub(r"[^a-z0-9]+", "-", series.title.lower()).strip("-")
         plots[name] = lines(series)
     return plots

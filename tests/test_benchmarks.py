@@ -35,7 +35,8 @@ def _a_compiler() -> None:
 def test_a_figure_runs_from_the_server_to_the_table(tmp_path: Path) -> None:
     sitting = Sitting(TINY, peers=())
     sitting.run("fan-out", fan_out.measure)
-    sitting.plots.append(Series("By load", "%", "ms", {"p50": [(10, 1.0), (50, 2.0)]}))
+    for rooms in (2, 91):
+        sitting.plots.append(Series(f"By load, rooms of {rooms}", "%", "ms", {"p50": [(10, 1.0), (50, 2.0)]}))
     report.write(sitting, tmp_path)
     costs = {row.who: row.median for row in sitting.rows if row.figure == "fan-out"}
     assert costs.keys() == {"floor", "chatd"}, [row.reason for row in sitting.rows]
@@ -46,7 +47,8 @@ def test_a_figure_runs_from_the_server_to_the_table(tmp_path: Path) -> None:
         r"^\| steadiness \| the same code, before each figure, took [\d.]+ to [\d.]+ × its fastest \|$", table, re.M
     )
     assert json.loads((tmp_path / "results.json").read_text())["rows"]
-    assert ElementTree.parse(tmp_path / "by-load.svg").getroot().tag.endswith("svg")
+    for plot in ("by-load-rooms-of-2.svg", "by-load-rooms-of-91.svg"):
+        assert ElementTree.parse(tmp_path / plot).getroot().tag.endswith("svg")
 
 
 def test_who_takes_turns_is_held_against_the_others_run_in_the_same_turn() -> None:
