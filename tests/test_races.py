@@ -47,8 +47,7 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 
 async def says(node: Node, text: str) -> None:
     """Say it in the lobby, and see it delivered to whoever is there."""
-    delivered, node.store.feed.on_deliveries = asyncio.Event(), node._deliver
-    deliver = node.hub.deliver
+    delivered, deliver = asyncio.Event(), node.hub.deliver
     node.hub.deliver = lambda deliveries: (deliver(deliveries), delivered.set())  # type: ignore[assignment, func-returns-value]
     await node.store.messages.publish("lobby", b'{"data":"%b"' % text.encode(), Keep(100, 0))
     async with asyncio.timeout(PATIENCE_S):
