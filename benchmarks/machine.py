@@ -21,6 +21,7 @@ from decimal import Decimal
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from urllib.parse import urlsplit
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -53,8 +54,8 @@ def take_long_turns(pid: int) -> None:
         raise OSError(ctypes.get_errno(), "sched_setattr")
 
 
-def seconds_of_the_same(core: int, seconds: float) -> list[float]:
-    """How long each repetition of the same work took on `core`, for so many seconds.
+def seconds_of_the_same(core: int, seconds: float) -> tuple[float, float]:
+    """How long a repetition of the same work takes on `core`: on average over so many seconds, and at its fastest.
 
     The work goes through much code: on a machine that others use as well, it is code that has to be fetched again. A
     loop over memory, or a small program, may not notice.
@@ -66,7 +67,7 @@ def seconds_of_the_same(core: int, seconds: float) -> list[float]:
         times = [_work() for _ in iter(lambda: time.perf_counter() < ends, False)]
     finally:
         os.sched_setaffinity(0, before)
-    return times
+    return fmean(times), min(times)
 
 
 def _work() -> float:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 from . import machine
@@ -114,7 +114,8 @@ class Sitting:
         server_core, load_core: where what is measured runs, and where everything else does.
         missing: peers that could not be had, with the reason.
         versions: of the peers that could.
-        steps: what the same work took before each figure, in seconds; see `machine.seconds_of_the_same`.
+        laps: what the same work took before each figure, on average and at its fastest, in seconds; see
+            `machine.seconds_of_the_same`.
     """
 
     scale: Scale
@@ -124,7 +125,7 @@ class Sitting:
     missing: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    steps: list[list[float]] = field(default_factory=list)
+    laps: list[tuple[float, float]] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
     @property
@@ -158,13 +159,13 @@ class Sitting:
 
     def facts(self) -> dict[str, str]:
         """The machine, the versions, and how steady the machine was."""
-        fastest = min(map(min, self.steps), default=1.0)
-        times = sorted(fmean(steps) / fastest for steps in self.steps) or [1.0]
+        fastest = min((least for _, least in self.laps), default=1.0)
+        times = sorted(mean / fastest for mean, _ in self.laps) or [1.0]
         steady = f"the same code, before each figure, took {times[0]:.2f} to {times[-1]:.2f} × its fastest"
         return machine.facts() | {"steadiness": steady}
 
     def run(self, name: str, figure: Callable[[Sitting], None]) -> None:
-        self.steps.append(machine.seconds_of_the_same(self.server_core, self.scale.turn_s))
+        self.laps.append(machine.seconds_of_the_same(self.server_core, self.scale.turn_s))
         begun = time.monotonic()
         try:
             figure(self)

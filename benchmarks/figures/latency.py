@@ -74,8 +74,8 @@ def _measure_nodes(
         most = _delivers(sitting, load, DEEP * rooms.count)
         for share in SHARES:
             runs = _runs(sitting, share * most, floor, load)
-            _note(sitting, f"{case}, {share:.0%} of {most:,.0f} messages/s", runs, reaches=share == 0.5)
-            for name, value in _percentiles(runs[1]).items():
+            ours = _note(sitting, f"{case}, {share:.0%} of {most:,.0f} messages/s", runs, reaches=share == 0.5)
+            for name, value in ours.items():
                 lines.setdefault(f"{name}, {nodes} node{'s' * (nodes > 1)}", []).append((share * 100, value))
 
 
@@ -103,8 +103,10 @@ def _percentiles(answers: list[Answer]) -> dict[str, float]:
     }
 
 
-def _note(sitting: Sitting, case: str, runs: list[list[Answer]], *, reaches: bool = True) -> None:
+def _note(sitting: Sitting, case: str, runs: list[list[Answer]], *, reaches: bool = True) -> dict[str, float]:
+    """Note what came of chatd's runs beside the floor's; returns chatd's percentiles."""
     floor, ours = map(_percentiles, runs)
     beside = f"p50 {ours['p50']:.2g}, p99.9 {ours['p99.9']:.2g}; floor: p50 {floor['p50']:.2g}, p99 {floor['p99']:.2g}"
     reach = Reach(f"< {REACH_P99_MS:g} ms", ours["p99"] < REACH_P99_MS) if reaches else None
     sitting.note(Row(FIGURE, f"{case}, p99", "chatd", "ms", [answer.p99_ms for answer in runs[1]], beside, reach))
+    return ours
