@@ -223,3 +223,58 @@ async def test_who_was_put_out_while_the_store_was_away_is_no_ghost_in_the_room(
 
 async def somebody_is_there(node: Node) -> bool:
     return await node.store.presence.stats("lobby") == (1, 1)
+
+
+async def test_a_room_is_noted_for_the_reaper_until_all_who_left_it_are_known_to_have(
+    node: Node,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ana, bob = await present(node, "ana"), await present(node, "bob")
+    presence = node.store.presence
+    leave = presence.leave
+
+    async def away_for_bob(*args: Any, one: tuple[str, str], **how: Any) -> int:
+        if one[0] == "bob":
+            raise StoreUnavailable("no answer")
+        return await leave(*args, one=one, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(presence, "leave", away_for_bob)
+        for each in (bob, ana):
+            await reading.leave(node.chat, each, "lobby")
+    assert await presence.rooms_of(node.lease) == ["lobby"]
+    await node.chat.debts.settle()
+    assert (await presence.stats("lobby"), await presence.rooms_of(node.lease)) == ((0, 0), [])
+
+
+async def test_a_room_stays_noted_under_a_lease_that_ended_while_it_was_left(
+    node: Node,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ana, bob = await present(node, "ana"), await present(node, "bob")
+    presence, old = node.store.presence, node.lease
+    leave, asked, answered = presence.leave, asyncio.Event(), asyncio.Event()
+
+    async def heard_late(*args: Any, **how: Any) -> int:
+        count = await leave(*args, **how)
+        asked.set()
+        await answered.wait()
+        return count
+
+    with monkeypatch.context() as patched:
+        patched.setattr(presence, "leave", heard_late)
+        leaving = asyncio.create_task(reading.leave(node.chat, ana, "lobby"))
+        await asked.wait()
+    await node._come_back()
+    await reading.leave(node.chat, bob, "lobby")
+    answered.set()
+    await leaving
+    await node.reaper.bury(old)
+    assert await presence.stats("lobby") == (0, 0)
+
+
+async def present(node: Node, user: str) -> Session:
+    one = comes(node, f"{user}'s", user)
+    await reading.subscribe(node.chat, one, Subscribe("lobby"))
+    await reading.announce(node.chat, one, Subscribe("lobby"))
+    return one

@@ -40,6 +40,7 @@ class Debts:
     def __init__(self) -> None:
         self._owed: dict[tuple[str, str], Callable[[], Awaitable[object]]] = {}
         self._latest: dict[tuple[str, str], Callable[[], Awaitable[object]]] = {}  # of what is being told now
+        self._unsure: dict[str, set[str]] = {}  # by room, of whom the store may not have heard the latest
 
     async def pay_or_owe(self, what: tuple[str, str], act: Callable[[], Awaitable[object]]) -> None:
         """Tell the store something now; if it cannot be told now, `settle` tells it later.
@@ -48,8 +49,11 @@ class Debts:
         """
         self._owed.pop(what, None)
         self._latest[what] = act
+        client, room = what
+        self._unsure.setdefault(room, set()).add(client)
         try:
             await act()
+            self._told(what, act)
         except StoreError as error:
             log.info("store will be told later", error=str(error))
             if self._latest.get(what) is act:
@@ -74,8 +78,20 @@ class Debts:
     async def _pay(self, what: tuple[str, str], act: Callable[[], Awaitable[object]]) -> None:
         if self._owed.get(what) is act:  # else there is a later word
             await act()
+            self._told(what, act)
             if self._owed.get(what) is act:
                 del self._owed[what]
+
+    def _told(self, what: tuple[str, str], act: Callable[[], Awaitable[object]]) -> None:
+        client, room = what
+        if act in (self._owed.get(what), self._latest.get(what)):  # else there is a later word
+            self._unsure[room].discard(client)
+            if not self._unsure[room]:
+                del self._unsure[room]
+
+    def none_but(self, client: str, room: str) -> bool:
+        """Whether the store has heard the latest of everybody in `room`, but for this connection."""
+        return self._unsure.get(room, set()) <= {client}
 
 
 class Approver(Protocol):

@@ -210,7 +210,9 @@ async def _be_gone(chat: Context, session: Session, room: str) -> None:
     await chat.store.presence.leave(
         room, lease, chat.announce_to(room), delay_ms=chat.leave_delay_ms, one=(session.user, session.id)
     )
-    if room not in chat.hub.rooms:
+    # While somebody else's leave is owed, or under a lease that has ended, whoever clears up must find the room noted.
+    nobody_stays = room not in chat.hub.rooms and chat.debts.none_but(session.id, room)
+    if nobody_stays and lease == chat.lease():
         # No await between these two lines: whoever joins next notes the room anew, and after this in the pipeline.
         chat.entered.discard(room)
         await chat.store.presence.leave_rooms(lease, [room])
