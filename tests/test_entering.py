@@ -7,16 +7,21 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from chatd.chat import reading
 from chatd.control import Impose, Question, Recheck
 from chatd.errors import Disconnect, Reject
 from chatd.measures import Measure, On, What
-from chatd.model import Identity, Role, Subscribe
+from chatd.model import Identity, Role, Standing, Subscribe
 from chatd.node import Node
 from chatd.session import Session
+from chatd.store.messages import Keep
 from chatd.store.redis import Store
 from tests.links import link_of
 from tests.test_reaper import session
+
+pytestmark = pytest.mark.usefixtures("recording")
 
 PATIENCE_S = 10.0
 
@@ -96,3 +101,39 @@ async def test_nothing_at_all(node: Node) -> None:
     ana, refusal = await entering(node, "lobby", Recheck("elsewhere"))
     assert refusal is None
     assert set(ana.rooms) == {"lobby"}
+
+
+@pytest.mark.parametrize("recover", [False, True])
+async def test_nothing_is_heard_before_the_reply_though_rights_change_meanwhile(node: Node, recover: bool) -> None:
+    top = (await node.store.messages.history("lobby", 0)).top
+    ana = session()
+    ana.identity = Identity("ana")
+    node.hub.add(ana, "192.0.2.1", math.inf)
+    node.hub.welcome(ana)
+    doorstep, standing = Doorstep(node.store), node.store.rooms.standing
+    wish = Subscribe("lobby", recover=recover, epoch=top.epoch, offset=top.offset)
+    entering = asyncio.create_task(reading.subscribe(node.chat, ana, wish))
+
+    async def said_meanwhile(room: str, user: str) -> Standing:
+        await says(node, "one")
+        return await standing(room, user)
+
+    async with asyncio.timeout(PATIENCE_S):
+        await doorstep.reached.wait()
+        await node.responder.respond(Recheck("elsewhere"))
+        node.store.rooms.standing = said_meanwhile  # type: ignore[method-assign]
+        doorstep.opened.set()
+        entered = await entering
+    assert link_of(ana).written == []
+    assert entered.position is not None
+    assert entered.position.offset + len(entered.publications) == 1
+
+
+async def says(node: Node, text: str) -> None:
+    """Say it in the lobby, and have it delivered to whoever is there."""
+    delivered, deliver = asyncio.Event(), node.hub.deliver
+    node.hub.deliver = lambda deliveries: (deliver(deliveries), delivered.set())  # type: ignore[assignment, func-returns-value]
+    await node.store.messages.publish("lobby", b'{"data":"%b"' % text.encode(), Keep(100, 0))
+    await delivered.wait()
+    for room in list(node.hub._casts):
+        node.hub.turn(room)

@@ -45,10 +45,7 @@ async def subscribe(chat: Context, session: Session, command: Subscribe) -> Subs
     subscription = Subscription(join_leave=command.join_leave, invited=bool(command.token), expires_at=expires_at)
     changes = chat.rights_changed
     await chat.may_read(session, room, invited=subscription.invited)
-    subscribed = await enter(chat, session, command, subscription)
-    if chat.rights_changed != changes:
-        await _still_readable(chat, session, room)
-    return subscribed
+    return await enter(chat, session, command, subscription, changes)
 
 
 async def from_now_on(chat: Context, room: str) -> Subscribe:
@@ -60,19 +57,6 @@ async def from_now_on(chat: Context, room: str) -> Subscribe:
         return Subscribe(room)
     top = (await chat.store.messages.history(room, chat.keep(room).ms)).top
     return Subscribe(room, recover=True, epoch=top.epoch, offset=top.offset)
-
-
-async def _still_readable(chat: Context, session: Session, room: str) -> None:
-    """Whoever lost the right to a room while he was entering it was not in it yet, and so was not put out of it.
-
-    Raises:
-        Reject 103, 403.
-    """
-    try:
-        await chat.may_read(session, room, invited=session.rooms[room].invited if room in session.rooms else False)
-    except BaseException:
-        _out(chat, session, room)
-        raise
 
 
 async def leave_unreadable(chat: Context, session: Session) -> None:
@@ -90,11 +74,17 @@ async def _invitation(chat: Context, session: Session, command: Subscribe) -> fl
     return await chat.verifier.subscription(command.token, user=session.user, client=session.id, room=command.room)
 
 
-async def enter(chat: Context, session: Session, wish: Subscribe, subscription: Subscription) -> Subscribed:
-    """Become a reader of a room: first the feed, then what was missed, and nothing is lost in between."""
+async def enter(
+    chat: Context, session: Session, wish: Subscribe, subscription: Subscription, changes: int | None = None
+) -> Subscribed:
+    """Become a reader of a room: first the feed, then what was missed, and nothing is lost in between.
+
+    Args:
+        changes: chat.rights_changed before it was seen that the session may read the room; None: it always may.
+    """
     room = wish.room
     floor = await chat.reads_above(session, room) if wish.recover else 0
-    top = await chat.store.feed.watch(room, history=chat.rules(room).history > 0)
+    top = await _watch(chat, session, room, subscription, changes)
     if not session.open:
         chat.store.feed.unwatch(room)
         raise errors.ABNORMAL.anew()
@@ -135,6 +125,29 @@ async def enter(chat: Context, session: Session, wish: Subscribe, subscription: 
     )
 
 
+async def _watch(
+    chat: Context, session: Session, room: str, subscription: Subscription, changes: int | None
+) -> Position | None:
+    """As feed.watch, for a session that may still read `room` when this returns.
+
+    Whoever loses the right to a room while he is entering it is not in it yet, and so is not put out of it. He is seen
+    to before he is in it: a reader hears at once what is said, and must hear that he is one first.
+
+    Raises:
+        Reject 103, 403.
+    """
+    top = await chat.store.feed.watch(room, history=chat.rules(room).history > 0)
+    try:
+        while changes not in (None, chat.rights_changed):
+            changes = chat.rights_changed
+            await chat.may_read(session, room, invited=subscription.invited)
+            top = chat.store.feed.position(room)
+    except BaseException:
+        chat.store.feed.unwatch(room)
+        raise
+    return top
+
+
 async def _missed(chat: Context, wish: Subscribe, floor: int) -> tuple[tuple[Json, ...] | None, Position]:
     """What came after the client's position, and the room's top; None when it cannot be given (wire section 7)."""
     limit = chat.limits.recovery
@@ -153,9 +166,7 @@ async def bring_in(chat: Context, session: Session, wish: Subscribe) -> bool:
     changes = chat.rights_changed
     try:
         chat.refuse_banned(session, wish.room)
-        entered = await enter(chat, session, wish, Subscription(server_side=True, invited=True))
-        if chat.rights_changed != changes:
-            await _still_readable(chat, session, wish.room)
+        entered = await enter(chat, session, wish, Subscription(server_side=True, invited=True), changes)
     except (Reject, Disconnect):
         return False
     session.subscribed(wish.room, entered)
