@@ -210,8 +210,9 @@ class Node:
     async def _begin(self) -> None:
         """Become part of the cluster, and hear ourselves, before anybody is let in."""
         self.store.serve(lambda: self.lease, self.responder.respond, self.errands.begin)
+        enrolled_at = self.clock()
         await self._enroll()
-        await self._load_what_is_in_force()
+        await self._take_in_what_is_in_force(enrolled_at)
         for sentence in await self.chat.verifier.read_key_sets():
             log.error("keys not read", problem=sentence)
         await self.store.feed.probe(self.id)
@@ -314,19 +315,34 @@ class Node:
 
     async def _keep_lease(self) -> None:
         while True:
-            await asyncio.sleep(self.settings.cluster.renew)
+            # Without it nobody may speak here: it is asked for as often as whether the store is back.
+            renew = self.settings.cluster.renew
+            await asyncio.sleep(renew if self._held_since is not None else min(renew, PROBE_S))
             try:
-                if not await self.store.renew(self.lease, self._lease_ms, self._card()):
-                    await self._come_back()
-                if self._forgotten:
-                    await self.chat.register_anew()
-                    self._forgotten = False
-                self._held_since, self._store_is_full = self._held_since or self.clock(), False
-                await self.chat.debts.settle()
-                await self._load_what_is_in_force()
+                await self._renew()
             except StoreError as error:
                 self._held_since, self._store_is_full = None, isinstance(error, StoreFull)
                 log.warning("lease not renewed", error=str(error))
+
+    async def _renew(self) -> None:
+        """Stay in the cluster, take in what we missed, and tell the store what it missed of us.
+
+        Raises:
+            StoreError: not all of it was done.
+        """
+        asked_at = self.clock()
+        try:
+            if not await self.store.renew(self.lease, self._lease_ms, self._card()):
+                await self._come_back()
+        except StoreFull:  # then operators cannot put anything in force either, and whoever only reads may go on
+            await self._take_in_what_is_in_force(asked_at)
+            raise
+        await self._take_in_what_is_in_force(asked_at)
+        if self._forgotten:
+            await self.chat.register_anew()
+            self._forgotten = False
+        self._held_since, self._store_is_full = self._held_since or self.clock(), False
+        await self.chat.debts.settle()
 
     async def _come_back(self) -> None:
         """We were away longer than our lease: go on under a new one, so that burying the old one harms nobody."""
@@ -339,13 +355,18 @@ class Node:
         await self.store.enroll(self.lease, self._lease_ms, self._card())
         self._held_since = self.clock()
 
-    async def _load_what_is_in_force(self) -> None:
-        """What operators have done; a node hears of it as it happens, and reads it here if it was away."""
+    async def _take_in_what_is_in_force(self, listed_at: float) -> None:
+        """What operators have done; a node hears of it as it happens, and reads it here if it was away.
+
+        Args:
+            listed_at: loop second from which on we are among those that a command asks, for a lease.
+        """
         await self._load_measures()
         self.chat.revocations.forget_ended(time())
         rows = [Revocation(*row) for row in await self.store.revocations(time())]
         if closed := self.responder.void(rows):
             log.warning("connections closed for revocations heard of late", closed=closed)
+        self.chat.informed_until = listed_at + self.settings.cluster.lease
 
     async def _load_measures(self) -> None:
         """Bans, mutes and the lockdown; read only if we missed a change, or if some have ended and are to be swept."""
@@ -408,6 +429,8 @@ class Node:
             return "the store does not answer"
         if self._store_is_full:
             return "the store is full, and takes nothing new"
+        if self.clock() >= self.chat.informed_until:
+            return "what is in force has not been read anew since the store was away"
         deaf = self.store.feed.silent_for(self.clock())
         return "" if deaf < DEAF_S else "the feed from the store is silent"
 

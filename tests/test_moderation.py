@@ -305,6 +305,31 @@ async def test_a_node_that_was_away_takes_in_what_it_missed(tmp_path: Path) -> N
                     await asyncio.sleep(0.05)
 
 
+async def test_a_node_that_was_given_up_lets_nobody_speak_before_it_knows_what_it_missed(tmp_path: Path) -> None:
+    with cluster(tmp_path) as (first, second):
+        async with person(second, "sam") as sam, person(second, "tom") as tom, person(first, "uma") as uma:
+            await uma.joins("lobby", join_leave=True)
+            await sam.joins("lobby")
+            while (await uma.sees("join", "lobby"))["info"]["user"] != "sam":
+                pass
+            os.kill(second.process.pid, signal.SIGSTOP)
+            try:
+                await uma.sees("leave", "lobby")
+                await run(first, "ban", "add", "sam")
+                await run(first, "mute", "add", "tom", "--room", "lobby")
+                saying = [asyncio.create_task(each.says("lobby", "too late")) for each in (sam, tom)]
+                await asyncio.sleep(0)
+            finally:
+                os.kill(second.process.pid, signal.SIGCONT)
+            said = await asyncio.gather(*saying, return_exceptions=True)
+            assert all(isinstance(outcome, Refused | ConnectionClosed) for outcome in said)
+            async with asyncio.timeout(10):
+                while not await muted(tom):
+                    await asyncio.sleep(0.05)
+            assert await sam.goodbye() == (4502, "banned")
+            assert (await uma.ask(history={"channel": "lobby", "limit": 9})).get("publications", []) == []
+
+
 async def muted(somebody: Any) -> bool:
     return await refusal_code(somebody) == 401
 

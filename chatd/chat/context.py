@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from math import inf
 from typing import Any, Final, Protocol
 
 import structlog
@@ -128,6 +129,8 @@ class Context:
 
     Attributes:
         measures: what operators have put in force; `met`: how often each, by id, has refused somebody, for the store.
+        informed_until: loop second until which whatever an operator's command put in force is known here, or the
+            command named this node among those that did not answer.
         rights_changed: counts the times that somebody here may have lost a right to a room.
         messages_in: messages accepted here.
         commands: what was asked for, by the name of the command's class, or of the API's method after "api ".
@@ -165,6 +168,7 @@ class Context:
         self.now = now
         self.measures = Measures()
         self.met: Counter[str] = Counter()
+        self.informed_until = inf
         self.rights_changed = 0
         self.messages_in = 0
         self.commands: Counter[str] = Counter()
@@ -228,18 +232,28 @@ class Context:
         """Keep whoever is banned from `room` out of it.
 
         Raises:
-            Reject 403.
+            Reject 403, 400.
         """
         self._refuse(What.BAN, errors.BANNED_HERE, session, room)
+        self.refuse_uninformed()
 
     def refuse_muted(self, session: Session, room: str) -> None:
         """Keep whoever is muted in `room` silent.
 
         Raises:
-            Reject 403, 401.
+            Reject 403, 401, 400.
         """
         self.refuse_banned(session, room)
         self._refuse(What.MUTE, errors.MUTED, session, room)
+
+    def refuse_uninformed(self) -> None:
+        """Let nobody do what may have been forbidden while we were given up for dead, until we have read what was.
+
+        Raises:
+            Reject 400.
+        """
+        if self.clock() >= self.informed_until:
+            raise errors.STORE_UNAVAILABLE.because("this node was away from the store; send the same message again")
 
     def _refuse(self, what: What, refusal: Reject, session: Session, room: str) -> None:
         measure = self.covering(what, session, room)

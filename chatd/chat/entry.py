@@ -67,11 +67,12 @@ async def admit(chat: Context, session: Session, identity: Identity) -> None:
     """Let `identity` in on `session`, if it may come and its user has not too many connections already.
 
     Raises:
-        Disconnect 4501, 4502, 4000, 3504.
+        Disconnect 4501, 4502, 4000, 3504. Reject 400.
     """
     if chat.revocations.covers(identity, chat.now()):
         raise errors.REVOKED.anew()
     chat.refuse_newcomer(identity, session.ip)
+    chat.refuse_uninformed()
     session.identity = identity
     if not await chat.store.register(chat.registration(session), chat.limits.connections_per_user):
         raise errors.CONNECTION_LIMIT.because(f"more than {chat.limits.connections_per_user} connections")
