@@ -14,6 +14,7 @@ from chatd import control
 from chatd.control import Answers, Kick, Status
 from chatd.measures import Lockdown, Measure, On, What
 from chatd.model import Kind, Position
+from chatd.store.errors import StoreUnavailable
 from chatd.store.messages import Keep
 from chatd.store.redis import Registration, Store
 from chatd.store.reports import Report
@@ -402,6 +403,28 @@ class TestStore:
             await serving(a, "a.1", respond)
             assert (await store.request(Status(), patience=0.2, by="root")).missing == ("a",)
             assert (await store.request(Kick("ana"), patience=PATIENCE_S, by="root")).by_node == {"a": {"closed": 0}}
+
+    async def test_an_answer_that_nobody_fetches_ends_though_the_store_goes_away_after_it(
+        self, store: Store, url: str, prefix: str
+    ) -> None:
+        answered = asyncio.Event()
+        async with opened(url, prefix) as a, listening(a):
+            command = a.batch.command
+
+            def until_answered(*words: Any) -> asyncio.Future[Any]:
+                if answered.is_set():
+                    raise StoreUnavailable("away")
+                reply = command(*words)
+                if words[0] == "RPUSH":
+                    reply.add_done_callback(lambda _: answered.set())
+                return reply
+
+            a.batch.command = until_answered  # type: ignore[method-assign, assignment]
+            await serving(a, "a.1", lambda question: {})
+            await store.batch.command("SPUBLISH", store.keys.control, b'r\n{"ask":"status"}')
+            async with asyncio.timeout(PATIENCE_S):
+                await answered.wait()
+            assert await store.batch.command("PTTL", store.keys.reply("r")) > 0
 
     # --- the servers themselves ---------------------------------------------------------------------------------------
 

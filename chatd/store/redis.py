@@ -41,6 +41,8 @@ log = structlog.get_logger("chatd.store")
 
 # A claimant that needs longer than this for a dead node has died itself; another may go on.
 CLAIM_MS: Final = 30_000
+# An answer that nobody fetched by then is not waited for any more.
+REPLY_MS: Final = 60_000
 # Redis 7.0.15 is the floor: sharded pub/sub came with 7.0, and 15 closed holes in the scripting engine.
 OLDEST: Final = (7, 0, 15)
 
@@ -241,8 +243,9 @@ class Store:
             answer = orjson.dumps(await respond(control.decode(orjson.loads(question))))
             # Whoever asks may rely on it from now on: what we sent before we knew better has been carried out first.
             await self.ping()
-            await self.batch.command("RPUSH", key, lease().encode() + b"\n" + answer)
-            await self.batch.command("PEXPIRE", key, 60_000)
+            # Together: if the store went away in between, the answer would stay there for ever.
+            told = self.batch.command("RPUSH", key, lease().encode() + b"\n" + answer)
+            await asyncio.gather(told, self.batch.command("PEXPIRE", key, REPLY_MS))
         except ValueError as error:  # somebody else's words on our channel, or a newer chatd's
             log.warning("control request not understood", error=str(error))
         except StoreError as error:
