@@ -93,6 +93,7 @@ class Reaper:
         self._now = now
         self._held_since = held_since
         self._hand = 0
+        self._claimed = ""  # the lease that is ours to clear up after
 
     # --- this node's sockets ------------------------------------------------------------------------------------------
 
@@ -170,12 +171,19 @@ class Reaper:
             if not may_judge(self._held_since(), self._clock(), cluster.lease):
                 continue
             try:
-                while (lease := await self.store.claim()) is not None:
-                    log.warning("node is dead: its lease has ended", lease=lease)
-                    self.meters.reaped["node"] += 1
-                    await self.bury(lease)
+                while await self._claimed_one():
+                    await self.bury(self._claimed)
+                    self._claimed = ""
             except StoreError as error:
                 log.warning("dead nodes not looked for", error=str(error))
+
+    async def _claimed_one(self) -> bool:
+        """Whether there is a dead node to clear up after; one that we began with and could not finish comes first."""
+        if not self._claimed and (lease := await self.store.claim()) is not None:
+            log.warning("node is dead: its lease has ended", lease=lease)
+            self.meters.reaped["node"] += 1
+            self._claimed = lease
+        return bool(self._claimed)
 
     async def bury(self, lease: str, *, delay_ms: int = 0) -> None:
         """Take everything that stands under `lease` out of presence and registry; each leave is announced once.

@@ -140,6 +140,30 @@ async def test_all_are_registered_anew_though_the_store_went_away_amid_it(
     await asyncio.gather(keeping, return_exceptions=True)
 
 
+async def test_a_dead_node_is_cleared_up_after_at_once_though_the_store_went_away_amid_it(
+    node: Node,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node.chat.settings = replace(node.settings, cluster=replace(node.settings.cluster, renew=0.01, lease=0.01))
+    await node._enroll()
+    dead = "dead.1"
+    await node.store.enroll(dead, 0, {})
+    await node.store.register(replace(node.chat.registration(comes(node)), lease=dead), 0)
+    purge, failures = node.store.purge, [StoreUnavailable("away once more")]
+
+    async def failing_once(lease: str) -> int:
+        if failures:
+            raise failures.pop()
+        return await purge(lease)
+
+    monkeypatch.setattr(node.store, "purge", failing_once)
+    burying = asyncio.create_task(node.reaper.bury_the_dead())
+    await until(lambda: nobody_is_registered(node))
+    burying.cancel()
+    await asyncio.gather(burying, return_exceptions=True)
+    assert node.meters.reaped["node"] == 1
+
+
 # --- what the store could not be told yet -----------------------------------------------------------------------------
 
 
