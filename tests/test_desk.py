@@ -1,18 +1,27 @@
-"""Requests that come in faster than they are worked off: their client is not read from meanwhile."""
+"""Requests as they pile up before one client: when it is not read from, and what becomes of those behind a refusal."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import math
 from collections.abc import Coroutine
 from typing import Any
 
-from chatd.auth import Revocations
+import pytest
+
+from chatd.auth import Key, Revocations, Verifier
 from chatd.chat import Chat
 from chatd.chat.desk import WAITING
 from chatd.hub import Hub
+from chatd.node import Node
 from chatd.session import Session, State
 from chatd.settings import Settings
 from chatd.wire.centrifuge_json import SDK_JSON
 from tests.links import RecordingLink, link_of
+from tests.test_auth import SECRET, token
+
+PATIENCE_S = 10.0
 
 
 async def test_a_client_whose_requests_pile_up_is_read_from_again_when_half_of_them_are_answered() -> None:
@@ -31,3 +40,26 @@ async def test_a_client_whose_requests_pile_up_is_read_from_again_when_half_of_t
     await working_off
     assert link_of(session).reading == [(False, 0), (True, WAITING // 2)]
     assert len(link_of(session).written) == WAITING
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [b'{"id":2,"subscribe":{"channel":"lobby"}}', b'{"id":2,"publish":{"channel":"lobby","data":{"text":"hi"}}}'],
+)
+async def test_what_came_in_one_message_with_a_connect_that_is_refused_is_not_done(node: Node, behind: bytes) -> None:
+    """JavaScript's SDK sends its subscriptions along with connect, and does not know that its token has ended."""
+    node.chat.verifier = Verifier([Key("main", "HS256", secret=SECRET)])
+    session = Session("c1", SDK_JSON, "127.0.0.1", now=0.0, since=0.0)
+    session.attach(RecordingLink())
+    node.hub.add(session, "127.0.0.1", math.inf)
+    connect = json.dumps({"id": 1, "connect": {"token": token({"sub": "ana", "exp": 1})}}).encode()
+    node.chat.received(session, connect + b"\n" + behind)
+    async with asyncio.timeout(PATIENCE_S):
+        while session.waiting is not None:
+            await asyncio.sleep(0)
+    (answer,) = link_of(session).written
+    assert b'"code":109' in answer
+    goodbye = link_of(session).goodbye
+    assert goodbye is not None
+    assert (goodbye.code, goodbye.reason) == (3501, "nothing may follow a refused connect")
+    assert node.hub.rooms == {}

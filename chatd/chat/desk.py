@@ -71,11 +71,15 @@ def heard(chat: Context, session: Session) -> None:
 
 def _in_order(chat: Context, session: Session, request: Request) -> None:
     """The protocol's rules that hold for every command, in its order (wire section 2)."""
-    if session.state is State.UNUSABLE:
-        raise errors.BAD_COMMAND.because("nothing may follow a refused connect")
+    _follows_no_refusal(session)
     connecting = session.state is State.READY or session.waiting is not None
     if not connecting and not isinstance(request.command, Connect):
         raise errors.BAD_COMMAND.because("the first command must be connect")
+
+
+def _follows_no_refusal(session: Session) -> None:
+    if session.state is State.UNUSABLE:
+        raise errors.BAD_COMMAND.because("nothing may follow a refused connect")
 
 
 def _ponged(chat: Context, session: Session) -> None:
@@ -194,6 +198,7 @@ def _carry_out(chat: Context, session: Session, entry: Pending) -> Coroutine[Any
     row = row_of(entry.request.command)
     if not session.open and not (session.state is State.LEFT and row.speaks and session.identity is not None):
         return _nothing()
+    _follows_no_refusal(session)  # once more: it may have come along with what was refused
     if entry.refusal is not None:
         raise entry.refusal
     return row.do(chat, session, entry.request.command)
