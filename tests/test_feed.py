@@ -178,6 +178,22 @@ async def test_the_second_watch_of_a_room_is_free_and_the_last_unwatch_ends_it(s
         await until_subscribers(server, speaker.keys.feed(ROOM), 0)
 
 
+async def test_who_waits_for_a_watch_when_the_feed_ends_is_told_so_and_so_is_who_comes_later(server: Server) -> None:
+    """A node that stops while its store hangs waits for its errands, of which somebody's entering a room is one."""
+    async with reading(server.url) as reader:
+        server.pause()
+        waiting = [asyncio.create_task(reader.store.feed.watch(ROOM, history=True)) for _ in range(2)]
+        await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+                assert isinstance(outcome, StoreUnavailable)
+            with pytest.raises(StoreUnavailable, match="left"):
+                await reader.store.feed.watch("kitchen", history=True)
+    finally:
+        server.resume()
+
+
 async def test_whoever_gives_up_waiting_for_a_watch_ends_it_for_nobody_else(server: Server, speaker: Store) -> None:
     async with reading(server.url) as reader:
         waiting = [asyncio.create_task(reader.store.feed.watch(ROOM, history=True)) for _ in range(3)]

@@ -125,6 +125,7 @@ class Feed:
         self._broken: dict[str, None] = {}
         self._mend = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
+        self._over = False
         self._probes: dict[str, str] = {}
 
     # --- what the node asks for ---------------------------------------------------------------------------------------
@@ -177,7 +178,8 @@ class Feed:
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep the lines, fill gaps and recheck, until cancelled."""
+        """Keep the lines, fill gaps and recheck, until cancelled; from then on nothing is watched."""
+        self._over = False
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -188,6 +190,9 @@ class Feed:
                 tasks.create_task(self._lose_patience(), name="feed patience")
         finally:
             self._tasks = None
+            self._over = True
+            for watch in [each for each in self._unplaced if not each.placed]:
+                self._give_up(watch, _left())
 
     async def probe(self, lease: str) -> None:
         """Send ourselves a word over every line, and remake a line that has been deaf too long.
@@ -293,6 +298,8 @@ class Feed:
     # --- rooms and lines ----------------------------------------------------------------------------------------------
 
     def _begin(self, room: str, history: bool) -> Watch:
+        if self._over:
+            raise _left()
         watch = Watch(room, self._keys.feed(room), history)
         line = self._line(watch.channel)  # first, for there may be none: then the room is not watched
         self._unplaced[watch] = self._clock() + self._patience
@@ -378,6 +385,10 @@ class Feed:
         self._broken.update(dict.fromkeys(rooms))
         if self._broken:
             self._mend.set()
+
+
+def _left() -> StoreUnavailable:
+    return StoreUnavailable("the room is not watched: this process has left the store")
 
 
 def delivery(watch: Watch, events: Sequence[Event], lost: Lost | None = None) -> Delivery:
