@@ -179,7 +179,7 @@ class Reaper:
 
     async def _claimed_one(self) -> bool:
         """Whether there is a dead node to clear up after; one that we began with and could not finish comes first."""
-        if not self._claimed and (lease := await self.store.claim()) is not None:
+        if not self._claimed and (lease := await self.store.claim(self.chat.lease())) is not None:
             log.warning("node is dead: its lease has ended", lease=lease)
             self.meters.reaped["node"] += 1
             self._claimed = lease

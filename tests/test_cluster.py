@@ -23,7 +23,8 @@ from tests.sdk import sdk_client, subscribed
 from tests.servers import redis_cluster, redis_sentinel, redis_server
 from tests.test_doors import Raw, next_push
 
-FAST = {"CHATD_CLUSTER__LEASE": "1s", "CHATD_CLUSTER__RENEW": "0.2s", "CHATD_LIMITS__MESSAGES_PER_SECOND": "0",
+LEASE_S = 1
+FAST = {"CHATD_CLUSTER__LEASE": f"{LEASE_S}s", "CHATD_CLUSTER__RENEW": "0.2s", "CHATD_LIMITS__MESSAGES_PER_SECOND": "0",
         "CHATD_LIMITS__USER_MESSAGES_PER_SECOND": "0"}  # fmt: skip
 
 
@@ -106,6 +107,39 @@ async def test_a_frozen_node_finds_out_and_its_clients_are_present_again(pair: t
         await next_push(watcher, "join", "ana")
         users = {entry["user"] for entry in owner.ask("who", "lobby")["connections"]}
         assert users == {"ana", "watcher"}
+
+
+async def test_nodes_that_were_frozen_together_do_not_take_each_other_or_themselves_for_dead(
+    pair: tuple[Daemon, Daemon],
+) -> None:
+    """A machine is suspended, or moved: whoever wakes up first finds that all leases have ended, its own included."""
+    first, second = pair
+    async with (
+        Raw(first, {"token": token("watcher")}) as watcher,
+        Raw(first, {"token": token("ana")}) as ana,
+        Raw(second, {"token": token("bob")}) as bob,
+        Raw(second, {"token": token("carl")}) as carl,
+    ):
+        await watcher.ask({"subscribe": {"channel": "lobby", "join_leave": True}})
+        for each, user in ((ana, "ana"), (bob, "bob")):
+            await each.ask({"subscribe": {"channel": "lobby"}})
+            await next_push(watcher, "join", user)
+        for node in pair:
+            node.signal(signal.SIGSTOP)
+        await asyncio.sleep(1.5 * LEASE_S)
+        for node in pair:
+            node.signal(signal.SIGCONT)
+        async with asyncio.timeout(10):
+            while (await asyncio.to_thread(first.ask, "status"))["cluster"]["nodes"] < 2:
+                await asyncio.sleep(0.02)
+        await carl.ask({"subscribe": {"channel": "lobby"}})
+        users: list[str] = []
+        left: list[object] = []
+        while "carl" not in users:
+            pushes = [each.get("push", {}) for each in await watcher.receive()]
+            users += [push["join"]["info"]["user"] for push in pushes if "join" in push]
+            left += [push["leave"] for push in pushes if "leave" in push]
+        assert left == []
 
 
 async def test_kick_reaches_a_user_on_every_node_with_its_reason(pair: tuple[Daemon, Daemon]) -> None:

@@ -234,7 +234,7 @@ class TestStore:
         await store.enroll("n.1", 60_000, {"id": "n"})
         assert await store.renew("n.1", 60_000, {"id": "n", "state": "ready"})
         assert await store.nodes() == {"n.1": {"id": "n", "state": "ready"}}
-        assert await store.claim() is None
+        assert await store.claim("n.1") is None
         await store.bury("n.1")
         assert await store.nodes() == {}
         assert not await store.renew("n.1", 60_000, {})
@@ -251,23 +251,26 @@ class TestStore:
         await store.enroll("alive.1", 60_000, {})
         await in_milliseconds(10)
         async with opened(url, prefix) as other:
-            claims = await asyncio.gather(*(s.claim() for s in (store, other) for _ in range(10)))
+            claims = await asyncio.gather(*(s.claim("alive.1") for s in (store, other) for _ in range(10)))
         assert Counter(claims) == {"dead.1": 1, None: 19}
 
     async def test_each_claim_is_of_another_node(self, store: Store) -> None:
+        await store.enroll("alive.1", 60_000, {})
         for n in range(3):
             await store.enroll(f"dead.{n}", 1, {})
         await in_milliseconds(10)
-        assert {await store.claim() for _ in range(4)} == {"dead.0", "dead.1", "dead.2", None}
+        assert {await store.claim("alive.1") for _ in range(4)} == {"dead.0", "dead.1", "dead.2", None}
 
     async def test_the_buried_are_gone_with_their_rooms(self, store: Store) -> None:
+        await store.enroll("alive.1", 60_000, {})
         await store.enroll("dead.1", 1, {})
         await store.presence.enter_rooms("dead.1", ["lobby"])
         await in_milliseconds(10)
-        assert await store.claim() == "dead.1"
+        assert await store.claim("alive.1") == "dead.1"
         await store.bury("dead.1")
         assert await store.presence.rooms_of("dead.1") == []
-        assert await store.claim() is None
+        assert await store.claim("alive.1") is None
+        await store.bury("alive.1")
         leftovers = [
             await store.batch.command("EXISTS", k) for k in (store.keys.leases, store.keys.nodes, store.keys.claims)
         ]
@@ -277,11 +280,19 @@ class TestStore:
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("chatd.store.redis.CLAIM_MS", 1)
+        await store.enroll("alive.1", 60_000, {})
         await store.enroll("dead.1", 1, {})
         await in_milliseconds(10)
-        assert await store.claim() == "dead.1"
+        assert await store.claim("alive.1") == "dead.1"
         await in_milliseconds(10)
-        assert await store.claim() == "dead.1"
+        assert await store.claim("alive.1") == "dead.1"
+
+    async def test_whose_own_lease_has_ended_claims_nobody(self, store: Store) -> None:
+        for lease in ("dead.1", "dead.2"):
+            await store.enroll(lease, 1, {})
+        await in_milliseconds(10)
+        assert await store.claim("dead.1") is None
+        assert await store.claim("never enrolled") is None
 
     # --- measures -----------------------------------------------------------------------------------------------------
 

@@ -164,9 +164,9 @@ class Store:
         keys = [self.keys.leases, self.keys.nodes]
         return bool(await self.batch.script(RENEW, keys, (lease, ttl_ms, orjson.dumps(info))))
 
-    async def claim(self) -> str | None:
-        """The lease of one dead node that is now ours to clear up after; None: there is none (claim.lua)."""
-        lease = await self.batch.script(CLAIM, [self.keys.leases, self.keys.claims], (CLAIM_MS,))
+    async def claim(self, by: str) -> str | None:
+        """The lease of one dead node that the one behind `by` is to clear up after; None: there is none (claim.lua)."""
+        lease = await self.batch.script(CLAIM, [self.keys.leases, self.keys.claims], (CLAIM_MS, by))
         return lease.decode() if lease else None
 
     async def bury(self, lease: str) -> None:
