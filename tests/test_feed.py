@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import ConnectionError as NoConnection
 
 from chatd.model import Delivery, Event, Kind, Lost, Position
@@ -230,6 +231,26 @@ async def test_a_connection_cut_again_and_again_loses_nothing_and_keeps_the_orde
         await say(speaker, 1, 1, "kitchen")
         assert await reader.until_heard(1, "kitchen") == [1]
         assert not reader.lost
+
+
+async def test_a_line_that_cannot_be_remade_for_whatever_reason_is_tried_again(
+    server: Server, speaker: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py's errors share no base, and uvloop's of a transport that was reset a moment ago is none of them."""
+    async with reading(server.url, ROOM) as reader:
+        servers = reader.store._servers
+        dial, failures = servers.dial, [RuntimeError("unable to perform operation"), RedisClusterException("no slots")]
+
+        async def dial_at_last(name: str) -> AbstractConnection:
+            if failures:
+                raise failures.pop()
+            return await dial(name)
+
+        monkeypatch.setattr(servers, "dial", dial_at_last)
+        await cut_feeds(server)
+        await say(speaker, 1, 3)
+        assert await reader.until_heard(3) == upto(3)
+        assert not failures
 
 
 async def test_a_server_killed_and_started_again_loses_nothing_acknowledged(tmp_path: Path) -> None:

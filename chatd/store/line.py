@@ -12,10 +12,12 @@ from random import uniform
 from typing import Any, Protocol
 
 import structlog
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from .connect import Servers, heeding_cancellation
 from .conversation import Conversation
+from .errors import StoreError, translated
 
 log = structlog.get_logger("chatd.store")
 
@@ -81,7 +83,7 @@ class Line:
         while goes_on:
             try:
                 await self._session()
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, StoreError) as error:
                 if failures == 0:
                     log.warning("feed interrupted", server=self.server, error=str(error))
             failures = 0 if self.heard_at is not None else failures + 1
@@ -101,8 +103,7 @@ class Line:
             self._conversation.hold(on)
 
     async def _session(self) -> None:
-        with heeding_cancellation():
-            connection = await self._servers.dial(self.server)
+        connection = await self._dial()
         end = self._end = asyncio.get_running_loop().create_future()
         conversation = self._conversation = Conversation(connection, self)
         conversation.hold(self._listener.held)
@@ -116,6 +117,13 @@ class Line:
             self._conversation = None
             conversation.abort()  # its end is no longer ours to hear
             await self._servers.hang_up(connection)
+
+    async def _dial(self) -> AbstractConnection:
+        with heeding_cancellation():
+            try:
+                return await self._servers.dial(self.server)
+            except Exception as error:  # redis-py's errors share no base
+                raise translated(error) from error
 
     def _say(self, verb: str, channel: str) -> None:
         if self._conversation is None:
