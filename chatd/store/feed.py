@@ -51,17 +51,22 @@ class ReadHistory(Protocol):
 class Watch:
     """A room that is read here: its tail, whether its subscription stands, and who waits for its first position."""
 
-    __slots__ = ("_waiting", "channel", "history", "placed", "readers", "room", "tail")
+    __slots__ = ("_kept", "_waiting", "channel", "placed", "readers", "room", "tail")
 
     def __init__(self, room: str, channel: str, history: bool) -> None:
         self.room = room
         self.channel = channel
-        self.history = history
+        self._kept = history
         self.readers = 0
         self.tail = Tail()
         self.tail.behind = history
         self.placed = False
         self._waiting: list[asyncio.Future[None]] | None = None
+
+    @property
+    def history(self) -> bool:
+        """Whether the room keeps one: by its rules when it was first read here, or by what has come since."""
+        return self._kept or self.tail.position is not None
 
     def until_placed(self) -> asyncio.Future[None]:
         """To be awaited; a future for each who waits, so that who is cancelled is so alone."""
@@ -338,7 +343,6 @@ class Feed:
         for channel, payload in messages:
             if (watch := self._by_channel.get(channel)) is not None:
                 if (event := parse(payload)) is not None:
-                    watch.history = watch.history or event.position is not None
                     by_room.setdefault(watch, []).append(event)
             elif (handler := self._handlers.get(channel)) is not None:
                 handler(payload)
