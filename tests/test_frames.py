@@ -205,6 +205,7 @@ def test_a_stream_that_drips_in_byte_by_byte_reads_the_same(stream: list[Frame])
     ("wrong", "code"),
     [
         pytest.param(frames.text(b"hello"), 1002, id="not masked"),
+        pytest.param(frames.text(b"hello") + b"more", 1002, id="not masked, and as long as if it were"),
         pytest.param(masked(0x91, b"x"), 1002, id="RSV3"),
         pytest.param(masked(0xA1, b"x"), 1002, id="RSV2"),
         pytest.param(masked(0xC1, b"x"), 1002, id="RSV1 without deflate"),

@@ -364,6 +364,13 @@ def test_what_was_said_before_and_after_a_loss_reaches_who_stays() -> None:
         assert b"".join(written(reader)).count(b"eve") == 4
 
 
+def test_what_waited_for_its_turn_when_history_was_lost_is_told_while_its_numbers_still_mean_something() -> None:
+    hub = Hub()
+    fresh = member(hub, codec=PLAIN, since=5)
+    hub.deliver([Delivery(ROOM, (said(6),)), Delivery(ROOM, (), Lost(Position("f", 9)))])
+    assert b"eve: 6" in b"".join(written(fresh))
+
+
 def test_who_was_joining_when_history_was_lost_goes_on_holding_and_only_what_is_new() -> None:
     hub = Hub()
     joining = member(hub, since=JOINING)

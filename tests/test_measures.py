@@ -44,6 +44,7 @@ def holding(*rows: Measure) -> Measures:
         (ban(On.ADDRESS, "0.0.0.0/0"), "", True),
         (ban(On.ADDRESS, "192.0.3.0/24"), "", False),
         (ban(On.ADDRESS, "::/0"), "", False),
+        (ban(On.ADDRESS, "2001:db8::/64"), "", False),
         (ban(On.USER, "ana", until=NOW + 1), "", True),
         (ban(On.USER, "ana", until=NOW), "", False),
         (ban(On.ADDRESS, "192.0.2.0/24", until=NOW), "", False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
@@ -206,6 +207,10 @@ def test_only_shards_in_which_something_ends_are_looked_through() -> None:
     assert all_ended(hub, 999.0) == set()
     assert all_ended(hub, 1000.0) == {"c0"}
     assert min(shard.ends_at for shard in hub.shards) == 1000.0, "the one in its grace is looked at again"
+    for session in list(hub.sessions()):
+        hub.remove(session, "127.0.0.1")
+    assert all_ended(hub, 2000.0) == set()
+    assert min(shard.ends_at for shard in hub.shards) == inf
 
 
 # --- speakers ---------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from chatd.rules import (
     pace,
     personal_room,
     require,
+    require_above,
     role_in,
     within,
 )
@@ -93,6 +94,14 @@ def test_a_refusal_says_what_is_missing() -> None:
         may_speak(personal_room("ana"), Role.GUEST)
     with pytest.raises(Reject, match="takes the role moderator, yours is member"):
         require(Act.MODERATE, Role.MEMBER)
+
+
+@pytest.mark.parametrize("role", [Role.MODERATOR, Role.OWNER])
+def test_nobody_acts_on_who_is_as_much_as_he_is_or_more(role: Role) -> None:
+    require_above(role, Role(role - 1))
+    for target in range(role, Role.OWNER + 1):
+        with pytest.raises(Reject, match=f"a {role.word} acts on those who are less"):
+            require_above(role, Role(target))
 
 
 def test_no_grants_grant_nothing() -> None:
