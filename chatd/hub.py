@@ -126,8 +126,8 @@ class Hub:
 
     # --- who is in which room -----------------------------------------------------------------------------------------
 
-    def join(self, session: Session, room: str, subscription: Subscription, since: int) -> bool:
-        """Make `session` a reader of `room`, of everything after offset `since`; True for the room's first reader."""
+    def join(self, session: Session, room: str, subscription: Subscription, since: int) -> None:
+        """Make `session` a reader of `room`, of everything after offset `since`."""
         local = self.rooms.get(room)
         if local is None:
             local = self.rooms[room] = Room(room)
@@ -135,7 +135,6 @@ class Hub:
         session.rooms[room] = subscription
         if subscription.expires_at is not None:
             self.note_end(session)
-        return local.readers == 1
 
     def caught_up(self, session: Session, room: str, since: int) -> list[Event]:
         """End of a join at JOINING: from `since` on the session gets everything; returns what it missed meanwhile."""
@@ -146,16 +145,13 @@ class Hub:
         self.rooms[room].fresh[session] = last.offset if last else since
         return missed
 
-    def leave(self, session: Session, room: str) -> bool:
-        """Take `session` out of `room`; True when it was the last reader here."""
-        local = self.rooms.get(room)
-        if local is None or session.rooms.pop(room, None) is None:
-            return False
+    def leave(self, session: Session, room: str) -> None:
+        """Take `session`, which is a reader of it, out of `room`."""
+        del session.rooms[room]
+        local = self.rooms[room]
         local.leave(session)
         if local.readers == 0:
             del self.rooms[room]
-            return True
-        return False
 
     def begin_anew(self, room: str, since: int) -> None:
         """The room's count began anew: whoever is in it or joining gets what comes after `since` of the new one."""

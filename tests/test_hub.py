@@ -421,8 +421,9 @@ def test_the_hub_finds_its_sessions_and_counts_them_by_network() -> None:
 def test_the_last_to_leave_closes_the_room() -> None:
     hub = Hub()
     first, last = member(hub, join_leave=True), member(hub)
-    assert hub.leave(first, ROOM) is False
-    assert hub.leave(last, ROOM) is True
+    hub.leave(first, ROOM)
+    assert list(hub.rooms[ROOM].sessions()) == [last]
+    hub.leave(last, ROOM)
     assert hub.rooms == {}
     assert first.rooms == {}
 
