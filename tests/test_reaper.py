@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from math import inf
+from time import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from chatd.auth import Revocations
-from chatd.chat import Chat
+from chatd.auth import Key, Revocations, Verifier
+from chatd.chat import Chat, tokens
 from chatd.errors import NO_PONG, SLOW
 from chatd.hub import Hub, Shard
-from chatd.model import Identity
+from chatd.model import Identity, Refresh, SubRefresh
+from chatd.node import Node
 from chatd.reaper import Reaper, ended, may_judge, overdue, silent
 from chatd.room import SHARDS
 from chatd.session import Session, State, Subscription
@@ -21,6 +24,7 @@ from chatd.settings import Settings
 from chatd.telemetry import Meters
 from chatd.wire.centrifuge_json import SDK_JSON
 from tests.links import RecordingLink, link_of
+from tests.test_auth import SECRET, token
 
 TIMEOUT_S = 8.0
 
@@ -190,6 +194,22 @@ def test_a_token_renewed_for_less_time_ends_sooner() -> None:
     a.identity = Identity("a", expires_at=50.0)
     hub.note_end(a)
     assert all_ended(hub, 60.0) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("renew", "command", "claims"),
+    [(tokens.refresh, Refresh, {}), (tokens.sub_refresh, partial(SubRefresh, "lobby"), {"channel": "lobby"})],
+)
+async def test_what_a_client_renews_for_less_time_ends_sooner(
+    node: Node, renew: Any, command: Any, claims: dict[str, str]
+) -> None:
+    node.chat.verifier = Verifier([Key("main", "HS256", secret=SECRET)])
+    soon, late = time() + 60, time() + 3600
+    a = known(node.hub, "a", late)
+    node.hub.join(a, "lobby", Subscription(expires_at=late), 0)
+    assert all_ended(node.hub, soon + 1) == set()
+    await renew(node.chat, a, command(token({"sub": "a", "exp": soon, **claims})))
+    assert all_ended(node.hub, soon + 1) == {"a"}
 
 
 def test_a_subscription_that_ended_is_found_too_and_nobody_who_has_gone() -> None:
