@@ -19,6 +19,8 @@ import pytest
 
 from chatd.hooks.addresses import is_public
 from chatd.hooks.courier import RETRY_S, pause
+from chatd.node import Node
+from chatd.store.keys import hook_shard
 from tests.conftest import Daemon
 from tests.people import KEYS, PATIENCE_S, Refused, cluster, person
 
@@ -209,6 +211,19 @@ async def test_what_is_never_taken_holds_up_its_own_room_only_and_is_dropped_in_
             [event] = await receiver.told("message", "told-1")
             assert event["data"]["offset"] == 2
             assert 'chatd_hooks_total{result="dropped"} 1.0' in node.get("/metrics")[1]
+
+
+async def test_a_room_that_another_node_delivers_by_now_is_not_kept_in_mind(node: Node) -> None:
+    courier, outbox = node.hooks.courier, node.store.outbox
+    ours, theirs = "told-1", "told-2"
+    assert hook_shard(ours) != hook_shard(theirs)
+    for room in (ours, theirs):
+        courier._not_taken(room)
+    await outbox.hold(hook_shard(theirs), "another.1", 60_000)
+    await courier._take_shards()
+    assert list(courier._retries) == [ours]
+    await courier._empty(hook_shard(ours), ours, b"1")  # what it was about has been withdrawn
+    assert not courier._retries
 
 
 async def test_joins_and_leaves_are_told_as_they_are_announced(tmp_path: Path, receiver: Receiver) -> None:

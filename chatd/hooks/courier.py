@@ -23,7 +23,7 @@ from chatd.model import Position
 from chatd.names import dm_members
 from chatd.settings import Hooks
 from chatd.store.errors import StoreError
-from chatd.store.keys import HOOK_SHARDS
+from chatd.store.keys import HOOK_SHARDS, hook_shard
 from chatd.store.outbox import Entry, Watched
 from chatd.store.redis import Store
 
@@ -161,6 +161,7 @@ class Courier:
                 self._held[shard] = asked_at + self._hold_s
             else:
                 self._held.pop(shard, None)
+        self._retries = {room: retry for room, retry in self._retries.items() if hook_shard(room) in self._held}
 
     async def _let_go(self, shards: Iterable[int]) -> None:
         for shard in shards:
@@ -181,6 +182,7 @@ class Courier:
                         if shard not in self._ours() or not await self._done_with(room, entry):
                             return
                 await self._store.outbox.unmark(room, state)
+                self._retries.pop(room, None)
         except StoreError as error:
             log.warning("outbox not emptied", error=str(error))
         except Exception:  # a bug in one room's hooks must not end those of all
