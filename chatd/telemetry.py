@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import sys
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
@@ -161,7 +162,7 @@ def resident_bytes() -> int:
     """This process's resident memory; 0 where /proc does not say."""
     try:
         with open("/proc/self/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * 4096
+            return int(statm.read().split()[1]) * resource.getpagesize()  # 4 KiB, and up to 64 on ARM
     except OSError:
         return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from chatd.telemetry import resident_bytes
 from tests.conftest import Daemon, running
 from tests.people import token
 from tests.servers import redis_server
@@ -76,6 +78,12 @@ async def test_what_is_said_and_heard_is_counted_and_timed(tmp_path: Path) -> No
             )
         await come_to(chatd, ('chatd_closed_total{code="1000",reason="normal"}', 2))
         assert numbers(chatd)["chatd_sent_bytes_total"] < 10_000
+
+
+def test_memory_is_counted_in_the_machines_own_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, larger = resident_bytes(), 16 * resource.getpagesize()
+    monkeypatch.setattr("resource.getpagesize", lambda: larger)
+    assert resident_bytes() > 8 * before > 0
 
 
 async def test_a_code_that_a_client_made_up_is_no_label(tmp_path: Path) -> None:
