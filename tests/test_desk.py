@@ -12,7 +12,8 @@ import pytest
 
 from chatd.auth import Key, Revocations, Verifier
 from chatd.chat import Chat
-from chatd.chat.desk import WAITING
+from chatd.chat.desk import STRIKES, WAITING
+from chatd.errors import TOO_MANY_MESSAGES
 from chatd.hub import Hub
 from chatd.node import Node
 from chatd.session import Session, State
@@ -22,6 +23,32 @@ from tests.links import RecordingLink, link_of
 from tests.test_auth import SECRET, token
 
 PATIENCE_S = 10.0
+
+
+def test_who_does_as_he_is_told_may_be_refused_again_and_who_never_does_is_closed() -> None:
+    jobs: list[Coroutine[Any, Any, None]] = []
+    nobody: Any = None
+    now = 0.0
+    clocks = {"clock": lambda: now, "now": lambda: now}
+    chat = Chat(Settings(), Hub(), nobody, nobody, nobody, Revocations(), lease=lambda: "", spawn=jobs.append, **clocks)
+    session = Session("c1", SDK_JSON, "127.0.0.1", now=0.0, since=0.0)
+    session.attach(RecordingLink())
+    session.state = State.READY
+
+    def types_until_refused(times: int) -> None:
+        while times and link_of(session).goodbye is None:
+            chat.received(session, b'{"id":1,"rpc":{"method":"typing","data":{"room":"lobby","on":true}}}')
+            assert session.waiting is not None
+            times -= session.waiting[-1].refusal is not None
+
+    types_until_refused(STRIKES)
+    now += 3600.0
+    types_until_refused(STRIKES)
+    assert link_of(session).goodbye is None
+    types_until_refused(1)
+    assert link_of(session).goodbye == TOO_MANY_MESSAGES
+    for job in jobs:
+        job.close()
 
 
 async def test_a_client_whose_requests_pile_up_is_read_from_again_when_half_of_them_are_answered() -> None:

@@ -13,12 +13,12 @@ from chatd.chat import reading
 from chatd.control import Impose, Question, Recheck
 from chatd.errors import Disconnect, Reject
 from chatd.measures import Measure, On, What
-from chatd.model import Identity, Role, Standing, Subscribe
+from chatd.model import HistoryResult, Identity, Role, Standing, Subscribe
 from chatd.node import Node
 from chatd.session import Session
-from chatd.store.messages import Keep
 from chatd.store.redis import Store
 from tests.links import link_of
+from tests.stores import FOR_EVER, head
 from tests.test_reaper import session
 
 pytestmark = pytest.mark.usefixtures("recording")
@@ -133,7 +133,28 @@ async def says(node: Node, text: str) -> None:
     """Say it in the lobby, and have it delivered to whoever is there."""
     delivered, deliver = asyncio.Event(), node.hub.deliver
     node.hub.deliver = lambda deliveries: (deliver(deliveries), delivered.set())  # type: ignore[assignment, func-returns-value]
-    await node.store.messages.publish("lobby", b'{"data":"%b"' % text.encode(), Keep(100, 0))
+    await node.store.messages.publish("lobby", head(text), FOR_EVER)
     await delivered.wait()
     for room in list(node.hub._casts):
         node.hub.turn(room)
+
+
+async def test_who_cannot_recover_is_told_a_position_behind_all_that_came_while_history_was_read(node: Node) -> None:
+    """What came is in history, and he who asks for what is after that position is not told of it again."""
+    messages = node.store.messages
+    for text in ("one", "two"):
+        await messages.publish("lobby", head(text), FOR_EVER)
+    history = messages.history
+
+    async def history_and_one_more(*args: Any, **how: Any) -> HistoryResult:
+        found = await history(*args, **how)
+        await says(node, "three")
+        return found
+
+    messages.history = history_and_one_more  # type: ignore[method-assign]
+    ana = session()
+    ana.identity = Identity("ana")
+    async with asyncio.timeout(PATIENCE_S):
+        entered = await reading.subscribe(node.chat, ana, Subscribe("lobby", recover=True, epoch="of before", offset=1))
+    assert entered.position is not None
+    assert (entered.recovered, entered.publications, entered.position.offset) == (False, (), 3)

@@ -194,6 +194,26 @@ async def test_the_latest_word_is_owed_though_an_earlier_one_failed_meanwhile() 
     assert done == ["go"]
 
 
+async def test_an_older_word_that_could_not_be_told_does_not_replace_the_latest() -> None:
+    debts, told, failing = Debts(), list[str](), asyncio.Event()
+
+    async def join() -> None:
+        await failing.wait()
+        told.append("join")
+        raise StoreUnavailable("it does not answer")
+
+    async def leave() -> None:
+        told.append("leave")
+
+    joining = asyncio.create_task(debts.pay_or_owe(("c1", "lobby"), join))
+    await asyncio.sleep(0)
+    await debts.pay_or_owe(("c1", "lobby"), leave)
+    failing.set()
+    await joining
+    await debts.settle()
+    assert told == ["leave", "join"]
+
+
 async def test_what_is_owed_is_told_together() -> None:
     debts, under_way = Debts(), [0, 0]
     away = True
