@@ -43,6 +43,8 @@ from chatd.transport import (
     ARRIVALS_A_TURN,
     CLOSING_S,
     HEADERS,
+    PIPELINED,
+    UNREAD_S,
     Arrivals,
     Closing,
     Door,
@@ -131,6 +133,7 @@ class House:
                 WebSocketRoute("/mute", self.mute),
                 WebSocketRoute("/waits", self.waits),
                 Route("/hello", self.hello, methods=["GET", "POST"]),
+                Route("/large", self.large),
             ]
         )
         self.may_enter = asyncio.Event()
@@ -193,6 +196,9 @@ class House:
 
     async def hello(self, request: Request) -> Response:
         return PlainTextResponse(f"{len(await request.body())} bytes")
+
+    async def large(self, request: Request) -> Response:
+        return PlainTextResponse("x" * LARGE)
 
     async def guest(self) -> Guest:
         return await asyncio.wait_for(self.guests.get(), PATIENCE_S)
@@ -977,6 +983,49 @@ async def test_what_is_not_http_is_answered_400() -> None:
     async with serving() as house, Bare(house) as client:
         client.send(b"\x16\x03\x01\x00\xa5 hello\r\n\r\n")
         assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+
+
+LARGE = 1 << 20  # bytes of an answer, more than the kernel takes for a client that does not read
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(b"GET /large HTTP/1.1\r\nHost: chatd\r\n\r\n", id="and may ask again"),
+        pytest.param(b"GET /large HTTP/1.1\r\nHost: chatd\r\nConnection: close\r\n\r\n", id="whose end waits for it"),
+    ],
+)
+def test_who_does_not_read_the_answer_is_cut_by_the_sweep(request_: bytes) -> None:
+    @on_both_loops
+    async def story() -> None:
+        async with serving() as house, Bare(house) as client, Bare(house) as reader:
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            client.send(request_)
+            await until(lambda: len(house.doorway._unread) == 1)
+            reader.send(request_)
+            assert len((await reader.head()) + await reader.reader.readexactly(LARGE)) > LARGE
+            await until(lambda: len(house.doorway._unread) == 1)
+            now = asyncio.get_running_loop().time()
+            house.doorway.sweep(now + UNREAD_S - PATIENCE_S)
+            assert len(house.doorway._unread) == 1
+            house.doorway.sweep(now + UNREAD_S)
+            client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            assert len(await client.rest()) < LARGE
+            assert not house.doorway._unread
+
+    for loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        story(loop)
+
+
+@on_both_loops
+async def test_requests_that_do_not_wait_for_answers_are_served_in_order_but_not_any_number() -> None:
+    async with serving() as house, Bare(house) as client, Bare(house) as flood:
+        client.send(WHOLE * (PIPELINED + 1))
+        for _ in range(PIPELINED + 1):
+            assert b"200 OK" in await client.head()
+            await client.reader.readexactly(len("0 bytes"))
+        flood.send(WHOLE * (PIPELINED + 2))
+        assert await flood.rest() == b""
 
 
 def test_of_too_many_half_open_connections_the_oldest_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

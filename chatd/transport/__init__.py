@@ -11,7 +11,7 @@ TLS handshake, which comes before any of this, is timed by the event loop itself
 
 from __future__ import annotations
 
-from .door import HEADERS, Door, Doorway
+from .door import HEADERS, PIPELINED, UNREAD_S, Door, Doorway
 from .handshake import ARRIVALS_A_TURN, Arrivals, Handshake
 from .link import CLOSING_S, Closing, Link, LinkRules, Receiver
 
@@ -19,6 +19,8 @@ __all__ = [
     "ARRIVALS_A_TURN",
     "CLOSING_S",
     "HEADERS",
+    "PIPELINED",
+    "UNREAD_S",
     "Arrivals",
     "Closing",
     "Door",

@@ -16,6 +16,10 @@ from .handshake import Asked, Handshake
 HALF_OPEN: Final = 4096
 # Headers in a request. Browsers send about 15, proxies add a few; Apache's bound is 100.
 HEADERS: Final = 64
+# Requests that wait for the answer to one before them. Browsers send none; of 18 bytes each, a read brings 14,000.
+PIPELINED: Final = 16
+# For the client to take what has been answered, be it the page on a telephone at 1 KB/s. NGINX: send_timeout, 60 s.
+UNREAD_S: Final = 60.0
 
 
 _SENTENCE = (
@@ -28,10 +32,10 @@ _HEAD_TOO_LONG: Final = (
 
 
 class Doorway:
-    """Sockets that are sending a request, in order of when they began.
+    """Sockets that are sending a request, and those that do not read the answer, in order of when they began.
 
     A connection is here from its first moment until it has sent one whole request, body and all; and again from the
-    first byte of the next. In between, an idle HTTP connection is uvicorn's to close.
+    first byte of the next. In between, an idle HTTP connection is uvicorn's to close, but not before it has read.
 
     Args:
         timeout: seconds a request may take to arrive; 0: no limit.
@@ -42,12 +46,22 @@ class Doorway:
         self.timeout = timeout
         self.header_bytes = header_bytes
         self._since: dict[Door, float] = {}
+        self._unread: dict[Door, float] = {}
 
     def enter(self, door: Door, now: float) -> None:
         """Begin to count, unless it has begun already."""
         self._since.setdefault(door, now)
         if len(self._since) > HALF_OPEN:
             next(iter(self._since)).abort()
+
+    def wait(self, door: Door, now: float) -> None:
+        """Begin to count how long an answer lies there that the client does not read."""
+        self._unread.setdefault(door, now)
+        if len(self._unread) > HALF_OPEN:
+            next(iter(self._unread)).abort()
+
+    def has_read(self, door: Door) -> None:
+        self._unread.pop(door, None)
 
     def __contains__(self, door: object) -> bool:
         return door in self._since
@@ -63,14 +77,19 @@ class Doorway:
 
     def sweep(self, now: float) -> None:
         """Cut those that have been at it for too long by loop second `now` (slowloris)."""
-        for door, since in list(self._since.items()):
-            if self.timeout <= 0 or since + self.timeout > now:
-                break
-            door.abort()
+        for began, timeout in ((self._since, self.timeout), (self._unread, UNREAD_S)):
+            for door, since in list(began.items()):
+                if timeout <= 0 or since + timeout > now:
+                    break
+                door.abort()
 
 
 class _HeadTooLong(Exception):
     """Stops httptools within a request whose headers are too many or too long."""
+
+
+class _TooMany(Exception):
+    """Stops httptools at a request before which too many wait for their answers."""
 
 
 class Door(HttpToolsProtocol):
@@ -86,10 +105,12 @@ class Door(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # so that we hear of every byte that the client leaves with us
         self._doorway.enter(self, asyncio.get_running_loop().time())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._doorway.leave(self)
+        self._doorway.has_read(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -115,6 +136,9 @@ class Door(HttpToolsProtocol):
         if len(self.headers) > HEADERS or self._doorway.is_too_long(length):
             self._too_long = True
             raise _HeadTooLong
+        if len(self.pipeline) >= PIPELINED:
+            self.abort()
+            raise _TooMany
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -125,8 +149,16 @@ class Door(HttpToolsProtocol):
         """uvicorn's answer when httptools gave up, be it at our request."""
         if self._too_long:
             self._refuse()
-        else:
+        elif not self.transport.is_closing():
             super().send_400_response(msg)
+
+    def pause_writing(self) -> None:
+        self._doorway.wait(self, asyncio.get_running_loop().time())
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._doorway.has_read(self)
+        super().resume_writing()
 
     def handle_websocket_upgrade(self) -> None:
         """Leave the connection to a Handshake, which is given what httptools has read, not the bytes to read again."""
@@ -135,6 +167,7 @@ class Door(HttpToolsProtocol):
         raised = sys.exception()
         early = self._read[raised.args[0] :] if isinstance(raised, httptools.HttpParserUpgrade) else b""
         self._doorway.leave(self)
+        self._doorway.has_read(self)
         self.connections.discard(self)
         make = cast("Callable[..., Handshake]", self.ws_protocol_class)
         handshake = make(config=self.config, server_state=self.server_state, app_state=self.app_state)
@@ -156,6 +189,7 @@ class Door(HttpToolsProtocol):
 
     def abort(self) -> None:
         self._doorway.leave(self)
+        self._doorway.has_read(self)
         self.transport.abort()
 
     def _refuse(self) -> None:
