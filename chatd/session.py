@@ -92,15 +92,17 @@ class Pending:
 
     Attributes:
         outcome: what becomes of it, where it has begun before its turn to be answered; must be awaited or closed.
+        unpaid: it is a message of somebody not known yet, from whose user's allowance it was not taken.
     """
 
-    __slots__ = ("due", "outcome", "refusal", "request")
+    __slots__ = ("due", "outcome", "refusal", "request", "unpaid")
 
     def __init__(self, request: Request, due: float, refusal: Reject | None) -> None:
         self.request = request
         self.due = due
         self.refusal = refusal
         self.outcome: Coroutine[Any, Any, Result | None] | None = None
+        self.unpaid = False
 
 
 class Traffic:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -317,6 +318,37 @@ async def test_whoever_speaks_too_fast_is_told_when_to_go_on(chatd: Daemon) -> N
         assert refused["code"] == 111
         assert refused["temporary"] is True
         assert refused["retry_after_ms"] > 0
+
+
+async def says_at_once(stack: AsyncExitStack, chatd: Daemon, user: str) -> ClientConnection:
+    """Somebody who does not wait to be let in before he has said all that one connection may say at once."""
+    socket = await stack.enter_async_context(connect(chatd.sdk))
+    said = [{"id": 2 + n, "publish": {"channel": "eager", "data": {"text": "x"}}} for n in range(20)]
+    await socket.send("\n".join(map(json.dumps, [{"id": 1, "connect": {"data": {"user": user}}}, *said])))
+    return socket
+
+
+async def refusals(socket: ClientConnection) -> list[int]:
+    """The codes with which some of it was refused."""
+    replies: list[dict[str, Any]] = []
+    while len(replies) < 21:
+        async with asyncio.timeout(PATIENCE_S):
+            replies += [reply for line in str(await socket.recv()).split("\n") if "id" in (reply := json.loads(line))]
+    return [reply["error"]["code"] for reply in replies if "error" in reply]
+
+
+async def test_who_speaks_before_he_is_let_in_takes_nothing_from_strangers(chatd: Daemon) -> None:
+    async with AsyncExitStack() as stack:
+        sockets = [
+            await says_at_once(stack, chatd, stranger) for stranger in ("sam", "sue", "sid", "sol", "stu", "syd")
+        ]
+        assert [await refusals(socket) for socket in sockets] == [[]] * 6
+
+
+async def test_who_speaks_before_he_is_let_in_has_no_more_of_it_by_more_connections(chatd: Daemon) -> None:
+    async with AsyncExitStack() as stack:
+        sockets = [await says_at_once(stack, chatd, "eli") for _ in range(6)]
+        assert {code for socket in sockets for code in await refusals(socket)} == {111}
 
 
 def test_health_and_metrics_tell(chatd: Daemon) -> None:

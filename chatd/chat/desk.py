@@ -91,7 +91,10 @@ def _ponged(chat: Context, session: Session) -> None:
 def _admitted(chat: Context, session: Session, request: Request, now: float, early: float) -> Pending:
     """When this may be done, or that it will be refused when its turn comes."""
     try:
-        return Pending(request, now + _charge(chat, session, row_of(request.command), now, early), None)
+        row = row_of(request.command)
+        entry = Pending(request, now + _charge(chat, session, row, now, early), None)
+        entry.unpaid = row.speaks and session.identity is None
+        return entry
     except Reject as refusal:
         return Pending(request, now, refusal)
 
@@ -103,13 +106,15 @@ def _charge(chat: Context, session: Session, row: Row, now: float, early: float)
         Reject 111: longer than we let anything wait.
         Disconnect 3013: it has been told so too often.
     """
-    limits, user = chat.limits, session.user
-    messages, theirs, joins = session.messages_due, chat.speaking.get(user, 0.0), session.joins_due
+    limits, known = chat.limits, session.identity is not None
+    messages, theirs, joins = session.messages_due, 0.0, session.joins_due
     waits = [early]
     if row.speaks:
         messages, wait = rules.pace(messages, now, 1, limits.messages_per_second, limits.messages_burst)
-        theirs, longer = rules.pace(theirs, now, 1, limits.user_messages_per_second, limits.user_messages_burst)
-        waits += [wait, longer]
+        waits.append(wait)
+    if row.speaks and known:
+        theirs, wait = _one_more(chat, session.user, now)
+        waits.append(wait)
     if row.joins:
         joins, wait = rules.pace(joins, now, 1, limits.joins_per_second, limits.joins_burst)
         waits.append(wait)
@@ -117,17 +122,40 @@ def _charge(chat: Context, session: Session, row: Row, now: float, early: float)
         _strike(chat, session, max(waits))
     session.strikes = 0
     session.messages_due, session.joins_due = messages, joins
-    if row.speaks:
-        chat.speaking[user] = theirs
+    if row.speaks and known:
+        chat.speaking[session.user] = theirs
     return max(waits)
+
+
+def _one_more(chat: Context, user: str, now: float) -> tuple[float, float]:
+    """The user's allowance after one more message, and how much too early that is; see rules.pace."""
+    limits, due = chat.limits, chat.speaking.get(user, 0.0)
+    return rules.pace(due, now, 1, limits.user_messages_per_second, limits.user_messages_burst)
+
+
+def _charge_user(chat: Context, session: Session, waiting: Iterable[Pending]) -> None:
+    """Who did not wait to be let in is known now, and with it whose allowance takes what he said meanwhile."""
+    now = chat.clock()
+    for entry in waiting:
+        if not entry.unpaid:
+            continue
+        theirs, wait = _one_more(chat, session.user, now)
+        if wait > PATIENCE_S:
+            entry.refusal = _too_fast(wait)
+        else:
+            chat.speaking[session.user], entry.due = theirs, max(entry.due, now + wait)
 
 
 def _strike(chat: Context, session: Session, wait: float) -> NoReturn:
     session.strikes += 1
     if session.strikes > STRIKES:
         raise errors.TOO_MANY_MESSAGES.anew()
+    raise _too_fast(wait)
+
+
+def _too_fast(wait: float) -> Reject:
     wait_ms = int(wait * 1000)
-    raise errors.TOO_MANY_REQUESTS.because(f"too fast; try again in {wait_ms} ms", retry_after_ms=wait_ms)
+    return errors.TOO_MANY_REQUESTS.because(f"too fast; try again in {wait_ms} ms", retry_after_ms=wait_ms)
 
 
 def _enqueue(chat: Context, session: Session, entry: Pending) -> None:
@@ -174,6 +202,8 @@ async def _work_off(chat: Context, session: Session) -> None:
                 _begin_together(chat, session, waiting)
             await _do(chat, session, entry, entry.outcome or _begun(chat, session, entry))
             waiting.popleft()
+            if isinstance(entry.request.command, Connect) and session.identity is not None:
+                _charge_user(chat, session, waiting)
             if len(waiting) == WAITING // 2:
                 session.link.resume_reading()
     finally:
