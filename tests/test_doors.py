@@ -362,6 +362,19 @@ def test_health_and_metrics_tell(chatd: Daemon) -> None:
     assert "{{nonce}}" not in page
 
 
+async def test_of_those_who_come_at_once_no_more_are_let_in_than_one_address_may_have(tmp_path: Path) -> None:
+    limits = {"CHATD_SERVER__TRUSTED_PROXIES": "127.0.0.1", "CHATD_LIMITS__CONNECTIONS_PER_ADDRESS": "2"}
+    with running(tmp_path, "--port", "0", **limits) as chatd:
+        proxied = {"X-Forwarded-For": "203.0.113.7"}
+        come = (connect(f"{chatd.ws}/chat/eve?room=tea", additional_headers=proxied) for _ in range(16))
+        came = await asyncio.gather(*come, return_exceptions=True)
+        refused = [each.response.status_code for each in came if isinstance(each, InvalidStatus)]
+        assert refused == [429] * 14
+        for each in came:
+            if isinstance(each, ClientConnection):
+                await each.close()
+
+
 async def test_history_is_there_after_a_restart_and_no_store_is_left_behind(tmp_path: Path) -> None:
     with running(tmp_path, "--port", "0") as daemon:
         async with Raw(daemon) as client:

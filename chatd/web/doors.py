@@ -143,6 +143,7 @@ class Doors:
     ) -> None:
         if reason := self._closed():  # since it was asked first, a token was looked at
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"this node lets nobody in: {reason}")
+        self._within_limits(address)
         await websocket.accept(subprotocol(websocket.scope["subprotocols"], SUBPROTOCOLS))
         home = "" if wish is None else wish.room
         session = Session(str(uuid.uuid4()), codec, address, now=self._chat.clock(), since=round(time(), 3), home=home)
@@ -180,9 +181,11 @@ class Doors:
         if self._chat.measures.lockdown >= Lockdown.NOBODY_NEW:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, errors.CLOSED_FOR_NOW.reason)
         self._within_limits(address)
+        self._in_pace()
         return address
 
     def _within_limits(self, address: str) -> None:
+        """Asked at first, and again once all is known: of those that come at once, each has passed the first time."""
         limits, hub = self._settings.limits, self._hub
         if 0 < limits.connections <= hub.size or 0 < limits.unknown_connections <= len(hub.unknown):
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "this node is full; try another, or later")
@@ -191,7 +194,9 @@ class Doors:
         exempt = local or rules.within(address, rules.networks(self._settings.server.trusted_proxies))
         if 0 < limits.connections_per_address <= here and not exempt:
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"more than {here} connections from one address")
-        rate = limits.connects_per_second
+
+    def _in_pace(self) -> None:
+        rate = self._settings.limits.connects_per_second
         due, early = rules.pace(self._connects_due, self._chat.clock(), 1, rate, max(rate, 1))
         if early:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many connect at once; try again in a moment")
