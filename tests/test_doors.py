@@ -7,11 +7,13 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from socket import create_connection
 from typing import Any, Protocol
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from tests.conftest import Daemon, running
 
@@ -283,6 +285,14 @@ async def test_pages_of_other_sites_are_refused(chatd: Daemon, origin: str) -> N
         await connect(chatd.sdk, additional_headers={"Origin": origin})
     assert refused.value.response.status_code == 403
     assert b"origin" in (refused.value.response.body or b"")
+
+
+async def test_a_site_whose_name_leads_to_this_machine_is_another_site(chatd: Daemon) -> None:
+    site = f"evil.example:{chatd.port}"
+    socket = await asyncio.get_running_loop().run_in_executor(None, create_connection, ("127.0.0.1", chatd.port))
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"ws://{site}/connection/websocket", sock=socket, origin=Origin(f"http://{site}"))
+    assert refused.value.response.status_code == 403
 
 
 @pytest.mark.parametrize("path", ["/", "/chat", "/chat/", "/chat/ana/lobby", "/nosuch?room=lobby"])

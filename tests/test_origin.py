@@ -56,6 +56,24 @@ def test_a_page_may_connect_when_its_origin_may(
 
 
 @pytest.mark.parametrize(
+    ("origin", "host", "allowed", "may"),
+    [
+        (None, "evil.example:8000", (), True),  # no browser
+        ("http://localhost:8000", "localhost:8000", (), True),
+        ("http://127.0.0.1:8000", "127.0.0.1:8000", (), True),
+        ("http://[::1]:8000", "[::1]:8000", (), True),
+        ("http://evil.example:8000", "evil.example:8000", (), False),  # which its DNS has lead to 127.0.0.1
+        ("http://localhost.evil.example:8000", "localhost.evil.example:8000", (), False),
+        ("http://chat.local:8000", "chat.local:8000", ("http://chat.local:8000",), True),
+    ],
+)
+def test_where_anybody_may_be_anybody_a_page_of_another_name_may_not_connect(
+    origin: str | None, host: str, allowed: tuple[str, ...], may: bool
+) -> None:
+    assert origin_allowed(origin, host, allowed, mandatory=False, here=True) is may
+
+
+@pytest.mark.parametrize(
     ("headers", "subprotocols", "token"),
     [
         ({}, [], None),

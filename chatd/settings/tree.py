@@ -42,7 +42,8 @@ class Server:
     origins: Origins = option(
         (),
         "Web origins whose pages may connect, as browsers send them: scheme, host and port. Empty: only pages from the "
-        'very host that the request asks for. "*": every page on the web.',
+        "very host that the request asks for, and in open mode on a loopback address only if that is localhost or such "
+        'an address. "*": every page on the web.',
         reload=True,
     )
     trusted_proxies: Networks = option(

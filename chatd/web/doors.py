@@ -26,7 +26,7 @@ from chatd.measures import Lockdown, What
 from chatd.model import Identity, Subscribe
 from chatd.names import room_name
 from chatd.session import Session
-from chatd.settings import Settings, is_loopback
+from chatd.settings import Settings, is_loopback, unix_path
 from chatd.store.errors import StoreError
 from chatd.telemetry import Meters
 from chatd.transport import LinkRules
@@ -99,6 +99,12 @@ class Doors:
     @property
     def _settings(self) -> Settings:
         return self._chat.settings
+
+    @property
+    def _is_for_this_machine(self) -> bool:
+        """Whether anybody may be anybody, since nobody but who is on this machine can come."""
+        host = self._settings.server.host
+        return self._settings.auth.effective_mode == "open" and not unix_path(host) and is_loopback(host)
 
     # --- routes -------------------------------------------------------------------------------------------------------
 
@@ -207,7 +213,8 @@ class Doors:
         token = token_of(websocket.headers, websocket.scope["subprotocols"], self._settings.auth.cookie)
         by_cookie = token is not None and token.by_cookie
         origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
-        if not origin_allowed(origin, host, self._settings.server.origins, mandatory=by_cookie):
+        origins, here = self._settings.server.origins, self._is_for_this_machine
+        if not origin_allowed(origin, host, origins, mandatory=by_cookie, here=here):
             self._meters.auth_failures["origin"] += 1
             raise Refusal(HTTPStatus.FORBIDDEN, "pages of this origin may not connect; see server.origins")
         if token is None:

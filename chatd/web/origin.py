@@ -11,6 +11,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from chatd.rules import Network, within
+from chatd.settings import is_loopback
 
 # A client that cannot set headers, a browser, offers this subprotocol and then the token.
 BEARER = "chatd.bearer"
@@ -42,18 +43,24 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Iterable
     return address
 
 
-def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str], *, mandatory: bool) -> bool:
+def origin_allowed(
+    origin: str | None, host: str | None, allowed: Sequence[str], *, mandatory: bool, here: bool = False
+) -> bool:
     """Whether a page may connect (RFC 6455, 10.2; a page of another site must not act with a visitor's cookie).
 
     Args:
         origin: the Origin header; None for programs that are no browsers.
         allowed: exact origins, or "*"; empty: only pages of the host asked for.
         mandatory: a cookie speaks for the visitor, so somebody must say where the page is from.
+        here: only pages of this very machine, where none are allowed by name: a site can have its own name lead to a
+            visitor's loopback address (DNS rebinding), and so be of the host asked for.
     """
     if origin is None:
         return not mandatory
     if not allowed:
-        return host is not None and origin != "null" and urlsplit(origin).netloc.lower() == host.lower()
+        page = urlsplit(origin)
+        same = host is not None and origin != "null" and page.netloc.lower() == host.lower()
+        return same and (not here or is_loopback(page.hostname or ""))
     return origin in allowed or ("*" in allowed and not mandatory)
 
 
