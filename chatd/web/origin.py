@@ -33,14 +33,22 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Iterable
         trusted: networks whose word is believed.
     Returns:
         The rightmost address that no trusted proxy vouches to be another proxy: everything left of it anybody could
-        have written.
+        have written. Of the client's port, which some proxies say too, nothing is left: each connection has another.
     """
     networks = list(trusted)
-    hops = [hop.strip() for value in forwarded for hop in value.split(",") if hop.strip()]
+    hops = [_without_port(hop.strip()) for value in forwarded for hop in value.split(",") if hop.strip()]
     address = peer or "unix"
     while hops and (address == "unix" or within(address, networks)):
         address = hops.pop()
     return address
+
+
+def _without_port(hop: str) -> str:
+    """The address of 192.0.2.1:4711, [2001:db8::1]:4711 or [2001:db8::1]; anything else as it is."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    host, _, port = hop.partition(":")
+    return host if port.isdecimal() else hop
 
 
 def origin_allowed(
