@@ -87,7 +87,15 @@ def test_where_anybody_may_be_anybody_a_page_of_another_name_may_not_connect(
         ({}, ["chatd.bearer", "abc"], Token("abc", by_cookie=False)),
         ({}, ["chatd.bearer"], None),
         ({"cookie": "a=1; t=abc"}, [], Token("abc", by_cookie=True)),
+        ({"cookie": 't="abc"'}, [], Token("abc", by_cookie=True)),
+        (
+            {"cookie": 'prefs={"x": 1, "y": [2]}; é; =;; t=abc;u=t=no'},
+            [],
+            Token("abc", by_cookie=True),
+        ),  # others' cookies
+        ({"cookie": 't="' + 4000 * "\\0" + '"'}, [], Token(4000 * "\\0", by_cookie=True)),  # no token has escapes
         ({"cookie": "t="}, [], None),
+        ({"cookie": "nt=abc"}, [], None),
         ({"authorization": "Bearer abc", "cookie": "t=other"}, [], Token("abc", by_cookie=False)),
     ],
 )

@@ -6,7 +6,6 @@ Nothing is decided here on the request's URL, which the Host header can make up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -80,7 +79,7 @@ def token_of(headers: Mapping[str, str], subprotocols: Sequence[str], cookie: st
     if BEARER in subprotocols:
         after = subprotocols[subprotocols.index(BEARER) + 1 :]
         return Token(after[0], by_cookie=False) if after else None
-    if cookie and (found := _cookies(headers.get("cookie", "")).get(cookie)):
+    if cookie and (found := _cookie(headers.get("cookie", ""), cookie)):
         return Token(found, by_cookie=True)
     return None
 
@@ -90,8 +89,12 @@ def subprotocol(offered: Sequence[str], supported: Sequence[str]) -> str | None:
     return next((name for name in offered if name in supported), None)
 
 
-def _cookies(header: str) -> dict[str, str]:
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
-    except CookieError:
-        return {}
+def _cookie(header: str, name: str) -> str:
+    """The value of the last cookie of this name; "" if there is none.
+
+    Not by http.cookies: one pair that it does not like, which may be another application's, makes it pass over all of
+    them; and undoing escapes, which no token has, took it 0.4 s for 8 KiB (CPython before 3.11.10 and 3.12.6).
+    """
+    pairs = (pair.partition("=") for pair in header.split(";"))
+    values = [value.strip() for found, _, value in pairs if found.strip() == name]
+    return values[-1].strip('"') if values else ""
