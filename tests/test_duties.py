@@ -86,6 +86,12 @@ class TestForgetting:
         assert [member.user for member in await store.rooms.members("team")] == ["zoe"]
         assert await forget(store, "ana") == (Forgotten(), 0)
 
+    async def test_who_has_read_where_nothing_was_said_leaves_no_trace(self, store: Store) -> None:
+        assert await store.cursors.move("ana", "nowhere", Position("e", 0)) == (0, False)
+        assert await store.cursors.all("ana") == {}
+        assert await store.cursors.move("ana", "lobby", Position("e", 2)) == (2, True)
+        assert await store.cursors.move("ana", "lobby", Position("f", 0)) == (0, True)  # its count has begun anew
+
     async def test_other_peoples_words_stay_and_every_offset_has_its_place(self, store: Store) -> None:
         for n in range(10):
             await say(store, "lobby", "ana" if n % 2 else "ben", str(n))

@@ -9,5 +9,6 @@
 local at, epoch = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) (.*)$')
 local offset = tonumber(ARGV[2])
 if epoch == ARGV[3] and tonumber(at) >= offset then return {tonumber(at), 0} end
+if not at and offset == 0 then return {0, 0} end  -- or the names of rooms that nobody uses would stay for ever
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%d %s', offset, ARGV[3]))
 return {offset, 1}
