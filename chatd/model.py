@@ -95,6 +95,20 @@ class Identity:
         return self.expires_at is not None
 
 
+class Invitation(NamedTuple):
+    """What a subscription token says to its user, as verified.
+
+    Attributes:
+        expires_at: Unix seconds; None: never.
+        token_id, issued_at: as an Identity's.
+    """
+
+    user: str
+    expires_at: float | None = None
+    token_id: str | None = None
+    issued_at: float | None = None
+
+
 SERVER = Identity("", grants=(Grant("*", Role.OWNER),))
 """The server itself, and the application's back end behind it: no token can name it, and it may do everything."""
 

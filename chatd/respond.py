@@ -304,12 +304,22 @@ class Responder:
         """Take revocations in; how many connections had to be closed for them."""
         if not self.chat.revocations.load(rows):
             return 0
+        self.chat.rights_changed += 1
         now, closed = self.chat.now(), 0
         for session in self.hub.sessions():
             if session.identity is not None and session.open and self.chat.revocations.covers(session.identity, now):
                 session.close(errors.REVOKED)
                 closed += 1
+            for room in self._invited_in_vain(session, now):
+                self._put_out(session, room, "")
         return closed
+
+    def _invited_in_vain(self, session: Session, now: float) -> list[str]:
+        """The rooms that a client is in by a subscription token that is void."""
+        if not session.open:
+            return []
+        shown = ((room, subscription.invitation) for room, subscription in session.rooms.items())
+        return [room for room, said in shown if said is not None and self.chat.revocations.void(said, now)]
 
 
 def per_connection(grown: int, connections: int) -> int | None:

@@ -14,7 +14,7 @@ from math import inf
 from typing import Any, Protocol
 
 from .errors import NORMAL, SLOW, Disconnect, Reject
-from .model import Door, Event, Identity, Kind, Request, Result, Subscribed
+from .model import Door, Event, Identity, Invitation, Kind, Request, Result, Subscribed
 from .outlets import Outlet
 from .wire import Codec
 
@@ -63,13 +63,14 @@ class Subscription:
     Attributes:
         join_leave: it hears who joins and leaves.
         server_side: the server subscribed it; the client cannot leave.
-        invited: it came with a subscription token, whatever else it may be in the room.
+        invited: it came with a subscription token, or by the server's word, whatever else it may be in the room.
+        invitation: what that token says; None: there was none.
         expires_at: Unix seconds at which the subscription token ends; None: never.
         since: offset of the room's last message when it came in.
         held: what was said while its history was being read; None at all other times.
     """
 
-    __slots__ = ("expires_at", "held", "invited", "join_leave", "server_side", "since")
+    __slots__ = ("expires_at", "held", "invitation", "invited", "join_leave", "server_side", "since")
 
     def __init__(
         self,
@@ -77,12 +78,13 @@ class Subscription:
         join_leave: bool = False,
         server_side: bool = False,
         invited: bool = False,
-        expires_at: float | None = None,
+        invitation: Invitation | None = None,
     ) -> None:
         self.join_leave = join_leave
         self.server_side = server_side
-        self.invited = invited
-        self.expires_at = expires_at
+        self.invited = invited or invitation is not None
+        self.invitation = invitation
+        self.expires_at = None if invitation is None else invitation.expires_at
         self.since = 0
         self.held: list[Event] | None = None
 

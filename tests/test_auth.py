@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from chatd import auth
 from chatd.auth import Key, Revocation, Revocations, Verifier, inspect, mint
 from chatd.errors import INVALID_TOKEN, PERMISSION_DENIED, TOKEN_EXPIRED, Disconnect, Reject
-from chatd.model import Grant, Identity, Role
+from chatd.model import Grant, Identity, Invitation, Role
 
 NOW = 1_800_000_000.0
 SECRET = b"a secret of sixty-four bytes, so that HS512 is content with it.."
@@ -615,10 +615,23 @@ def subscribe(claims: object, **options: Any) -> Any:
 
 
 async def test_a_subscription_token_says_until_when() -> None:
-    assert await subscribe(LOBBY) == NOW + 60
-    assert await subscribe({**LOBBY, "client": "c-1"}) == NOW + 60
-    assert await subscribe({"sub": "ana", "channel": "lobby"}) is None
-    assert await subscribe(LOBBY, leeway=5.0, at=NOW + 64) == NOW + 65
+    assert (await subscribe(LOBBY)).expires_at == NOW + 60
+    assert (await subscribe({**LOBBY, "client": "c-1"})).expires_at == NOW + 60
+    assert (await subscribe({"sub": "ana", "channel": "lobby"})).expires_at is None
+    assert (await subscribe(LOBBY, leeway=5.0, at=NOW + 64)).expires_at == NOW + 65
+
+
+async def test_a_subscription_token_says_what_it_can_be_revoked_by() -> None:
+    invitation = await subscribe({"sub": "ana", "channel": "lobby", "jti": "s-1", "iat": NOW})
+    assert invitation == Invitation("ana", None, "s-1", NOW)
+    revocations = Revocations()
+    assert not revocations.void(invitation, NOW)
+    revocations.load([Revocation("token", "s-1", NOW + 60)])
+    assert revocations.void(invitation, NOW)
+    revocations = Revocations()
+    revocations.load([Revocation("user", "ana", NOW + 60, NOW)])
+    assert revocations.void(invitation, NOW)
+    assert not revocations.void(invitation._replace(issued_at=NOW + 1), NOW)
 
 
 @pytest.mark.parametrize(

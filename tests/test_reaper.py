@@ -15,7 +15,7 @@ from chatd.auth import Key, Revocations, Verifier
 from chatd.chat import Chat, tokens
 from chatd.errors import NO_PONG, SLOW
 from chatd.hub import Hub, Shard
-from chatd.model import Identity, Refresh, SubRefresh
+from chatd.model import Identity, Invitation, Refresh, SubRefresh
 from chatd.node import Node
 from chatd.reaper import Reaper, ended, may_judge, overdue, silent
 from chatd.room import SHARDS
@@ -215,7 +215,7 @@ async def test_what_a_client_renews_for_less_time_ends_sooner(
 def test_a_subscription_that_ended_is_found_too_and_nobody_who_has_gone() -> None:
     hub = Hub()
     a, b = known(hub, "a", None), known(hub, "b", 10.0)
-    hub.join(a, "lobby", Subscription(expires_at=20.0), 0)
+    hub.join(a, "lobby", Subscription(invitation=Invitation("a", 20.0)), 0)
     hub.remove(b, "127.0.0.1")
     assert [all_ended(hub, now) for now in (10.0, 20.0)] == [set(), {"a"}]
 

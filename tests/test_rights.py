@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -324,3 +326,24 @@ async def test_nothing_can_be_done_before_one_has_said_who_one_is(nodes: tuple[D
         await socket.send(json.dumps({"id": 1, **TRIALS[name].ask("lobby", 1)}))
         await socket.wait_closed()
         assert socket.close_code == 3501
+
+
+async def test_a_subscription_token_that_is_revoked_opens_its_room_no_longer_on_any_node(tmp_path: Path) -> None:
+    private = '[rooms."den*"]\npublic = false\n'
+    with cluster(tmp_path, private) as (first, second):
+        one = {"channel": "den", "token": token("ana", channel="den", jti="s-1")}
+        other = {"channel": "den-2", "token": token("ana", channel="den-2", jti="s-2", iat=time.time() - 60)}
+        async with person(second, "ana") as ana:
+            await ana.ask(subscribe=one)
+            await ana.ask(subscribe=other)
+            first.ask("token", "revoke", "--jti", "s-1")
+            assert (await ana.sees("unsubscribe", "den"))["code"] == 2000
+            with pytest.raises(Refused, match="103 the subscription token was revoked"):
+                await ana.ask(subscribe=one)
+            with pytest.raises(Refused, match="103 the subscription token was revoked"):
+                await ana.ask(sub_refresh={"channel": "den-2", "token": token("ana", channel="den-2", jti="s-1")})
+            first.ask("token", "revoke", "--user", "ana")
+            assert (await ana.goodbye())[0] == 4501
+        async with person(second, "ana", iat=time.time() + 1) as ana:
+            with pytest.raises(Refused, match="103 the subscription token was revoked"):
+                await ana.ask(subscribe=other)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
-from chatd.model import LAST_SECOND, ROLES, Grant, Identity, Json
+from chatd.model import LAST_SECOND, ROLES, Grant, Identity, Invitation, Json
 from chatd.names import clean_name, printable
 
 Claims: TypeAlias = Mapping[str, Any]
@@ -168,7 +168,7 @@ def identity_of(claims: Claims, leeway: float, display_name: int) -> Identity:
     )
 
 
-def check_subscription(claims: Claims, leeway: float, *, user: str, client: str, room: str) -> float | None:
+def check_subscription(claims: Claims, leeway: float, *, user: str, client: str, room: str) -> Invitation:
     if user_of(claims) != user:
         raise ValueError("the subscription token is another user's")
     if text_of(claims, "channel") != room:
@@ -176,7 +176,12 @@ def check_subscription(claims: Claims, leeway: float, *, user: str, client: str,
     if text_of(claims, "client") not in (None, client):
         raise ValueError("the subscription token is another connection's")
     expires_at = moment_of(claims, "exp")
-    return None if expires_at is None else expires_at + leeway
+    return Invitation(
+        user=user,
+        expires_at=None if expires_at is None else expires_at + leeway,
+        token_id=text_of(claims, "jti") or None,
+        issued_at=moment_of(claims, "iat"),
+    )
 
 
 def _compact(value: object) -> Json | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from chatd.model import Identity
+from chatd.model import Identity, Invitation
 
 # A token without an end of its own is void for this long after it was revoked: ten years.
 FOR_EVER_S = 10 * 365 * 86400.0
@@ -41,15 +41,17 @@ class Revocations:
 
     def covers(self, identity: Identity, now: float) -> bool:
         """Return whether this identity's token is void at `now`, in Unix seconds; without a token nothing is."""
-        if not identity.has_token:
-            return False
-        token = self._rows.get(("token", identity.token_id)) if identity.token_id is not None else None
-        if token is not None and now < token.until:
+        return identity.has_token and self.void(identity, now)
+
+    def void(self, token: Identity | Invitation, now: float) -> bool:
+        """Return whether the token that says this is void at `now`, in Unix seconds."""
+        row = self._rows.get(("token", token.token_id)) if token.token_id is not None else None
+        if row is not None and now < row.until:
             return True
-        user = self._rows.get(("user", identity.user))
+        user = self._rows.get(("user", token.user))
         if user is None or now >= user.until:
             return False
-        return identity.issued_at is None or identity.issued_at <= user.issued_before
+        return token.issued_at is None or token.issued_at <= user.issued_before
 
     def forget_ended(self, now: float) -> None:
         """Forget what covers nothing any more at `now`, in Unix seconds."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jwt
 
 from chatd.errors import INVALID_TOKEN, PERMISSION_DENIED, TOKEN_EXPIRED
-from chatd.model import Identity
+from chatd.model import Identity, Invitation
 
 from .claims import (
     Claims,
@@ -102,8 +102,8 @@ class Verifier:
         self._remember(digest, _Proven(identity, key))
         return identity
 
-    async def subscription(self, token: str, *, user: str, client: str, room: str) -> float | None:
-        """Return when a subscription token ends, in Unix seconds with the leeway; None: never.
+    async def subscription(self, token: str, *, user: str, client: str, room: str) -> Invitation:
+        """Return what a subscription token says. Its `expires_at` is the token's `exp`, if it has one, plus the leeway.
 
         It must be of this `user` (claim `sub`), for this `room` (`channel`) and, if it names a connection (`client`),
         for this one. Not remembered: it is for one room of one connection.
@@ -114,11 +114,11 @@ class Verifier:
         self._look_for_new_keys()
         try:
             claims, _ = await self._verified(token)
-            expires_at = check_subscription(claims, self._leeway, user=user, client=client, room=room)
+            invitation = check_subscription(claims, self._leeway, user=user, client=client, room=room)
         except ValueError as refusal:
             raise PERMISSION_DENIED.because(str(refusal)) from None
-        self._refuse_ended(expires_at)
-        return expires_at
+        self._refuse_ended(invitation.expires_at)
+        return invitation
 
     async def read_key_sets(self) -> list[str]:
         """Read every key set that was not read just now; return a sentence for each that could not be.

@@ -18,7 +18,7 @@ from chatd.auth import Revocations, Signatures, Verifier
 from chatd.errors import Disconnect, Reject
 from chatd.hub import Hub
 from chatd.measures import Lockdown, Measure, Measures, What
-from chatd.model import SERVER, Actor, ClientInfo, Identity, Json, Role, Speaker, Standing
+from chatd.model import SERVER, Actor, ClientInfo, Identity, Invitation, Json, Role, Speaker, Standing
 from chatd.names import is_reserved, room_name
 from chatd.office import Office
 from chatd.session import Session
@@ -313,6 +313,15 @@ class Context:
     def _role(self, identity: Identity, room: str, standing: Standing, *, invited: bool) -> Role:
         public = standing.public if standing.exists else self.rules(room).public
         return rules.role_in(identity, room, public=public, invited=invited, member=standing.role, matches=matches)
+
+    def refuse_void(self, invitation: Invitation) -> None:
+        """Keep out whoever has shown a subscription token that was revoked.
+
+        Raises:
+            Reject 103.
+        """
+        if self.revocations.void(invitation, self.now()):
+            raise errors.PERMISSION_DENIED.because("the subscription token was revoked")
 
     def actor(self, session: Session, room: str) -> Actor | None:
         """Who wants to change `room`; the store, which knows its members, has the last word. None: the server."""

@@ -7,6 +7,7 @@ from chatd.errors import Disconnect, Reject
 from chatd.model import (
     SERVER,
     Delivery,
+    Invitation,
     Json,
     Position,
     Presence,
@@ -41,8 +42,8 @@ async def subscribe(chat: Context, session: Session, command: Subscribe) -> Subs
         raise errors.PERMISSION_DENIED.because("map subscriptions are not offered")
     if command.filtered:
         raise errors.BAD_REQUEST.because("tag filters are not offered")
-    expires_at = await _invitation(chat, session, command)
-    subscription = Subscription(join_leave=command.join_leave, invited=bool(command.token), expires_at=expires_at)
+    invitation = await _invitation(chat, session, command)
+    subscription = Subscription(join_leave=command.join_leave, invitation=invitation)
     changes = chat.rights_changed
     await chat.may_read(session, room, invited=subscription.invited)
     return await enter(chat, session, command, subscription, changes)
@@ -67,11 +68,13 @@ async def leave_unreadable(chat: Context, session: Session) -> None:
             await put_out(chat, session, room, *errors.UNSUBSCRIBED_BY_SERVER)
 
 
-async def _invitation(chat: Context, session: Session, command: Subscribe) -> float | None:
-    """When the subscription token ends, in Unix seconds; None: never, or there is none."""
+async def _invitation(chat: Context, session: Session, command: Subscribe) -> Invitation | None:
+    """What the subscription token says; None: there is none."""
     if not command.token:
         return None
-    return await chat.verifier.subscription(command.token, user=session.user, client=session.id, room=command.room)
+    said = await chat.verifier.subscription(command.token, user=session.user, client=session.id, room=command.room)
+    chat.refuse_void(said)
+    return said
 
 
 async def enter(
@@ -140,6 +143,8 @@ async def _watch(
     try:
         while changes not in (None, chat.rights_changed):
             changes = chat.rights_changed
+            if subscription.invitation is not None:
+                chat.refuse_void(subscription.invitation)
             await chat.may_read(session, room, invited=subscription.invited)
             top = chat.store.feed.position(room)
     except BaseException:

@@ -47,7 +47,7 @@ async def sub_refresh(chat: Context, session: Session, command: SubRefresh) -> S
     if not command.token:
         raise errors.BAD_REQUEST.because("sub_refresh needs a token")
     try:
-        expires_at = await chat.verifier.subscription(
+        invitation = await chat.verifier.subscription(
             command.token, user=session.user, client=session.id, room=command.room
         )
     except Reject as refusal:
@@ -55,9 +55,10 @@ async def sub_refresh(chat: Context, session: Session, command: SubRefresh) -> S
             # Temporary: the SDK fetches another token and keeps its subscription meanwhile (wire section 5).
             raise Reject(refusal.code, refusal.text, temporary=True) from None
         raise errors.INVALID_TOKEN.anew() from None
-    subscription.expires_at = expires_at
+    chat.refuse_void(invitation)
+    subscription.invitation, subscription.expires_at = invitation, invitation.expires_at
     chat.hub.note_end(session)
-    return SubRefreshed(chat.ttl(expires_at))
+    return SubRefreshed(chat.ttl(invitation.expires_at))
 
 
 def expire(chat: Context, session: Session, now: float) -> None:
