@@ -321,6 +321,21 @@ async def test_a_token_that_counts_no_more_or_not_here_opens_no_door(nodes: tupl
 
 
 @pytest.mark.parametrize("name", TRIALS)
+async def test_what_came_in_one_message_with_a_refused_connect_is_not_done(
+    nodes: tuple[Daemon, ...], name: str
+) -> None:
+    """SDKs send their subscriptions along with `connect`, before they know that their token has expired."""
+    connecting = {"connect": {"token": token("ana", lifetime=-10)}}
+    async with connect(nodes[0].sdk) as socket:
+        both = {"id": 1, **connecting}, {"id": 2, **TRIALS[name].ask("lobby", 1)}
+        await socket.send("\n".join(map(json.dumps, both)))
+        assert json.loads(await socket.recv())["error"]["code"] == 109
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+        assert (socket.close_code, socket.close_reason) == (3501, "nothing may follow a refused connect")
+
+
+@pytest.mark.parametrize("name", TRIALS)
 async def test_nothing_can_be_done_before_one_has_said_who_one_is(nodes: tuple[Daemon, ...], name: str) -> None:
     async with connect(nodes[0].sdk) as socket:
         await socket.send(json.dumps({"id": 1, **TRIALS[name].ask("lobby", 1)}))
