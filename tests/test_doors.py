@@ -196,6 +196,8 @@ async def test_messages_sent_at_once_are_stored_and_answered_in_the_order_in_whi
         ({"ping": {}}, 108),
         ({"history": {"channel": "h", "since": {"offset": 0, "epoch": ""}, "reverse": True}}, 107),
         ({"history": {"channel": "h", "limit": 1, "since": {"offset": 1, "epoch": "other"}}}, 112),
+        ({"rpc": {"method": "message.history", "data": {"room": "h", "before": 0}}}, 107),
+        ({"rpc": {"method": "message.history", "data": {"room": "h", "after": -1}}}, 107),
         ({"subscribe": {"channel": "h2", "recover": True, "offset": 9, "epoch": "other", "flag": 2}}, 112),
     ],
 )
@@ -205,6 +207,26 @@ async def test_what_may_not_be_is_refused_with_its_code_and_the_connection_goes_
     async with Raw(chatd, {"data": {"user": "ana"}}) as client:
         assert (await client.ask(command))["error"]["code"] == code
         assert "presence" in await client.ask({"presence": {"channel": "still-here"}})
+
+
+@pytest.mark.parametrize("offset", [10**14, 10**15 + 1, 2**53, 2**63 - 1])
+async def test_an_offset_that_no_message_will_ever_have_is_beyond_the_last_one(chatd: Daemon, offset: int) -> None:
+    room = f"beyond-{offset}"
+    async with Raw(chatd) as client:
+        sent = await client.ask({"rpc": {"method": "message.send", "data": {"room": room, "text": "hi"}}})
+        top = {"epoch": sent["rpc"]["data"]["epoch"], "offset": 1}
+        beyond = {"channel": room, "limit": 9, "since": {"offset": offset}}
+        assert (await client.ask({"history": beyond}))["history"] == {"publications": [], **top}
+        newest_first = (await client.ask({"history": {**beyond, "reverse": True}}))["history"]
+        assert [publication["offset"] for publication in newest_first["publications"]] == [1]
+        lost = await client.ask({"subscribe": {"channel": room, "recover": True, "offset": offset}})
+        assert lost["subscribe"] == {"recoverable": True, "positioned": True, "was_recovering": True, **top}
+        for method, key in (("report", "offset"), ("message.edit", "offset"), ("message.send", "reply_to")):
+            data = {"room": room, "text": "hi", key: offset}
+            assert (await client.ask({"rpc": {"method": method, "data": data}}))["error"]["code"] == 404
+        for bound, seen in (("before", 1), ("after", 0)):
+            page = await client.ask({"rpc": {"method": "message.history", "data": {"room": room, bound: offset}}})
+            assert len(page["rpc"]["data"]["messages"]) == seen
 
 
 async def test_a_room_is_subscribed_once(chatd: Daemon) -> None:

@@ -12,7 +12,6 @@ from chatd import errors
 from chatd.methods import MessageHistory
 from chatd.session import Session
 from chatd.store.changes import Notes
-from chatd.store.messages import BEYOND
 from chatd.wire.publication import Publication, parse
 
 from .context import Context
@@ -46,16 +45,17 @@ class Found(NamedTuple):
 
 
 async def history(chat: Context, session: Session, args: MessageHistory) -> Mapping[str, object]:
-    if not all(offset is None or 0 <= offset < BEYOND for offset in (args.before, args.after)):
+    before, after = args.before, args.after
+    if (before is not None and before < 1) or (after is not None and after < 0):
         raise errors.BAD_REQUEST.because("before and after are offsets: 1, 2, 3 and so on")
     kept = await chat.readable(session, args.room)
     if kept.history == 0:
         raise errors.NOT_AVAILABLE.because("this room keeps no history")
     most = chat.limits.history_page
     limit = args.limit if 0 < args.limit < most else most
-    back = args.after is None
+    back = after is None
     floor = await chat.reads_above(session, args.room)
-    found = await find(chat, args.room, Stretch(args.before if back else args.after, args.before, back, floor), limit)
+    found = await find(chat, args.room, Stretch(before if back else after, before, back, floor), limit)
     messages = found.messages[::-1] if back else found.messages
     notes = await chat.store.changes.notes(args.room, [message.offset for message in messages])
     folded = [fold(*pair) for pair in zip(messages, notes, strict=True)]

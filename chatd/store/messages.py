@@ -27,8 +27,8 @@ REPEAT_MS: Final = 10 * 60 * 1000
 # A signature is good for 300 s before and after its time; for longer than both together it must not come again.
 NONCE_MS: Final = 11 * 60 * 1000
 
-# No message has this offset, nor any above it; scripts count in doubles.
-BEYOND: Final = 1 << 53
+# No message has this offset, nor any above it; from here on Lua writes numbers as "1e+14", which no stream takes.
+BEYOND: Final = 10**14
 
 # Kinds of reactions that one message can have.
 KINDS: Final = 20
@@ -177,7 +177,7 @@ class Messages:
     async def _history(
         self, room: str, keep_ms: int, after: int | None, limit: int, reverse: bool, floor: int = 0
     ) -> tuple[list[tuple[int, Json]], Position]:
-        args = (-1 if after is None else after, limit, int(reverse), keep_ms, new_epoch(), floor)
+        args = (-1 if after is None else min(after, BEYOND - 1), limit, int(reverse), keep_ms, new_epoch(), floor)
         epoch, top, *rest = await self._batch.script(HISTORY, self._keys.history(room), args)
         return list(zip(rest[::2], rest[1::2], strict=True)), Position(epoch.decode(), top)
 
