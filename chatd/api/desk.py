@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from functools import partial
 from hashlib import sha256
@@ -224,7 +224,7 @@ class Desk:
             raise ApiError(404, f"there is no method {method[:64]!r}; /api/openapi.json has all there are")
         if not any(matches(scope, method) for scope in key.scopes):
             raise ApiError(403, f"the key {key.name} may not call {method}; see its scopes in [[api.keys]]")
-        if method in SHARED and (strange := [name for name in members if name in shapes.NOT_OFFERED and members[name]]):
+        if method in SHARED and (strange := _not_offered(row, members)):
             raise ApiError(400, f"{method}: chatd does not offer {', '.join(sorted(strange))}; leave it out")
         caller = Caller(self._chat, self._session(key, row, members.get(AS)), self._office(f"api:{key.name}"))
         try:
@@ -250,6 +250,12 @@ class Desk:
         if not any(matches(pattern, user) for pattern in key.users):
             raise ApiError(403, f"the key {key.name} may not act as this user; see its users in [[api.keys]]")
         return Identity(user, grants=(Grant("*", Role.MEMBER),))
+
+
+def _not_offered(row: Method, members: Mapping[str, Any]) -> set[str]:
+    """The members that ask for something of Centrifugo's which the method does not do here."""
+    asked = {name for name, value in members.items() if value}
+    return (asked & shapes.NOT_OFFERED) - {each.name for each in fields(row.args)}
 
 
 def key_of(keys: Iterable[ApiKey], secret: str) -> ApiKey | None:

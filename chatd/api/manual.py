@@ -84,8 +84,9 @@ ABOUT_ONESELF: Final = (
     f"By the HTTP API, {', '.join(f'`{name}`' for name in sorted(PERSONAL))} need `as`: they are about whoever asks.\n"
 )
 SHARED_WITH: Final = (
-    "And `batch`: {commands: [{<method>: {...}}], parallel?}, for any method here. A channel is a room. Of their\n"
-    f"members chatd refuses, as it does not offer them: {', '.join(f'`{name}`' for name in sorted(NOT_OFFERED))}.\n"
+    "And `batch`: {commands: [{<method>: {...}}], parallel?}, for any method here. A channel is a room.\n"
+    "Of their members chatd refuses these, where a method here does not name them itself:\n"
+    f"{', '.join(f'`{name}`' for name in sorted(NOT_OFFERED))}.\n"
     "Their other methods, `refresh` and `connections` among them, are not there.\n"
 )
 STATUS: Final = "| status | when |\n| --- | --- |"
