@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from chatd.rules import Network, within
 from chatd.settings import is_loopback
@@ -65,10 +65,20 @@ def origin_allowed(
     if origin is None:
         return not mandatory
     if not allowed:
-        page = urlsplit(origin)
-        same = host is not None and origin != "null" and page.netloc.lower() == host.lower()
-        return same and (not here or is_loopback(page.hostname or ""))
+        page = _page(origin)
+        if page is None or host is None or page.netloc.lower() != host.lower():
+            return False
+        return not here or is_loopback(page.hostname or "")
     return origin in allowed or ("*" in allowed and not mandatory)
+
+
+def _page(origin: str) -> SplitResult | None:
+    """Where a page came from; None: from nowhere, as with the Origin "null", or from what is no address."""
+    try:
+        page = urlsplit(origin)
+    except ValueError:
+        return None
+    return page if page.netloc else None
 
 
 def token_of(headers: Mapping[str, str], subprotocols: Sequence[str], cookie: str) -> Token | None:
