@@ -151,6 +151,17 @@ async def test_a_repeated_cid_has_one_effect_and_data_is_stored_byte_for_byte(ch
         assert data in reply
 
 
+async def test_a_text_that_was_cut_within_an_emoji_costs_nobody_the_connection(chatd: Daemon) -> None:
+    async with Raw(chatd) as client:
+        for saying in (
+            {"publish": {"channel": "cut", "data": {"text": "hi \ud83d"}}},
+            {"rpc": {"method": "message.send", "data": {"room": "cut", "text": "hi \ud83d"}}},
+        ):
+            assert "error" not in await client.ask(saying)
+        history = await client.ask({"history": {"channel": "cut", "limit": 2}})
+        assert [each["data"] for each in history["history"]["publications"]] == [{"text": "hi \ufffd"}] * 2
+
+
 async def test_connect_and_subscribe_in_one_frame_are_answered_in_order(chatd: Daemon) -> None:
     socket = await connect(chatd.sdk)
     await socket.send('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"batch","flag":1}}\n')

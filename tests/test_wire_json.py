@@ -175,6 +175,20 @@ def test_an_authors_json_is_passed_on_byte_for_byte(data):
 
 
 @pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r'"cut \ud83d"', r'"cut \ufffd"'),
+        (r'"\uDE00 whole \ud83d\uDE00 \uD83d\ud83d\ude00"', r'"\ufffd whole \ud83d\uDE00 \ufffd\ud83d\ude00"'),
+        (r'["\\ud83d", "\\\ud83d", {"\ud83d\n":"\u00e9"}]', r'["\\ud83d", "\\\ufffd", {"\ufffd\n":"\u00e9"}]'),
+    ],
+)
+def test_half_a_surrogate_pair_is_read_as_browsers_would_send_it(written, read):
+    """JSON.stringify writes it, where an emoji was cut in two; no UTF-8 can hold it."""
+    assert one('{"id":1,"publish":{"channel":"a","data":' + written + "}}").command == Publish("a", read.encode())
+    assert one(r'{"id":1,"subscribe":{"channel":"a\udfff"}}').command == Subscribe("a\ufffd")
+
+
+@pytest.mark.parametrize(
     "message",
     [
         b"",
@@ -193,7 +207,7 @@ def test_an_authors_json_is_passed_on_byte_for_byte(data):
         b'{"id":1,"subscribe":{"channel":1}}',
         b'{"id":1,"subscribe":{"channel":"a","offset":-1}}',
         b'{"id":1,"subscribe":{"channel":"a","offset":18446744073709551616}}',
-        b'{"id":1,"subscribe":{"channel":"\\ud800"}}',
+        b'{"id":1,"subscribe":{"channel":"\\ud8"}}',
         b'{"id":1,"subscribe":{"channel":"\xff"}}',
         b'{"id":1,"publish":{"channel":"a","data":"\xff"}}',
         b'{"id":1,"publish":{"channel":"a","data":{]}}',

@@ -9,6 +9,7 @@ command does, and whether it may, is not decided here; neither is whether an aut
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final
@@ -85,7 +86,7 @@ class CentrifugeJson:
             return [Request(0, Pong())]
         try:
             message.decode()  # msgspec does not look at the UTF-8 of what it leaves undecoded
-            return [_COMMAND.decode(line).request() for line in message.removesuffix(b"\n").split(b"\n")]
+            return _requests(message)
         except RecursionError:
             raise BAD_COMMAND.because("bad request: nested too deeply") from None
         except UnicodeDecodeError:
@@ -316,6 +317,30 @@ _Asked = (
 )  # fmt: skip
 
 _COMMAND: Final = msgspec.json.Decoder(_Command)
+
+
+def _requests(message: bytes) -> list[Request]:
+    try:
+        return [_COMMAND.decode(line).request() for line in message.removesuffix(b"\n").split(b"\n")]
+    except msgspec.MsgspecError:
+        whole = _ESCAPE.sub(_whole, message)
+        if whole == message:
+            raise
+        return _requests(whole)
+
+
+# An escape of JSON: its first group is a whole character; without it, half a surrogate pair.
+_ESCAPE: Final = re.compile(
+    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u[dD][89a-fA-F]).)|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+
+
+def _whole(escape: re.Match[bytes]) -> bytes:
+    """The escape; for half a pair U+FFFD, which is what browsers make of it in UTF-8.
+
+    Clients write it where somebody's text was cut within an emoji, which is no reason to end their connection.
+    """
+    return escape[1] or rb"\ufffd"
 
 
 def _json(data: msgspec.Raw) -> Json | None:
