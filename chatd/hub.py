@@ -131,18 +131,21 @@ class Hub:
         local = self.rooms.get(room)
         if local is None:
             local = self.rooms[room] = Room(room)
-        local.join(session, since, watches=subscription.join_leave)
+        # Whoever reads history does not know yet that it is in the room, and is to hear nothing of it.
+        local.join(session, since, watches=subscription.join_leave and subscription.held is None)
         session.rooms[room] = subscription
         if subscription.expires_at is not None:
             self.note_end(session)
 
     def caught_up(self, session: Session, room: str, since: int) -> list[Event]:
         """End of a join at JOINING: from `since` on the session gets everything; returns what it missed meanwhile."""
-        subscription = session.rooms[room]
+        local, subscription = self.rooms[room], session.rooms[room]
         held, subscription.held = subscription.held or [], None
         missed = [event for event in held if event.position is not None and event.position.offset > since]
         last = missed[-1].position if missed else None
-        self.rooms[room].fresh[session] = last.offset if last else since
+        local.fresh[session] = last.offset if last else since
+        if subscription.join_leave:
+            local.watchers.add(session)
         return missed
 
     def leave(self, session: Session, room: str) -> None:

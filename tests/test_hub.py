@@ -99,6 +99,18 @@ def test_while_history_is_read_everything_is_held_and_nothing_is_missed_or_doubl
     assert [b'"offset":7' in frame for frame in written(joining)] == [True]
 
 
+def test_joins_go_to_those_who_asked_from_when_they_know_that_they_are_in_the_room() -> None:
+    hub = Hub()
+    joining = member(hub, since=JOINING, join_leave=True)
+    fan_out(hub, JOINED)
+    assert written(joining) == []
+    hub.caught_up(joining, ROOM, 5)
+    fan_out(hub, JOINED)
+    assert [b'"join"' in frame for frame in written(joining)] == [True]
+    hub.leave(joining, ROOM)
+    assert ROOM not in hub.rooms
+
+
 def test_an_author_at_the_plain_door_does_not_hear_its_own_words() -> None:
     hub = Hub()
     author, other = member(hub, codec=PLAIN), member(hub, codec=PLAIN)
