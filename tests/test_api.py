@@ -341,6 +341,13 @@ def test_what_is_no_json_or_too_much_of_it_is_refused(nodes: Any) -> None:
     assert (status, "api.body" in answer["error"]) == (413, True)
 
 
+def test_a_text_that_was_cut_within_an_emoji_is_taken_as_from_clients(nodes: Any) -> None:
+    assert "result" in post(nodes[0], "publish", {"channel": "cut", "data": {"text": "hi \ud83d"}})[1]
+    assert "result" in post(nodes[0], "message.send", {"room": "cut", "text": "hi \ud83d", "as": "ana"})[1]
+    kept = post(nodes[0], "history", {"channel": "cut", "limit": 2})[1]["result"]["publications"]
+    assert [each["data"] for each in kept] == [{"text": "hi \ufffd"}] * 2
+
+
 def test_a_user_who_is_not_named_is_not_everybody(nodes: Any) -> None:
     assert post(nodes[0], "disconnect", {"user": ""})[1]["error"]["code"] == 107
     assert post(nodes[0], "unsubscribe", {"user": "", "channel": "a"})[1]["error"]["code"] == 107

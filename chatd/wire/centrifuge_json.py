@@ -9,7 +9,6 @@ command does, and whether it may, is not decided here; neither is whether an aut
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final
@@ -53,6 +52,7 @@ from chatd.model import (
     Unsubscribed,
 )
 from chatd.wire import Codec
+from chatd.wire.payload import whole_characters
 
 # Flag bit of a subscribe (section 5): answer 112 rather than `recovered: false`.
 REJECT_UNRECOVERED: Final = 2
@@ -323,24 +323,9 @@ def _requests(message: bytes) -> list[Request]:
     try:
         return [_COMMAND.decode(line).request() for line in message.removesuffix(b"\n").split(b"\n")]
     except msgspec.MsgspecError:
-        whole = _ESCAPE.sub(_whole, message)
-        if whole == message:
+        if (whole := whole_characters(message)) == message:
             raise
         return _requests(whole)
-
-
-# An escape of JSON: its first group is a whole character; without it, half a surrogate pair.
-_ESCAPE: Final = re.compile(
-    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u[dD][89a-fA-F]).)|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
-)
-
-
-def _whole(escape: re.Match[bytes]) -> bytes:
-    """The escape; for half a pair U+FFFD, which is what browsers make of it in UTF-8.
-
-    Clients write it where somebody's text was cut within an emoji, which is no reason to end their connection.
-    """
-    return escape[1] or rb"\ufffd"
 
 
 def _json(data: msgspec.Raw) -> Json | None:

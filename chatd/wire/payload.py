@@ -76,6 +76,20 @@ def check(data: bytes, *, limit: int, depth: int, chat: bool) -> Payload:
     return Payload(_one_line(data), cid, text if isinstance(text, str) else None, sig, reply_to, mentions)
 
 
+def whole_characters(json: bytes) -> bytes:
+    """JSON with U+FFFD, which is what browsers make of it in UTF-8, where it writes half a surrogate pair.
+
+    It does so where somebody's text was cut within an emoji, and parsers refuse it: try this only then.
+    """
+    return _ESCAPE.sub(lambda escape: escape[1] or rb"\ufffd", json)
+
+
+# An escape of JSON: its first group is a whole character; without it, half a surrogate pair.
+_ESCAPE: Final = re.compile(
+    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u[dD][89a-fA-F]).)|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+
+
 def strings(data: Json) -> Iterator[str]:
     """Every string in data that was checked, wherever it stands; names of members too."""
     waiting = [orjson.loads(data)]

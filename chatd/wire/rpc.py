@@ -11,6 +11,7 @@ import msgspec
 from chatd.errors import BAD_REQUEST, NOT_AVAILABLE
 from chatd.methods import METHODS
 from chatd.model import Json
+from chatd.wire.payload import whole_characters
 
 T = TypeVar("T")
 
@@ -34,9 +35,18 @@ def members(method: str, data: Json | None) -> dict[str, Any]:
         Reject 107: it is none.
     """
     try:
-        return msgspec.json.decode(data or b"{}", type=dict[str, Any])
+        return _object(data or b"{}")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BAD_REQUEST.because(f"{method}: {error}") from None
+
+
+def _object(json: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(json, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        if (whole := whole_characters(json)) == json:
+            raise
+        return _object(whole)
 
 
 def converted(method: str, members: Mapping[str, Any], kind: type[T]) -> T:
