@@ -18,6 +18,9 @@ from .rules import Network, parsed_address
 
 # Bits of ::ffff:0:0/96, under which IPv6 has the addresses of IPv4.
 MAPPED_BITS: Final = 96
+# Seconds that a measure may last, a hundred years; what is to last longer lasts for ever. Who meets one is told in
+# milliseconds how much of it is left, and neither JSON nor calendars have room for any number.
+LONGEST_S: Final = 100 * 365.25 * 86400
 # What nobody means as a user: four numbers with dots between, numbers with a slash, hexadecimal digits and two colons.
 LIKE_A_NETWORK: Final = re.compile(
     r"\d+(\.\d+){3}|[\d.]+/[\d.]*|[\da-f.]*:[\da-f.]*:[\da-f.:]*(/\d*)?", re.ASCII | re.IGNORECASE

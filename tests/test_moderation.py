@@ -229,6 +229,7 @@ async def test_who_why_when_and_how_often_are_told(nodes: tuple[Daemon, ...]) ->
         (("ban", "add", ""), 2),
         (("mute", "add", "203.0.113.0/33"), 2),
         (("ban", "add", "x", "--for", "soon"), 2),
+        (("mute", "add", "x", "--for", "999999999999d"), 2),
         (("lockdown", "4"), 2),
     ],
 )

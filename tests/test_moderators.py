@@ -155,7 +155,8 @@ async def test_what_somebody_above_has_put_in_force_a_moderator_leaves_alone(nod
 
 @pytest.mark.parametrize("method", ["mod.kick", "mod.mute", "mod.ban"])
 @pytest.mark.parametrize("data", [{"user": ""}, {"user": "ana", "for_": "soon"}, {"user": "ana", "for_": -1},
-                                  {"user": "ana", "for_": 0}, {"user": "ana", "for_": True}, {}])  # fmt: skip
+                                  {"user": "ana", "for_": 0}, {"user": "ana", "for_": True},
+                                  {"user": "ana", "for_": 1e300}, {}])  # fmt: skip
 async def test_what_is_no_act_of_a_moderator_is_refused(
     nodes: tuple[Daemon, ...], method: str, data: dict[str, Any]
 ) -> None:

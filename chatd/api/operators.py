@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Final
 
 from chatd import control
 from chatd.chat.moderation import lasting
@@ -14,9 +13,6 @@ from chatd.names import room_name
 from chatd.office import as_measure
 
 from .shared import Caller
-
-# A hundred years; what is to last longer lasts for ever.
-LONGEST_S: Final = 100 * 365.25 * 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +101,6 @@ async def mute(caller: Caller, args: Mute) -> control.Object:
 
 async def _impose(caller: Caller, what: What, args: Ban) -> control.Object:
     lasts = lasting(args.for_)
-    if lasts > LONGEST_S:
-        raise BAD_REQUEST.because(f"expected `for` to be at most {LONGEST_S:.0f} seconds; leave it out for ever")
     wanted = Measure(what, args.on, _whom(caller, args), args.room, reason=args.reason)
     imposed, answers = await caller.office.impose(wanted, lasts)
     return {"closed": answers.closed, "until": imposed.until or None, **answers.silent}

@@ -12,7 +12,7 @@ from typing import Final
 
 from chatd import errors, rules
 from chatd.control import Granted, Kick
-from chatd.measures import Measure, On, What
+from chatd.measures import LONGEST_S, Measure, On, What
 from chatd.methods import BanUser, BlockUser, KickUser, MuteUser, ReportMessage, UnbanUser, UnmuteUser
 from chatd.model import SERVER, Role
 from chatd.names import dm_room, room_name
@@ -149,6 +149,8 @@ def lasting(given: float | str | None) -> float:
         seconds = 0.0
     if seconds <= 0:
         raise errors.BAD_REQUEST.because('"for" is a duration such as "10m", or a number of seconds, more than 0')
+    if seconds > LONGEST_S:
+        raise errors.BAD_REQUEST.because(f'"for" is at most {LONGEST_S:.0f} seconds; leave it out for ever')
     return seconds
 
 

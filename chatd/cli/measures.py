@@ -12,7 +12,7 @@ import click
 
 from chatd import control
 from chatd.control import SCHEMA_VERSION, Answers, Object
-from chatd.measures import Measure, On, What, target_of
+from chatd.measures import LONGEST_S, Measure, On, What, target_of
 from chatd.office import as_measure
 from chatd.settings import Settings
 
@@ -46,7 +46,10 @@ def target(_: click.Context, __: click.Parameter, text: str) -> tuple[On, str]:
 
 def lasting(_: click.Context, __: click.Parameter, text: str | None) -> float:
     """Seconds; 0 for ever."""
-    return 0.0 if text is None else seconds_of(text)
+    seconds = 0.0 if text is None else seconds_of(text)
+    if seconds > LONGEST_S:
+        raise click.BadParameter(f"expected at most {LONGEST_S / 86400:.0f}d, got {text!r}; leave it out for ever")
+    return seconds
 
 
 target_argument = click.argument("target", callback=target)
