@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from chatd.hooks.addresses import is_public
 from chatd.hooks.courier import RETRY_S, pause
@@ -324,6 +325,29 @@ async def test_what_is_asked_about_keeps_its_order_and_meets_what_was_done_meanw
             muted.set()
             with pytest.raises(Refused, match="muted"):
                 await saying
+
+
+@pytest.mark.parametrize("act", [("kick", "ana"), ("token", "revoke", "--user", "ana")])
+async def test_who_is_thrown_out_while_the_application_is_asked_says_and_changes_nothing(
+    tmp_path: Path, receiver: Receiver, act: tuple[str, ...]
+) -> None:
+    thrown_out = threading.Event()
+    receiver.answer = lambda event: (200, {"allow": "slow" not in event["data"]["text"] or thrown_out.wait(PATIENCE_S)})
+    asking = config(receiver, url="", before_publish=receiver.url, within="20s")
+    with cluster(tmp_path, asking, nodes=1) as (node,):
+        async with person(node, "ana") as ana, person(node, "ana") as phone, person(node, "ben") as ben:
+            offset = await ana.says("told-1", "hello")
+            saying = asyncio.create_task(ana.says("told-1", "slow"))
+            changing = asyncio.create_task(phone.call("message.edit", room="told-1", offset=offset, text="slow too"))
+            await receiver.until(lambda: len([each for each in receiver.asked if "slow" in each["data"]["text"]]) == 2)
+            await asyncio.to_thread(node.cli, *act)
+            thrown_out.set()
+            for each in (saying, changing):
+                with pytest.raises(ConnectionClosed):
+                    await each
+            await ben.says("told-1", "still here")
+            messages = (await ben.call("message.history", room="told-1"))["messages"]
+            assert [each["text"] for each in messages] == ["hello", "still here"]
 
 
 @pytest.mark.parametrize("failing", ["open", "closed"])

@@ -33,7 +33,7 @@ async def edit(chat: Context, session: Session, args: EditMessage) -> Mapping[st
     nonce = scrutiny.proven(chat, session, args.room, said, Signed.EDIT, str(args.offset))
     changed = scrutiny.worded(chat, args.room, said)
     if session.identity is not SERVER:
-        await chat.callout.approve(args.room, session.user, changed)
+        await scrutiny.approved(chat, session, args.room, changed)
     wanted = Change(What.EDIT, args.offset, _window_ms(chat, args.room))
     return await change(chat, session, args.room, wanted, changed, nonce)
 

@@ -81,7 +81,7 @@ def say(
 async def _if_approved(
     chat: Context, session: Session, room: str, said: Payload, append: Callable[[], Awaitable[Published]]
 ) -> Published:
-    await chat.callout.approve(room, session.user, said.data)
+    await scrutiny.approved(chat, session, room, said.data)
     chat.refuse_muted(session, room)  # an operator may have acted meanwhile, and his command have returned
     return await append()
 

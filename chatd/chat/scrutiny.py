@@ -1,11 +1,12 @@
-"""What is looked at in everything that is said before it is stored: the room's words, and its author's signature."""
+"""What is looked at in everything that is said before it is stored: the room's words, its author's signature, and what
+the application says to it."""
 
 from __future__ import annotations
 
 from chatd import errors
 from chatd.auth import Signed
 from chatd.model import SERVER, Json
-from chatd.session import Session
+from chatd.session import Session, State
 from chatd.wire import payload
 from chatd.wire.payload import Payload
 from chatd.words import word_list
@@ -54,3 +55,14 @@ def worded(chat: Context, room: str, said: Payload) -> Json:
     if words.in_(payload.strings(masked)):
         raise errors.WORD_REFUSED.anew()
     return masked
+
+
+async def approved(chat: Context, session: Session, room: str, data: Json) -> None:
+    """Return if the application lets this client say `data`, and the client was not thrown out meanwhile.
+
+    Raises:
+        Reject 417: it does not. Disconnect: he was.
+    """
+    await chat.callout.approve(room, session.user, data)
+    if session.state is State.CLOSED:  # a kick or a revocation may have returned
+        raise session.goodbye or errors.ABNORMAL.anew()
