@@ -184,11 +184,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One who belongs to a room. `joined` is Unix ms."""
+    """One who belongs to a room. `joined` is Unix ms, `since` the room's top at that time."""
 
     user: str
     role: Role
     joined: int
+    since: Position
 
 
 class ClientInfo(NamedTuple):

@@ -133,7 +133,7 @@ class Node:
             period_s=settings.cluster.sweep,
         )
         self.responder = Responder(self, self.hub, self.chat, store, self.meters)
-        self.hooks = Hooks(self, self.meters.hooks)
+        self.hooks = Hooks(self, self.chat.banned, self.meters.hooks)
         self._introduce()
         self.listener: Listener | None = None
         self.listeners: list[Listener] = []

@@ -260,6 +260,22 @@ async def test_who_was_offline_and_has_not_read_is_told_of_and_nobody_else(tmp_p
             await dan.joins("told-1")
 
 
+async def test_of_what_somebody_may_not_read_or_nobody_can_any_more_it_is_not_told_who_has_not_read_it(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    with cluster(tmp_path, config(receiver, undelivered_after="1s", events=["undelivered"]) + CREATE) as (first, _):
+        async with person(first, "ana") as ana:
+            await ana.call("room.create", room="told-1", public=False, members=["ben", "eve"])
+            await ana.call("mod.ban", room="told-1", user="eve")
+            gone = await ana.says("told-1", "oops")
+            await ana.call("message.delete", room="told-1", offset=gone)
+            said = await ana.says("told-1", "hi")
+            await ana.call("room.invite", room="told-1", user="late")
+            after = await ana.says("told-1", "welcome")
+            told = [event["data"] for event in await receiver.told("undelivered", count=2)]
+            assert [(each["offset"], each["users"]) for each in told] == [(said, ["ben"]), (after, ["ben", "late"])]
+
+
 async def test_a_ban_and_a_report_are_told(tmp_path: Path, receiver: Receiver) -> None:
     with cluster(tmp_path, config(receiver), nodes=1) as (node,):
         node.cli("ban", "add", "eve", "--reason", "spam")

@@ -42,10 +42,12 @@ With `hooks.before_publish` set, `{"event": "before_publish", "room", "user", "t
 client's message is said or edited; the answer is `{"allow": true}`, or `{"allow": false, "reason": "..."}`.
 """
 HOOK_DATA: Final[Mapping[str, str]] = {
-    "message": "the publication: {data, info?, tags, offset, time}; what users said, not edits and deletions",
+    "message": "the publication: {data, info?, tags, offset, time}; what users said, and (without `info`) "
+    "what the server did, not edits and deletions",
     "join": "{user, client, conn_info?}, as announced in the room: not where it has too many people for that",
     "leave": "as join, once the user's last connection has been gone for `limits.leave_delay`",
-    "undelivered": "{offset, epoch, user, users}: who of the members is offline and has not read `user`'s message",
+    "undelivered": "{offset, epoch, user, users}: who of those who were members at the time, and are not banned, is "
+    "offline and has not read `user`'s message",
     "report": "the report, as operators list it",
     "ban": "the measure: {on, target, room, until, reason, by, at}; the event's `room` is empty for one everywhere",
 }

@@ -269,6 +269,10 @@ class Context:
         role = rules.granted(identity.grants, room, matches)
         return self.measures.covering(what, identity, session.ip, room, self.now(), role=role)
 
+    def banned(self, user: str, room: str) -> bool:
+        """Whether a user is banned from `room`, wherever he is, by his name alone."""
+        return self.measures.covering(What.BAN, Identity(user), "", room, self.now()) is not None
+
     def refuse_in_lockdown(self, role: Role) -> None:
         """Keep whoever is less than the lockdown wants from doing what takes as much as speaking.
 

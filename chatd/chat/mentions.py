@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from chatd import rules
-from chatd.measures import What
-from chatd.model import Identity, Json
+from chatd.model import Json
 from chatd.names import dm_members
 from chatd.session import Session
 from chatd.wire.publication import head
@@ -24,7 +23,7 @@ NOTHING: Final[Json] = b"{}"
 
 async def notify(chat: Context, session: Session, room: str, offset: int, mentioned: Iterable[str]) -> None:
     """Tell those of `mentioned` who may read `room` of the message at `offset`; its author is not told."""
-    others = [user for user in mentioned if user and user != session.user and not _banned(chat, user, room)]
+    others = [user for user in mentioned if user and user != session.user and not chat.banned(user, room)]
     notice = head(NOTHING, chat.byline(session), {"type": "mention", "room": room, "of": str(offset)})
     inside = await among(chat, room, others)
     await asyncio.gather(*(_tell(chat, user, notice) for user in inside))
@@ -43,7 +42,3 @@ async def among(chat: Context, room: str, users: list[str]) -> list[str]:
 async def _tell(chat: Context, user: str, notice: bytes) -> None:
     personal = rules.personal_room(user)
     await chat.store.messages.publish(personal, notice, chat.keep(personal))
-
-
-def _banned(chat: Context, user: str, room: str) -> bool:
-    return chat.measures.covering(What.BAN, Identity(user), "", room, chat.now()) is not None

@@ -38,9 +38,14 @@ class Home(Protocol):
 
 
 class Hooks:
-    """The hooks of one node. `results` counts what became of them."""
+    """The hooks of one node.
 
-    def __init__(self, node: Home, results: Counter[str]) -> None:
+    Args:
+        banned: whether a user may not be in a room.
+        results: counts what became of the hooks.
+    """
+
+    def __init__(self, node: Home, banned: Callable[[str, str], bool], results: Counter[str]) -> None:
         self._node = node
         self._client: Client | None = None
         self.callout = Callout(lambda: node.settings.hooks, self.client, results)
@@ -50,6 +55,7 @@ class Hooks:
             self.client,
             lease=lambda: node.lease,
             hold_s=node.settings.cluster.lease,
+            banned=banned,
             results=results,
             clock=node.clock,
         )

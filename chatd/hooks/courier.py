@@ -26,6 +26,7 @@ from chatd.store.errors import StoreError
 from chatd.store.keys import HOOK_SHARDS, hook_shard
 from chatd.store.outbox import Entry, Watched
 from chatd.store.redis import Store
+from chatd.wire.publication import parse
 
 from .signing import HookFailed, signature
 
@@ -70,6 +71,7 @@ class Courier:
     Args:
         hooks: the settings as they are now; client: how the application is reached under them.
         lease: under which we hold shards; hold_s: for how long we hold them without a word.
+        banned: whether a user may not be in a room.
         results: counts "delivered", "retried" and "dropped".
         clock: loop time in seconds.
     """
@@ -82,6 +84,7 @@ class Courier:
         *,
         lease: Callable[[], str],
         hold_s: float,
+        banned: Callable[[str, str], bool],
         results: Counter[str],
         clock: Callable[[], float],
     ) -> None:
@@ -90,6 +93,7 @@ class Courier:
         self._client = client
         self._lease = lease
         self._hold_s = hold_s
+        self._banned = banned
         self._results = results
         self._clock = clock
         self._held: dict[int, float] = {}
@@ -241,16 +245,31 @@ class Courier:
         await self._store.outbox.seen_to(message)
 
     async def _unaware(self, message: Watched) -> list[str]:
-        store, pair = self._store, dm_members(message.room)
-        members = pair if pair is not None else [each.user for each in await store.rooms.members(message.room)]
-        others = [user for user in members if user != message.author]
+        store, room = self._store, message.room
+        others = [user for user in await self._audience(message) if user != message.author]
         if not others or len(others) > MEMBERS:
             return []
         seen = await store.presence.seen(others)
         offline = [user for user, each in zip(others, seen, strict=True) if not each.online]
-        cursors = await asyncio.gather(*(store.cursors.of(user, [message.room]) for user in offline))
-        return [user for user, [at] in zip(offline, cursors, strict=True) if not _has_read(at, message)]
+        cursors = await asyncio.gather(*(store.cursors.of(user, [room]) for user in offline))
+        unaware = [user for user, [at] in zip(offline, cursors, strict=True) if not _has(at, message)]
+        may_read = [user for user in unaware if not self._banned(user, room)]
+        return [] if not may_read or await self._is_gone(message) else may_read
+
+    async def _audience(self, message: Watched) -> list[str]:
+        """Whom a message was for: those who belonged to the room when it was said."""
+        if (pair := dm_members(message.room)) is not None:
+            return list(pair)
+        members = await self._store.rooms.members(message.room)
+        return [member.user for member in members if not _has(member.since, message)]
+
+    async def _is_gone(self, message: Watched) -> bool:
+        """Whether it was deleted, or the whole room; one that only fell out of the history was not."""
+        page = await self._store.messages.history(message.room, 0, after=message.offset - 1, limit=1)
+        stands = [each for each in map(parse, page.publications) if each.offset == message.offset]
+        return page.top.epoch != message.epoch or any(each.type == "deleted" for each in stands)
 
 
-def _has_read(at: Position, message: Watched) -> bool:
+def _has(at: Position, message: Watched) -> bool:
+    """Whether a message comes no later than a position."""
     return at.epoch == message.epoch and at.offset >= message.offset

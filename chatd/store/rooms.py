@@ -221,8 +221,8 @@ def pairs(reply: Any) -> list[tuple[bytes, bytes]]:
 
 
 def _member(user: bytes, value: bytes) -> Member:
-    role, _, joined, *_ = value.split(b" ")
-    return Member(user.decode(), Role(int(role)), int(joined))
+    role, since, joined, *epoch = value.decode().split(" ")
+    return Member(user.decode(), Role(int(role)), int(joined), Position("".join(epoch), int(since)))
 
 
 def _actor(by: Actor | None) -> tuple[str, int]:
