@@ -226,6 +226,19 @@ async def test_a_room_refuses_its_words_in_messages_and_edits(nodes: tuple[Daemo
             await ana.ask(publish={"channel": "clean-1", "data": {"text": "hi", "subject": ["oh darn"]}})
 
 
+@pytest.mark.parametrize("room", ["clean-2", "masked-2"])
+async def test_a_rooms_words_come_by_no_other_way(nodes: tuple[Daemon, ...], room: str) -> None:
+    async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben:
+        await ben.joins(room)
+        said = await ana.says(room, "hi")
+        with pytest.raises(Refused) as refused:
+            await ana.call("message.react", room=room, offset=said, kind="oh DARN")
+        assert refused.value.code == 414
+        await ana.call("message.react", room=room, offset=said, kind="👍")
+        await ana.call("message.delete", room=room, offset=said, reason="a darn typo")
+        assert (await ben.hears("delete"))["data"] == {"reason": "a **** typo"}
+
+
 async def test_a_room_masks_its_words_where_no_signature_breaks_by_it(nodes: tuple[Daemon, ...]) -> None:
     async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben:
         await ben.joins("masked-1")

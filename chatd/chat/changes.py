@@ -39,14 +39,16 @@ async def edit(chat: Context, session: Session, args: EditMessage) -> Mapping[st
 
 
 async def delete(chat: Context, session: Session, args: DeleteMessage) -> Mapping[str, object]:
-    reason = {"reason": args.reason[:REASON_CHARS]} if args.reason else {}
+    reason = scrutiny.masked(chat, args.room, args.reason[:REASON_CHARS])
     wanted = Change(What.DELETE, args.offset, _window_ms(chat, args.room))
-    return await change(chat, session, args.room, wanted, rpc.encode(reason))
+    return await change(chat, session, args.room, wanted, rpc.encode({"reason": reason} if reason else {}))
 
 
 async def react(chat: Context, session: Session, args: React) -> Mapping[str, object]:
     if not 1 <= len(args.kind.encode()) <= KIND_BYTES or "\0" in args.kind:
         raise errors.BAD_REQUEST.because(f'"kind" has 1 to {KIND_BYTES} bytes of UTF-8, {args.kind[:40]!r} came')
+    if args.on and scrutiny.masked(chat, args.room, args.kind) != args.kind:
+        raise errors.WORD_REFUSED.anew()
     wanted = Change(What.REACT, args.offset, kind=args.kind, on=args.on)
     return await change(chat, session, args.room, wanted, rpc.encode({"kind": args.kind, "on": args.on}))
 

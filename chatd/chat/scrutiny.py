@@ -57,6 +57,12 @@ def worded(chat: Context, room: str, said: Payload) -> Json:
     return masked
 
 
+def masked(chat: Context, room: str, text: str) -> str:
+    """What readers see beside messages, such as the reason of a deletion, with stars for the room's words."""
+    words = chat.rules(room).words
+    return word_list(words).masked(text) if words else text
+
+
 async def approved(chat: Context, session: Session, room: str, data: Json) -> None:
     """Return if the application lets this client say `data`, and the client was not thrown out meanwhile.
 

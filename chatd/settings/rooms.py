@@ -68,7 +68,8 @@ class RoomRules:
     words: Texts = option(
         (),
         "Words not taken here, as they are, without patterns. They are found as whole words in any string of a "
-        "message, in capitals or not.",
+        "message and in the kind of a reaction, in capitals or not; in the reason of a deletion there are stars for "
+        "them.",
         reload=True,
     )
     words_file: str = option(
