@@ -188,7 +188,8 @@ class SetRoom:
 
     Attributes:
         locked: only moderators and owners speak.
-        slow: how long each must be silent after speaking, in seconds or as "10s"; 0: not at all.
+        slow: how long each must be silent after speaking, editing or reacting, in seconds or as "10s"; 0: not at all.
+            Deleting is free.
         keys: of the application's own; null takes one out.
         public: any verified user may come in. Only owners may change it.
     """

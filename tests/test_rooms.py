@@ -241,10 +241,11 @@ async def test_what_is_set_holds_at_once_and_is_told_in_the_rooms_order(nodes: t
         assert (await ben.hears("room", "changing"))["data"] == {
             "locked": False, "slow": 3600, "keys": {"a": None}, "by": "mod",
         }  # fmt: skip
-        await ben.says("changing", "once")
+        once = await ben.says("changing", "once")
         with pytest.raises(Refused, match="slow") as slow:
             await ben.says("changing", "twice")
         assert slow.value.retry_after_ms
+        assert await ben.call("message.delete", room="changing", offset=once), "what one regrets need not stand so long"
         info = await ben.call("room.info", room="changing")
         assert (info["topic"], info["slow"], info["keys"]) == ("one line", 3600, {"b": "2"})
 

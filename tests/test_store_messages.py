@@ -218,8 +218,9 @@ class TestChanges:
             await change(store, What.EDIT, 99, member, "no")
         await change(store, What.REACT, said, member, kind="x")
         with pytest.raises(Reject, match="slow") as refused:
-            await change(store, What.DELETE, said, member)
+            await change(store, What.EDIT, said, member, "no")
         assert refused.value.retry_after_ms
+        await change(store, What.DELETE, said, member)
 
     @pytest.mark.parametrize("user", ["o'neil", 'a"b', "größe 🦊", "a\\b", "a/b", '","time":1,"of":"', "ana,ben"])
     async def test_any_user_can_change_what_is_theirs(self, store: Store, user: str) -> None:

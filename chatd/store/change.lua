@@ -57,7 +57,7 @@ if done then
 end
 why = lacking or refused(message, role) or (what == 'react' and on and full() and 'full')
 if why then return {-1, why, 0} end
-local wait_ms = silent_ms(role)
+local wait_ms = what == 'delete' and 0 or silent_ms(role)
 if wait_ms > 0 then return {-1, 'slow', wait_ms} end
 if ARGV[16] ~= '0' and not redis.call('SET', KEYS[9], '', 'NX', 'PX', ARGV[16]) then return {-1, 'replayed', 0} end
 
