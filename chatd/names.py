@@ -42,7 +42,8 @@ def clean_name(text: str, limit: int) -> str:
 
 
 def room_name(text: str, limit_bytes: int) -> str:
-    """Return `text` if it may name a room: NFC, nothing hidden in it, 1 to `limit_bytes` bytes of UTF-8.
+    """Return `text` if it may name a room: NFC, nothing hidden in it, 1 to `limit_bytes` bytes of UTF-8; and where it
+    begins like a direct room, one that has two users.
 
     Raises:
         Reject: 107, with a sentence that says which of these it is not.
@@ -56,6 +57,11 @@ def room_name(text: str, limit_bytes: int) -> str:
         raise BAD_REQUEST.because(f"a room name has at most {limit_bytes} bytes of UTF-8, {size} came; shorten it")
     if not unicodedata.is_normalized("NFC", text):
         raise BAD_REQUEST.because("a room name must be in Unicode form NFC, and this one is not; normalize it")
+    if text.startswith(_DM) and dm_members(text) is None:  # what is said there, nobody could read
+        raise BAD_REQUEST.because(
+            "a direct room is dm#<id>,<id>, the ids sorted by code point and in each `%` written %25 and `,` written "
+            f"%2C; {text!r} came"
+        )
     return text
 
 

@@ -83,6 +83,8 @@ def test_a_clean_room_name_is_taken_as_it_is(name: str) -> None:
         ("é" * 128, "at most 255 bytes of UTF-8, 256 came"),
         ("cafe\u0301", "NFC"),
         ("\u212b", "NFC"),
+        ("dm#bob,ana", "sorted .* 'dm#bob,ana' came"),
+        ("dm#ana", "dm#<id>,<id>"),
     ],
 )
 def test_a_room_name_that_is_empty_long_or_not_nfc_is_refused_with_the_reason(name: str, why: str) -> None:
