@@ -190,7 +190,8 @@ async def test_whoever_is_blocked_writes_no_direct_message_and_hears_why(nodes: 
         await eve.says("lobby", "and I elsewhere")
         assert await refused(eve.call("room.join", room=room)) in (103, 107)
         assert (await eve.call("room.list", mine=True))["rooms"] == []
-        assert (await eve.call("room.info", room=room))["created"] is None
+        info = await eve.call("room.info", room=room)
+        assert (info["created"], info["public"]) == (None, False)
         assert await ana.call("user.block", user="eve", on=False) == {}
         await eve.says(room, "thanks")
 

@@ -282,6 +282,10 @@ class Context:
         if role < self.measures.least_to_speak:
             raise errors.LOCKDOWN.anew()
 
+    def opens_by_rule(self, room: str) -> bool:
+        """Whether anybody may come into `room` where nobody created it."""
+        return self.rules(room).public and not is_reserved(room)
+
     def presence_kept(self, room: str) -> bool:
         return not room.startswith("#") and self.rules(room).presence
 
@@ -350,9 +354,7 @@ class Context:
         role = rules.role_in(identity, room, public=False, invited=room in session.rooms, matches=matches)
         if is_reserved(room):
             rules.may_speak(room, role)
-        return Speaker(
-            identity.user, role, self.rules(room).public and not is_reserved(room), self.measures.least_to_speak
-        )
+        return Speaker(identity.user, role, self.opens_by_rule(room), self.measures.least_to_speak)
 
     async def readable(self, session: Session, room: str) -> RoomRules:
         """What holds in `room`, for somebody who may read it.

@@ -67,7 +67,7 @@ async def info(chat: Context, session: Session, args: RoomInfo) -> Answer:
         "room": args.room,
         "created": record.created or None,
         "by": record.by,
-        "public": record.public if standing.exists else chat.rules(args.room).public,
+        "public": record.public if standing.exists else chat.opens_by_rule(args.room),
         "locked": record.locked,
         "slow": record.slow_ms / 1000,
         "topic": record.topic,
