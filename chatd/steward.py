@@ -179,28 +179,31 @@ class Steward:
         if before is after:
             return NOBODY_ASKED
         await self._office.write_down("room.role", room=room, user=user, role=after.word, before=before.word)
-        await self._tell(rules.personal_room(user), "role", {"room": room, "role": after.word}, by)
+        await self._tell_role(room, user, after, by)
         return await self._office.recheck(room, user) if after < before else NOBODY_ASKED
 
     async def join(self, room: str, by: Actor | None) -> None:
-        """Somebody becomes a member by himself.
+        """Somebody becomes a member by himself; his devices are told.
 
         Raises:
             Reject 404, 103, 415. Reject 107: it is the server, who is no member of anything.
         """
         by = _somebody(by)
-        await self._place(room, by.user, Role.MEMBER, by, Role.OWNER, keep=True)
+        before, after = await self._place(room, by.user, Role.MEMBER, by, Role.OWNER, keep=True)
+        if before is not after:
+            await self._tell_role(room, by.user, after, by)
 
     async def leave(self, room: str, by: Actor | None) -> None:
-        """Somebody is a member no longer, by his own will.
+        """Somebody is a member no longer, by his own will; his devices are told.
 
         Raises:
             Reject 404. Reject 103: he is the last owner. Reject 107, as for `join`.
         """
         by = _somebody(by)
-        before, _ = await self._place(room, by.user, Role.NOBODY, by, Role.OWNER)
-        if before is not Role.NOBODY:
+        before, after = await self._place(room, by.user, Role.NOBODY, by, Role.OWNER)
+        if before is not after:
             await self._office.recheck(room, by.user)
+            await self._tell_role(room, by.user, after, by)
 
     async def _place(
         self, room: str, user: str, role: Role, by: Actor | None, least: Role, *, keep: bool = False
@@ -221,6 +224,9 @@ class Steward:
         return placed
 
     # --- the telling --------------------------------------------------------------------------------------------------
+
+    async def _tell_role(self, room: str, user: str, role: Role, by: Actor | None) -> None:
+        await self._tell(rules.personal_room(user), "role", {"room": room, "role": role.word}, by)
 
     async def _tell(self, room: str, kind: str, news: Mapping[str, Any], by: Actor | None) -> None:
         """The server itself says something, and whose doing it is; operators are not named to the public."""

@@ -281,6 +281,18 @@ async def test_a_deleted_room_is_left_by_all_and_begins_anew(nodes: tuple[Daemon
         assert (await ana.call("room.info", room="doomed"))["offset"] == 0
 
 
+async def test_a_users_other_devices_hear_that_he_has_come_and_gone(nodes: tuple[Daemon, ...]) -> None:
+    async with person(nodes[0], "ana") as ana, person(nodes[0], "ben") as phone, person(nodes[1], "ben") as desk:
+        await ana.call("room.create", room="open-door", public=True)
+        for method, role in (("room.join", "member"), ("room.leave", "nobody")):
+            for _ in range(2):
+                await phone.call(method, room="open-door")
+            for each in (phone, desk):
+                assert (await each.hears("role", "#ben"))["data"] == {"room": "open-door", "role": role, "by": "ben"}
+        await desk.call("room.list")
+        assert not [push for push in desk.pushes if push.get("pub", {}).get("tags", {}).get("type") == "role"]
+
+
 async def test_an_idle_room_is_taken_away_by_itself_and_one_with_a_reader_is_not(nodes: tuple[Daemon, ...]) -> None:
     async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben:
         await ben.joins("brief-read")
