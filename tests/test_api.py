@@ -243,6 +243,14 @@ async def test_the_back_end_speaks_as_the_server(nodes: Any) -> None:
         assert (await ana.hears("message", "#ana"))["data"] == {"text": "you have won"}
 
 
+async def test_whom_the_server_moderates_is_not_told_the_name_of_its_key(nodes: Any) -> None:
+    async with person(nodes[1], "ugo") as ugo:
+        assert post(nodes[0], "mod.mute", {"room": "told", "user": "ugo"})[1]["result"] == {"until": None}
+        assert (await ugo.hears("mute", "#ugo"))["data"]["by"] == ""
+        post(nodes[0], "mod.unmute", {"room": "told", "user": "ugo"})
+        assert (await ugo.hears("unmute", "#ugo"))["data"]["by"] == ""
+
+
 async def test_the_back_end_makes_rooms_and_says_who_belongs_to_them(nodes: Any) -> None:
     made = post(nodes[0], "room.create", {"room": "made", "public": False, "members": ["ana"]})
     assert made == (200, {"result": {}})

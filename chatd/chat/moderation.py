@@ -129,9 +129,9 @@ def _see_rank(chat: Context, wanted: Measure) -> None:
 
 
 async def _tell(chat: Context, session: Session, kind: str, user: str, news: Mapping[str, object]) -> None:
-    """Say it to the one concerned, on his own channel."""
+    """Say it to the one concerned, on his own channel; by "" where it was the server."""
     personal = rules.personal_room(user)
-    notice = head(rpc.encode({**news, "by": chat.office(session).by}), None, {"type": kind})
+    notice = head(rpc.encode({**news, "by": session.user}), None, {"type": kind})
     await chat.store.messages.publish(personal, notice, chat.keep(personal))
 
 
