@@ -91,6 +91,15 @@ async def test_a_repeated_publish_returns_the_first_answer(client: cent.AsyncCli
     assert other.offset == 2
 
 
+async def test_a_publish_is_not_repeated_in_a_room_that_was_deleted_since(nodes: Any, client: cent.AsyncClient) -> None:
+    for _ in range(2):
+        post(nodes[0], "room.create", {"room": "anew", "public": True})
+        await client.publish(cent.PublishRequest(channel="anew", data={"text": "welcome"}, idempotency_key="k-1"))
+        page = await client.history(cent.HistoryRequest(channel="anew", limit=10))
+        assert [each.data for each in page.publications] == [{"text": "welcome"}]
+        post(nodes[0], "room.delete", {"room": "anew"})
+
+
 async def test_what_is_not_kept_is_heard_by_who_is_there(nodes: Any, client: cent.AsyncClient) -> None:
     async with person(nodes[1], "ana") as ana:
         await ana.joins("gone")

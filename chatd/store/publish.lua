@@ -18,7 +18,9 @@ local function given(i) return (ARGV[i] or '0') ~= '0' end
 
 if given(10) then
   local first = redis.call('GET', KEYS[9])
-  if first then return {first} end
+  local epoch = first and string.match(first, ' (.*) ')
+  -- In a room that was deleted since, and has begun anew, it is not there any more.
+  if epoch == '' or (epoch and epoch == redis.call('HGET', KEYS[1], 'epoch')) then return {first} end
 end
 
 local role, why = author_role()
