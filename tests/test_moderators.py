@@ -226,6 +226,7 @@ async def audited(node: Daemon) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("room", "offset", "code"), [
+    ("reported", 1 << 60, 404),
     ("nothing-here", 1, 404), ("nothing-here", 0, 404), ("nothing-here", -5, 404), ("private-1", 1, 103),
     ("", 1, 107),
 ])  # fmt: skip

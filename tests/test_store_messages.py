@@ -10,7 +10,7 @@ import pytest
 from chatd.errors import Reject
 from chatd.model import Json, Kind, Position, Role, Speaker
 from chatd.store.changes import Change, Notes, What
-from chatd.store.messages import KINDS, Keep
+from chatd.store.messages import BEYOND, KINDS, Keep
 from chatd.store.redis import Store
 from chatd.store.tail import Tail
 from tests.stores import FOR_EVER, heard, in_milliseconds
@@ -54,6 +54,14 @@ async def stored(store: Store) -> str:
     """All that the log's bytes in the store say, erased or not; the test's server does not compress."""
     dump: Json | None = await store.batch.command("DUMP", store.keys.log("lobby"))
     return (dump or b"").decode(errors="replace")
+
+
+async def test_beyond_every_offset_there_is_nothing_and_before_it_is_all(store: Store) -> None:
+    await say(store, "hi")
+    for far in (10**14, BEYOND - 1, 1 << 60):
+        after = await store.messages.history("lobby", HOUR_MS, after=far, limit=10)
+        before = await store.messages.history("lobby", HOUR_MS, after=far, limit=10, reverse=True)
+        assert (len(after.publications), len(before.publications)) == (0, 1)
 
 
 class TestChanges:

@@ -27,7 +27,8 @@ REPEAT_MS: Final = 10 * 60 * 1000
 # A signature is good for 300 s before and after its time; for longer than both together it must not come again.
 NONCE_MS: Final = 11 * 60 * 1000
 
-# No message has this offset, nor any above it; from here on Lua writes numbers as "1e+14", which no stream takes.
+# No message has this offset, nor any above it: at a thousand a second a room needs 3,000 years. From here on Lua writes
+# its numbers as "1e+14", which no stream takes.
 BEYOND: Final = 10**14
 
 # Kinds of reactions that one message can have.
