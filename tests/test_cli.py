@@ -279,10 +279,38 @@ def test_a_file_that_cannot_be_written_is_not_taken_for_the_answer():
     assert explained(error) is None
 
 
+def closing(descriptors: str, *arguments: str) -> list[str]:
+    """A chatd command, started by a shell that closes "<&-", ">&-" or "2>&-" before."""
+    return ["sh", "-c", f'exec "$@" {descriptors}', "sh", sys.executable, "-m", "chatd", *arguments]
+
+
 def test_who_has_closed_stdout_is_no_terminal_and_gets_nothing():
-    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "chatd", "config", "show", "--json"]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(closing(">&-", "config", "show", "--json"), stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_who_has_closed_stderr_is_obeyed_and_hears_no_more_than_the_exit_code(daemon: StartDaemon, tmp_path: Path):
+    with daemon(tmp_path, "--port", "0") as d:
+        drained = subprocess.run(closing("2>&-", "drain"), env=d.environ, stdout=subprocess.PIPE, text=True)
+        assert (drained.returncode, drained.stdout.split()[0]) == (common.OK, "drained")
+        for command in (["forget", "nobody", "--yes"], ["export", "--user", "nobody"]):
+            assert subprocess.run(closing("2>&-", *command), env=d.environ).returncode == common.NOT_FOUND
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_node_serves_though_nobody_reads_what_it_says(tmp_path: Path, workers: str):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path := str(tmp_path / "notify"))
+        manager.settimeout(30)
+        environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "NOTIFY_SOCKET": path, "CHATD_SERVER__DRAIN": "0"}
+        command = closing("<&- >&- 2>&-", "serve", "--port", "0", "--workers", workers)
+        with subprocess.Popen(command, env=environ) as node:
+            try:
+                while b"READY=1" not in manager.recv(4096):
+                    pass
+            finally:
+                node.terminate()
+    assert node.returncode == common.OK
 
 
 # --- output -----------------------------------------------------------------------------------------------------------

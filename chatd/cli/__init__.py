@@ -7,6 +7,7 @@ store and the nodes behind it) and output (JSON, tables, lines).
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -74,6 +75,16 @@ def take_config(command: click.Command) -> None:
         take_config(inner)
 
 
+def keep_standard_files() -> None:
+    """Put /dev/null where whoever started us has closed stdin, stdout or stderr.
+
+    Else what is opened next, a connection maybe, would have the number to which libraries and children write.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the lowest number that is free is this one's
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 -- for as long as we run
+
+
 def is_unicode(text: str) -> bool:
     """Whether `text` is whole characters only."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
@@ -114,6 +125,7 @@ class Commands(click.Group):
         return list(self.commands)
 
     def main(self, *args: Any, **extra: Any) -> Any:
+        keep_standard_files()
         try:
             return super().main(*args, **{"prog_name": "chatd", **extra})
         except Exception as error:
