@@ -517,13 +517,29 @@ def test_operators_and_everybody_else_do_not_come_in_by_the_same_port(write: Wri
     [
         ('url = "https://shop.example"', "hooks.secret to have at least 20 bytes"),
         ('before_publish = "https://shop.example"\nsecret = "short"', "hooks.secret to have at least 20 bytes"),
+        ('url = "https://shop.example"\nsecret_file = "short"', "hooks.secret_file to have at least 20 bytes"),
+        ('secret_file = "none"', "chatd.toml:2: expected to read hooks.secret_file from "),
+        ('secret = "a"\nsecret_file = "short"', "one of hooks.secret and hooks.secret_file, got both"),
         ('url = "ftp://shop.example"', "hooks.url to start with https:// or http://"),
         ('events = ["message", "massage"]', 'got "massage"'),
         ('failing = "ajar"', 'one of "open", "closed"'),
     ],
 )
-def test_hooks_that_cannot_work_are_refused_in_a_sentence(write: Write, toml: str, says: str):
+def test_hooks_that_cannot_work_are_refused_in_a_sentence(tmp_path: Path, write: Write, toml: str, says: str):
+    (tmp_path / "short").write_text("short\n")
     assert says in complaint(write(f"[hooks]\n{toml}\n"))
+
+
+def test_what_hooks_are_signed_with_may_lie_in_a_file_that_nobody_else_reads(tmp_path: Path, write: Write):
+    (tmp_path / "hooks-secret").write_text(SECRET + "\n")
+    (tmp_path / "hooks-secret").chmod(0o644)
+    toml = '[hooks]\nurl = "https://shop.example"\nsecret_file = "hooks-secret"\n'
+    settings = load(write(toml), {})
+    assert settings.hooks.secret_bytes == SECRET.encode()
+    assert [each for each in warnings(settings) if "hooks.secret" in each] == [
+        f"{tmp_path}/hooks-secret holds hooks.secret and everybody may read it; `chmod 640 {tmp_path}/hooks-secret`"
+    ]
+    assert SECRET not in to_toml(settings) + repr(settings)
 
 
 def test_hooks_are_of_the_events_and_rooms_that_are_named_and_never_of_users_own_channels(write: Write):

@@ -78,7 +78,7 @@ class Callout:
         now = int(time())
         known = orjson.dumps({"event": "before_publish", "room": room, "user": user, "time": now * 1000})
         body = b'%b,"data":%b}' % (known[:-1], data)
-        headers = {"X-Chatd-Event": "before_publish", "X-Chatd-Signature": signature(hooks.secret.encode(), now, body)}
+        headers = {"X-Chatd-Event": "before_publish", "X-Chatd-Signature": signature(hooks.secret_bytes, now, body)}
         self._under_way += 1
         try:
             answer = await self._client().post(hooks.before_publish, body, headers, within=hooks.within)

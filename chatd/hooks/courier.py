@@ -229,7 +229,7 @@ class Courier:
         headers = {
             "X-Chatd-Event": entry.event,
             "X-Chatd-Id": id,
-            "X-Chatd-Signature": signature(hooks.secret.encode(), int(time()), body),
+            "X-Chatd-Signature": signature(hooks.secret_bytes, int(time()), body),
         }
         answer = await self._client().post(hooks.url, body, headers, within=hooks.timeout)
         if not 200 <= answer.status < 300:

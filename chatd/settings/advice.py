@@ -38,8 +38,8 @@ def _exposed_secrets(settings: Settings) -> Iterator[str]:
             yield f"{path} holds the secret of a key and everybody may read it; `chmod 640 {path}`"
 
     # "file:line", and no variable or flag, which have no file to be read.
-    path = settings.sources.get("hooks.secret", "").rpartition(":")[0]
-    if path and settings.hooks.secret and _others_may_read(path):
+    path = settings.hooks.secret_file or settings.sources.get("hooks.secret", "").rpartition(":")[0]
+    if path and settings.hooks.secret_bytes and _others_may_read(path):
         yield f"{path} holds hooks.secret and everybody may read it; `chmod 640 {path}`"
     path = settings.sources.get("redis.url", "").rpartition(":")[0]
     if path and "@" in settings.redis.url and _others_may_read(path):

@@ -70,15 +70,18 @@ def _listen_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _hook_complaints(hooks: Hooks) -> Iterator[tuple[str, str]]:
+    if hooks.secret and hooks.secret_file:
+        yield "hooks.secret", "expected one of hooks.secret and hooks.secret_file, got both; remove one"
+    secret = "hooks.secret_file" if hooks.secret_file else "hooks.secret"
     for key in ("url", "before_publish"):
         url = getattr(hooks, key)
         if url and not url.startswith(("https://", "http://")):
             yield f"hooks.{key}", f"expected hooks.{key} to start with https:// or http://, got something else"
-        if url and len(hooks.secret.encode()) < API_KEY_BYTES:
+        if url and len(hooks.secret_bytes) < API_KEY_BYTES:
             yield (
-                "hooks.secret",
-                f"expected hooks.secret to have at least {API_KEY_BYTES} bytes where hooks are on, got "
-                f"{len(hooks.secret.encode())}; make one with `openssl rand -hex 24`",
+                secret,
+                f"expected {secret} to have at least {API_KEY_BYTES} bytes where hooks are on, got "
+                f"{len(hooks.secret_bytes)}; make one with `openssl rand -hex 24`",
             )
     for event in set(hooks.events).difference(HOOK_EVENTS):
         known = ", ".join(HOOK_EVENTS)

@@ -15,7 +15,7 @@ from .declaring import SettingsError, options
 from .judging import Given, dotted, judged, judged_table, type_name, unknown
 from .keys import Key
 from .rooms import RoomRules, Rooms
-from .secrets import TABLES, read_bytes_of, unreadable, with_material
+from .secrets import TABLES, read_bytes_of, unreadable, with_hook_secret, with_material
 from .tree import SECTIONS, Settings
 
 DEFAULT_FILE = Path("/etc/chatd/chatd.toml")
@@ -50,6 +50,7 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
             sources[f"{section}.{key}"] = ", ".join(row.where for row in rows)
     rooms = _rooms_in_file(source, sources)
     sections = {name: section(**values[name]) for name, section in SECTIONS.items()}
+    sections["hooks"] = with_hook_secret(sections["hooks"], sources.get("hooks.secret_file", ""))
     settings = Settings(**sections, rooms=rooms, sources=sources)
     for key, complaint in complaints(settings):
         raise SettingsError(f"{sources.get(key, key)}: {complaint}")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from .declaring import SettingsError
 from .keys import ALGORITHMS, API_KEY_BYTES, HMAC_KEY_BYTES, KEY_SOURCES, ApiKey, Key, SigningKey
 from .kinds import moment, show_text
+from .tree import Hooks
 
 
 def unreadable(what: str, path: Path, error: OSError) -> str:
@@ -56,6 +57,13 @@ def _with_signing_secret(key: SigningKey, base: Path) -> SigningKey:
     key = replace(key, secret_file=str(base / key.secret_file) if key.secret_file else "")
     secret = _secret_of(key, name, HMAC_KEY_BYTES["HS256"])
     return replace(key, secret_bytes=secret, until=moment(key.accept_until))
+
+
+def with_hook_secret(hooks: Hooks, where: str) -> Hooks:
+    """The hooks with their secret; `where` is the place that names its file."""
+    file = hooks.secret_file
+    secret = read_bytes_of("hooks.secret_file", Path(file), where) if file else hooks.secret.encode()
+    return replace(hooks, secret_bytes=secret)
 
 
 def _secret_of(

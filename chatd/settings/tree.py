@@ -112,6 +112,9 @@ class Hooks:
         'HMAC-SHA256 of "<Unix seconds>.<body>".',
         reload=True,
     )
+    secret_file: File = option(
+        "", "Or the file that holds it, as in [[auth.keys]]; better, since chatd alone can read it.", reload=True
+    )
     events: Texts = option(
         HOOK_EVENTS,
         f"Which are sent, of {', '.join(HOOK_EVENTS)}. Joins and leaves are sent as they are announced to clients.",
@@ -152,6 +155,7 @@ class Hooks:
         choices=("open", "closed"),
         reload=True,
     )
+    secret_bytes: bytes = field(default=b"", repr=False)  # from `secret` or from the file
 
     def covers(self, room: str) -> bool:
         """Whether the application wants to know of this room at all; "" stands for all of them."""
