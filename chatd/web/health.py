@@ -93,7 +93,12 @@ def _messages(node: Node) -> Iterator[Family]:
         "reply": traffic.replies,
         "error": traffic.rejected.total(),
     }
-    yield "chatd_commands", "counter", "What clients asked for.", _by("command", lowered(chat.commands))
+    yield (
+        "chatd_commands",
+        "counter",
+        'What was asked for: by clients, and as "api METHOD" by the application.',
+        _by("command", lowered(chat.commands)),
+    )
     yield "chatd_rejected", "counter", "Commands refused, by error code.", _by("code", traffic.rejected)
     yield "chatd_messages_in", "counter", "Messages accepted into rooms.", _one(chat.messages_in)
     yield "chatd_messages_out", "counter", "Messages written to clients.", _by("type", out)
