@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from redis.asyncio import Redis
 
 from chatd.cli import checks, doctor, main
 from chatd.cli.checks import State
@@ -163,6 +164,21 @@ async def test_a_store_that_is_too_old_is_told_with_its_version(
     assert judged["state"] == "fail"
     assert judged["finding"].startswith("chatd needs Redis 99.0.0 or newer, or Valkey; the server is ")
     assert judged["remedy"] == "put such a server there, or mend redis.url"
+
+
+async def test_a_store_that_answers_and_takes_nothing_is_told_under_a_name_of_its_own(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, Redis(port=server.port) as operator:
+        # As a full disk does, this lets us look, and no more.
+        await operator.execute_command("ACL", "SETUSER", "default", "-spublish")
+        judged = await asyncio.to_thread(found, CHATD_REDIS__URL=server.url)
+    assert (judged["store"]["state"], judged["store commands"]["state"]) == ("ok", "fail")
+
+
+def test_a_drained_node_is_told_with_what_takes_it_back(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0") as chatd:
+        node = chatd.ask("drain")["node"]
+        [judged] = [check for check in chatd.ask("doctor")["checks"] if check["name"] == f"node {node}"]
+    assert (judged["finding"], judged["remedy"]) == ("answers, and says: drained", f"`chatd undrain {node}`")
 
 
 def test_serve_takes_the_open_files_it_may_and_says_when_they_are_too_few(tmp_path: Path) -> None:

@@ -128,16 +128,17 @@ def nodes(answers: Answers) -> Iterator[Check]:
         if feed == "live":
             yield Check(f"node {node}", State.OK, "answers, and its feed from the store is live")
         else:
-            yield Check(f"node {node}", State.WARN, f"answers, and says: {feed}", "look at its log")
+            remedy = f"`chatd undrain {node}`" if answer["node"]["state"] == "drained" else "look at its log"
+            yield Check(f"node {node}", State.WARN, f"answers, and says: {feed}", remedy)
 
 
-def refused(error: StoreError) -> Check:
+def refused(name: str, error: StoreError) -> Check:
     """The store is none that we can use, has no room, or does not answer."""
     if isinstance(error, StoreMisconfigured):
-        return Check("store", State.FAIL, str(error), "put such a server there, or mend redis.url")
+        return Check(name, State.FAIL, str(error), "put such a server there, or mend redis.url")
     if isinstance(error, StoreFull):
-        return Check("store", State.FAIL, str(error), "make room: chatd goes on by itself as soon as there is some")
-    return Check("store", State.FAIL, str(error), "start it, or set redis.url to where it is")
+        return Check(name, State.FAIL, str(error), "make room: chatd goes on by itself as soon as there is some")
+    return Check(name, State.FAIL, str(error), "start it, or set redis.url to where it is")
 
 
 # --- what stands around chatd -----------------------------------------------------------------------------------------

@@ -244,7 +244,8 @@ async def store_checks(settings: Settings) -> tuple[list[Check], Answers | None]
         none_alive = Answers({}) if failure.code == NO_DAEMON else None
         return [Check("store", State.WARN, str(failure))], none_alive
     except StoreError as error:
-        return [*checks, refused(error)], None
+        # It may have answered, and fail at what is asked through it.
+        return [*checks, refused("store commands" if checks else "store", error)], None
 
 
 async def asked_the_store(store: Store) -> list[Check]:
