@@ -37,7 +37,7 @@ HOOKS: Final = """\
 With `hooks.url` set, events are posted there as `{"id", "event", "room", "time", "data"}`, `time` in Unix ms, until
 they are answered with a 2xx: a room's in order, each at least once, `id` (also in `X-Chatd-Id`) the same each time.
 A message that is deleted, or whose author is forgotten, while it still waits is not posted any more.
-`X-Chatd-Signature` is `t=<Unix seconds>,v1=<hex>`: the HMAC-SHA256, under the hooks' secret, of `<Unix seconds>.<body>`.
+`X-Chatd-Signature` is `t=<Unix seconds>,v1=<hex>`: the HMAC-SHA256, under the secret, of `<Unix seconds>.<body>`.
 With `hooks.before_publish` set, `{"event": "before_publish", "room", "user", "time", "data"}` is posted there before a
 client's message is said or edited; the answer is `{"allow": true}`, or `{"allow": false, "reason": "..."}`. It is asked
 of what the room then refuses as well, again for the same `cid`, and of what the API says with `as`; of nothing that the
