@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from chatd.cli import main
-from tests.conftest import Daemon
+from tests.conftest import Daemon, running
 from tests.people import Refused, cluster, person, token
 from tests.servers import Server, redis_server
 
@@ -139,6 +139,24 @@ async def test_a_ban_may_come_before_the_banned(nodes: tuple[Daemon, ...]) -> No
         with pytest.raises(Refused) as no:
             await ida.joins("ahead")
         assert no.value.code == 403
+
+
+async def test_measures_may_come_before_the_first_node(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as store:
+        environ = {"CHATD_REDIS__URL": store.url}
+
+        def cli(*arguments: str) -> Result:
+            return CliRunner(env=environ).invoke(main, arguments)
+
+        for command, done in (("ban add mia", "banned user 'mia' everywhere"), ("lockdown 2", "2: only moderators")):
+            result = await asyncio.to_thread(cli, *command.split())
+            assert (result.exit_code, result.stdout.startswith(done)) == (0, True)
+            assert result.stderr == "chatd: no chatd is alive on this store; it holds for each that comes\n"
+        with running(tmp_path, "--port", "0", **environ) as node:
+            async with connect(f"{node.ws}/chat/mia?room=tea") as mia:
+                await mia.wait_closed()
+            assert mia.close_code == 4502
+            assert node.ask("lockdown")["lockdown"] == 2
 
 
 async def test_a_plain_client_banned_from_its_room_is_closed(nodes: tuple[Daemon, ...]) -> None:

@@ -22,7 +22,7 @@ from chatd.settings import Settings
 from chatd.store.embedded import Embedded
 from chatd.store.redis import Store
 
-from .common import NO_DAEMON, Failure, fail
+from .common import NO_DAEMON, Failure, fail, note
 
 T = TypeVar("T")
 
@@ -120,6 +120,12 @@ def somebody(answers: Answers) -> Answers:
             NO_DAEMON,
         )
     return answers
+
+
+def see_nobody(answers: Answers) -> None:
+    """Where no node is alive, what was written down waits for one: that is no failure, and is said."""
+    if not answers.by_node and not answers.missing:
+        note("no chatd is alive on this store; it holds for each that comes")
 
 
 def asked(settings: Settings, question: Question) -> Answers:

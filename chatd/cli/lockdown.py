@@ -8,7 +8,7 @@ from chatd.control import SCHEMA_VERSION, Answers
 from chatd.measures import Lockdown
 from chatd.settings import Settings
 
-from .cluster import office, opened, own_up, run, somebody
+from .cluster import office, opened, own_up, run, see_nobody
 from .common import loaded
 from .output import json_option, print_json
 
@@ -41,4 +41,6 @@ async def locked_down(settings: Settings, level: int | None) -> tuple[Lockdown, 
     async with opened(settings) as store:
         if level is None:
             return (await store.measures.in_force()).lockdown, Answers({})
-        return Lockdown(level), somebody(await office(store, settings).lock_down(Lockdown(level)))
+        answers = await office(store, settings).lock_down(Lockdown(level))
+        see_nobody(answers)
+        return Lockdown(level), answers

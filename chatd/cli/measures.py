@@ -17,7 +17,7 @@ from chatd.office import as_measure
 from chatd.settings import Settings
 
 from .arguments import seconds_of
-from .cluster import office, opened, own_up, run, somebody
+from .cluster import office, opened, own_up, run, see_nobody
 from .common import NOT_FOUND, fail, loaded
 from .output import Column, json_option, moment, plural, print_json, print_rows, span
 
@@ -85,6 +85,7 @@ def _add(what: What) -> click.Command:
             print_json({**control.kicked(answers), **as_measure(measure)})
         else:
             click.echo(told(measure, control.kicked(answers)))
+        see_nobody(answers)
         own_up(answers)
 
     return add
@@ -92,8 +93,7 @@ def _add(what: What) -> click.Command:
 
 async def imposed(settings: Settings, measure: Measure, lasts: float) -> tuple[Measure, Answers]:
     async with opened(settings) as store:
-        measure, answers = await office(store, settings).impose(measure, lasts)
-        return measure, somebody(answers)
+        return await office(store, settings).impose(measure, lasts)
 
 
 def told(measure: Measure, reply: Object) -> str:
