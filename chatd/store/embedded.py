@@ -185,8 +185,7 @@ class Embedded:
                 return
             if self._process and self._process.returncode is not None:
                 raise StoreUnavailable(
-                    f"the embedded store ended at once with status {self._process.returncode}; "
-                    f"{self.log} ends: {self._last_words()}"
+                    f"the embedded store ended at once with status {self._process.returncode}; {self._log_ends()}"
                 )
             await asyncio.sleep(READY_POLL_S)
 
@@ -221,18 +220,22 @@ class Embedded:
     def _silence(self, timeout: float) -> StoreUnavailable:
         if self.owner:
             return StoreUnavailable(
-                f"the embedded store did not answer within {timeout:g} s; {self.log} ends: {self._last_words()}"
+                f"the embedded store did not answer within {timeout:g} s; {self._log_ends()}"
             )
         return StoreUnavailable(
             f"another process holds {self.directory / 'store.lock'}, but no store answered at {self.socket} "
             f"within {timeout:g} s: look at {self.log}, and end that process if it is stuck"
         )
 
+    def _log_ends(self) -> str:
+        words = self._last_words()
+        return f"{self.log} ends: {words}" if words else f"{self.log} says nothing; is there room on its disk?"
+
     def _last_words(self) -> str:
         """The end of the log as one line; "" when there is none."""
         with suppress(OSError), self.log.open("rb") as log:
-            log.seek(max(0, self.log.stat().st_size - LAST_WORDS_BYTES))
-            return " | ".join(log.read().decode(errors="replace").split("\n")[1:]).strip(" |")
+            cut = log.seek(max(0, self.log.stat().st_size - LAST_WORDS_BYTES)) > 0  # within a line, which is left out
+            return " | ".join(log.read().decode(errors="replace").split("\n")[cut:]).strip(" |")
         return ""
 
 
