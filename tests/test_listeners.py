@@ -24,6 +24,7 @@ from chatd.settings import Admin, Server, Settings, host_and_port
 from chatd.web.server import ACCEPTED_A_TURN, Listener
 from chatd.web.sockets import UNSENT_BYTES, address_of, bind, hold, tidy
 from tests.conftest import Daemon, running
+from tests.people import KEYS
 from tests.test_cluster import until
 from tests.test_doors import PATIENCE_S, Raw
 
@@ -100,6 +101,25 @@ async def test_a_proxy_on_a_file_is_believed_and_is_not_one_address_among_others
         assert chatd.stop() == 0
     assert not door.exists()
     assert not os.path.exists(admin[5:])
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [("192.0.2.1", "Cannot assign requested address"), ("[::1]", "Name or service not known")],
+)
+def test_where_nobody_listens_nobody_is_to_be_stopped(tmp_path: Path, host: str, why: str) -> None:
+    (tmp_path / "chatd.toml").write_text(f'[server]\nhost = "{host}"\n{KEYS}')
+    refused = subprocess.run(
+        [sys.executable, "-m", "chatd", "serve", "--config", str(tmp_path / "chatd.toml")],
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert refused.stderr.splitlines()[-1] == (
+        f"chatd: cannot listen on {host} port 8000: {why}; set server.host and server.port to what this machine has "
+        "and you may use"
+    )
 
 
 def test_a_file_that_a_dead_node_left_is_taken_over_and_one_that_lives_is_not(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import socket
@@ -30,6 +31,9 @@ from .common import BAD_CONFIGURATION, fail
 from .workers import Place
 
 log = structlog.get_logger("chatd")
+
+# An address, in a remedy.
+USABLE = "what this machine has and you may use"
 
 
 class Start(NamedTuple):
@@ -88,7 +92,9 @@ def addressed(setting: str, host: str, port: int) -> Iterator[None]:
         yield
     except OSError as error:
         where = host if unix_path(host) else f"{host} port {port}"
-        fail(f"cannot listen on {where}: {error.strerror or error}; stop what is there, or change {setting}")
+        taken = error.errno == errno.EADDRINUSE
+        remedy = f"stop what is there, or change {setting}" if taken else f"set {setting} to {USABLE}"
+        fail(f"cannot listen on {where}: {error.strerror or error}; {remedy}")
 
 
 def reread(before: Settings, start: Start, usable: Callable[[Settings], None]) -> Settings | None:
