@@ -131,6 +131,12 @@ def test_a_credentials_directory_without_ours_is_fine(tmp_path: Path):
     assert load(None, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == Settings()
 
 
+def test_credentials_that_cannot_be_looked_at_are_told_and_not_passed_over(tmp_path: Path):
+    (tmp_path / "credentials").symlink_to("credentials")  # as with a directory that is closed to all but root
+    with pytest.raises(SettingsError, match=r"to read redis\.url from \S+/chatd\.redis-url, got: Too many levels"):
+        load(None, {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")})
+
+
 def test_variables_that_kubernetes_sets_beside_a_service_named_chatd_are_not_settings():
     assert load(None, {"CHATD_PORT": "tcp://10.0.0.1:80", "CHATD_SERVICE_HOST": "10.0.0.1"}) == Settings()
 

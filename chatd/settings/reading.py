@@ -196,7 +196,13 @@ def _keys_in_credentials(environ: Mapping[str, str]) -> Iterator[Key]:
 def _credential(environ: Mapping[str, str], name: str) -> list[Path]:
     """The file of a systemd credential (systemd.exec, LoadCredential=), if it was passed."""
     path = Path(environ.get("CREDENTIALS_DIRECTORY", ""), name)
-    return [path] if environ.get("CREDENTIALS_DIRECTORY") and path.exists() else []
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:  # there may be one: whoever reads it says why it cannot be read
+        pass
+    return [path] if environ.get("CREDENTIALS_DIRECTORY") else []
 
 
 def _in_environment(environ: Mapping[str, str]) -> Iterator[Given]:
