@@ -370,8 +370,17 @@ async def test_a_server_that_ends_with_a_word_or_without_one_is_reported_as_it_i
 
 async def test_a_state_directory_that_is_a_file_is_refused_with_a_sentence(tmp_path: Path):
     (tmp_path / "state").write_text("")
-    with pytest.raises(StoreMisconfigured, match=r"state is not one \(File exists\): mend it"):
+    with pytest.raises(StoreMisconfigured, match=r"state is not one \(File exists: \S+/state\): mend it"):
         await Embedded(tmp_path / "state").start(PATIENCE_S)
+
+
+async def test_a_log_that_cannot_be_opened_is_refused_with_a_sentence(tmp_path: Path):
+    (tmp_path / "store.log").mkdir()
+    with pytest.raises(StoreMisconfigured, match=r"is not one \(Is a directory: \S+/store\.log\): mend it"):
+        await Embedded(tmp_path).start(PATIENCE_S)
+    (tmp_path / "store.log").rmdir()
+    async with running(tmp_path) as store:
+        assert store.owner, "and the lock is free"
 
 
 def test_a_server_that_keeps_ending_is_started_at_growing_intervals_and_one_that_lived_at_once():

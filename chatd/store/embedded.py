@@ -160,11 +160,12 @@ class Embedded:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.socket.parent != self.directory:
                 _make_private(self.socket.parent)
+            os.close(os.open(self.log, os.O_WRONLY | os.O_CREAT, 0o600))
             return os.open(self.directory / "store.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StoreMisconfigured(
                 f"the embedded store needs a state directory that it may write to, {self.directory} is not one "
-                f"({error.strerror}): mend it or set redis.state_directory"
+                f"({error.strerror}: {error.filename}): mend it or set redis.state_directory"
             ) from error
 
     def _seize(self) -> bool:
