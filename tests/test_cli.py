@@ -144,6 +144,19 @@ def test_the_configuration_may_be_named_before_or_after_the_command(chatd: Chatd
     assert [before.exit_code, after.exit_code, nearer.exit_code] == [0, 0, 0]
 
 
+def test_a_configuration_that_cannot_be_read_is_a_bad_one_however_it_is_named(
+    chatd: Chatd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    named = chatd("config", "check", "--config", tmp_path)
+    monkeypatch.setenv("CHATD_CONFIG", str(tmp_path))
+    for result in (named, chatd("config", "check")):
+        assert result.exit_code == common.BAD_CONFIGURATION
+        assert one_sentence(result) == (
+            f"chatd: expected to read the configuration from {tmp_path}, got: Is a directory; check the path and who "
+            "may read it"
+        )
+
+
 def test_the_configuration_may_be_named_by_the_environment(chatd: Chatd, keyed: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CHATD_CONFIG", str(keyed))
     assert chatd("token", "mint", "--user", "ana").exit_code == 0

@@ -60,7 +60,7 @@ def remember_file(context: click.Context, _: click.Parameter, file: Path | None)
 def config_option() -> click.Option:
     return click.Option(
         ["--config"],
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=click.Path(path_type=Path, readable=False),  # whether it can be read whoever reads it says
         metavar="FILE",
         expose_value=False,
         callback=remember_file,
