@@ -220,9 +220,7 @@ class Embedded:
 
     def _silence(self, timeout: float) -> StoreUnavailable:
         if self.owner:
-            return StoreUnavailable(
-                f"the embedded store did not answer within {timeout:g} s; {self._log_ends()}"
-            )
+            return StoreUnavailable(f"the embedded store did not answer within {timeout:g} s; {self._log_ends()}")
         return StoreUnavailable(
             f"another process holds {self.directory / 'store.lock'}, but no store answered at {self.socket} "
             f"within {timeout:g} s: look at {self.log}, and end that process if it is stuck"
