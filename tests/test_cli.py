@@ -354,6 +354,18 @@ def test_the_audit_tells_what_says_something(details: dict[str, Any], told: str)
     assert audit.line(act) == f"1970-01-01 00:00:00Z\troot\t{details['ask']}\t{told}"
 
 
+def test_what_the_locale_has_no_character_for_is_spelled_out(daemon: StartDaemon, tmp_path: Path):
+    with daemon(tmp_path, "--port", "0") as d:
+        d.cli("send", "tea", "voilà ✓")
+        history = subprocess.run(
+            [sys.executable, "-m", "chatd", "history", "tea"],
+            env={**d.environ, "PYTHONIOENCODING": "latin-1"},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    assert history.stdout.decode("latin-1").endswith("\tvoilà \\u2713\n")
+
+
 def test_values_for_programs_stay_as_they_are():
     assert [raw(value) for value in (None, True, 0.25, [], {"4500": 2})] == ["", "true", "0.25", "", "4500=2"]
 

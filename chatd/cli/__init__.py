@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,8 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         keep_standard_files()
+        if isinstance(sys.stdout, TextIOWrapper):  # as stderr does, for a locale that is not Unicode's
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().main(*args, **{"prog_name": "chatd", **extra})
         except Exception as error:
