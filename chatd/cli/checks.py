@@ -128,7 +128,7 @@ def nodes(answers: Answers) -> Iterator[Check]:
         if feed == "live":
             yield Check(f"node {node}", State.OK, "answers, and its feed from the store is live")
         else:
-            remedy = f"`chatd undrain {node}`" if answer["node"]["state"] == "drained" else "look at its log"
+            remedy = f"`chatd undrain {node}`" if feed == "drained" else "look at its log"
             yield Check(f"node {node}", State.WARN, f"answers, and says: {feed}", remedy)
 
 
