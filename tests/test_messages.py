@@ -248,7 +248,7 @@ async def test_the_other_one_of_a_direct_room_is_mentioned_without_being_there(n
         ("ana", "message.send", {"text": "no", "reply_to": 99}, 404, "no such message"),
         ("ana", "message.send", {"text": "no", "reply_to": 2}, 410, "deleted"),
         ("ana", "message.history", {"before": -1}, 107, "offsets"),
-        ("ana", "message.history", {"before": 0}, 107, "nothing lies before"),
+        ("ana", "message.history", {"before": 0}, 107, "before and after are offsets"),
     ],
 )
 async def test_what_may_not_be_changed_is_refused_in_a_sentence(

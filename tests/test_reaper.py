@@ -206,7 +206,7 @@ async def test_what_a_client_renews_for_less_time_ends_sooner(
     node.chat.verifier = Verifier([Key("main", "HS256", secret=SECRET)])
     soon, late = time() + 60, time() + 3600
     a = known(node.hub, "a", late)
-    node.hub.join(a, "lobby", Subscription(expires_at=late), 0)
+    node.hub.join(a, "lobby", Subscription(invitation=Invitation("a", late)), 0)
     assert all_ended(node.hub, soon + 1) == set()
     await renew(node.chat, a, command(token({"sub": "a", "exp": soon, **claims})))
     assert all_ended(node.hub, soon + 1) == {"a"}

@@ -105,7 +105,9 @@ class Door(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        transport.set_write_buffer_limits(0)  # so that we hear of every byte that the client leaves with us
+        # So that we hear of all that the client leaves with us; behind TLS, of what exceeds 64 KiB. With 0 a transport
+        # of TLS, which pauses at the mark and not above it, would never resume.
+        transport.set_write_buffer_limits(1, 0)
         self._doorway.enter(self, asyncio.get_running_loop().time())
 
     def connection_lost(self, exc: Exception | None) -> None:
