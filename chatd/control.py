@@ -194,9 +194,19 @@ def changes_something(question: Question) -> bool:
     return isinstance(question, Kick | Revoke | Impose | Lift | Lock | Drain | Undrain)
 
 
+def must_be_heard(question: Question) -> bool:
+    """Whether a node that does not hear of an act never learns of it: nothing that is in force was changed."""
+    return isinstance(question, Kick | Enter)
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the nodes said: node id to its answer; `missing` are the ids of those alive that did not answer in time."""
+    """What the nodes said: node id to its answer.
+
+    Attributes:
+        missing: the ids of those alive that did not answer in time; and where one had to hear it, as `must_be_heard`
+            says, of those too that may be alive and only cut off from the store.
+    """
 
     by_node: Mapping[str, Object]
     missing: tuple[str, ...] = ()

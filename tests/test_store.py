@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -362,6 +363,25 @@ class TestStore:
             await serving(b, "b.1", lambda question: {"n": 2})
             answers = await store.request(Status(), patience=1.0, by="root")
             assert answers == Answers({"a": {"asked": "status"}, "b": {"n": 2}}, missing=("mute",))
+
+    async def test_a_node_that_may_be_cut_off_is_named_where_it_had_to_hear(
+        self, store: Store, url: str, prefix: str
+    ) -> None:
+        for lease in ("cut.1", "back.1"):
+            await store.enroll(lease, 1, {})
+        await in_milliseconds(10)
+        kick = Kick("ana")
+        assert await store.request(kick, patience=PATIENCE_S, by="root") == Answers({}), "nobody clears up after them"
+        async with opened(url, prefix) as back, listening(back):
+            await back.enroll("back.2", 60_000, {})
+            await serving(back, "back.2", lambda question: {"closed": 0})
+            answers = Answers({"back": {"closed": 0}})
+            assert await store.request(Status(), patience=PATIENCE_S, by="root") == answers
+            async with asyncio.timeout(PATIENCE_S / 2):
+                named = await store.request(kick, patience=PATIENCE_S, by="root")
+            assert named == replace(answers, missing=("cut",))
+            await store.bury("cut.1")
+            assert await store.request(kick, patience=PATIENCE_S, by="root") == answers
 
     async def test_nobody_waits_when_all_have_answered_or_there_is_nobody(
         self, store: Store, url: str, prefix: str

@@ -179,6 +179,12 @@ class Store:
         found = pairs(await self.batch.script(NODES, [self.keys.leases, self.keys.nodes]))
         return {lease.decode(): orjson.loads(info) for lease, info in found}
 
+    async def _silent_nodes(self) -> set[str]:
+        """The ids of nodes whose lease has ended, and which nobody has cleared up after yet; they may be cut off."""
+        ended = f"({int(await self.clock() * 1000)}"
+        leases = await self.batch.command("ZRANGEBYSCORE", self.keys.leases, "-inf", ended)
+        return {control.node_of(lease.decode()) for lease in leases}
+
     # --- revocations --------------------------------------------------------------------------------------------------
 
     async def revoke(self, entry: Sequence[object], until: float) -> None:
@@ -203,6 +209,8 @@ class Store:
         if control.changes_something(question):
             await self.audit.write({"at": await self.clock(), "by": by, "request": request, **control.encode(question)})
         waiting_for = set(await self.nodes())
+        # Where nobody is alive, nobody clears up either, and who died long ago would be named for ever.
+        silent = await self._silent_nodes() if waiting_for and control.must_be_heard(question) else set()
         question_json = orjson.dumps(control.encode(question))
         await self.batch.command("SPUBLISH", self.keys.control, request.encode() + b"\n" + question_json)
         replies: dict[str, Any] = {}
@@ -213,10 +221,9 @@ class Store:
             for entry in await self.batch.command("LPOP", self.keys.reply(request), 1000) or []:
                 lease, _, reply = entry.partition(b"\n")
                 replies[lease.decode()] = orjson.loads(reply)
-        return control.Answers(
-            {control.node_of(lease): reply for lease, reply in replies.items()},
-            tuple(sorted(control.node_of(lease) for lease in missing)),
-        )
+        by_node = {control.node_of(lease): reply for lease, reply in replies.items()}
+        silent |= {control.node_of(lease) for lease in missing}
+        return control.Answers(by_node, tuple(sorted(silent - by_node.keys())))
 
     def serve(
         self,
