@@ -339,6 +339,7 @@ class Node:
             raise
         await self._take_in_what_is_in_force(asked_at)
         if self._forgotten:
+            await self.responder.recheck_all()
             await self.chat.register_anew()
             self._forgotten = False
         self._held_since, self._store_is_full = self._held_since or self.clock(), False

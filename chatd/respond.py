@@ -290,6 +290,11 @@ class Responder:
         outside = [session for session, role in zip(here, roles, strict=True) if role is Role.NOBODY]
         return sum(self._put_out(session, room, "") for session in outside)
 
+    async def recheck_all(self) -> None:
+        """Put out of each room whoever lost it while we were not asked, since we counted as dead."""
+        for room in list(self.public_rooms()):
+            await self.recheck(Recheck(room))
+
     def _void(self, identity: Identity) -> Revocation:
         until = identity.expires_at or self.chat.now() + FOR_EVER_S
         if identity.token_id is not None:

@@ -349,6 +349,30 @@ async def test_a_node_that_was_given_up_lets_nobody_speak_before_it_knows_what_i
             assert (await uma.ask(history={"channel": "lobby", "limit": 9})).get("publications", []) == []
 
 
+async def test_whoever_lost_a_room_while_his_node_was_given_up_is_put_out_of_it(tmp_path: Path, store: Server) -> None:
+    with cluster(tmp_path, '[rooms."*"]\ncreate = "anybody"\n', CHATD_REDIS__URL=store.url) as (first, second):
+        async with (
+            person(first, "uma") as uma,
+            person(second, "sam") as sam,
+            person(second, "tom") as tom,
+            Redis.from_url(store.url) as operator,
+        ):
+            await uma.call("room.create", room="den", public=False, members=["sam", "tom"])
+            await uma.joins("den", join_leave=True)
+            for each in (sam, tom):
+                await each.joins("den")
+            os.kill(second.process.pid, signal.SIGSTOP)
+            try:
+                await uma.sees("leave", "den")
+                await operator.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # what is said now, it never hears
+                await uma.call("room.role", room="den", user="sam", role="nobody")
+            finally:
+                os.kill(second.process.pid, signal.SIGCONT)
+            assert (await sam.sees("unsubscribe", "den"))["code"] == 2000
+            await uma.says("den", "among us")
+            assert (await tom.publication("den"))["data"]["text"] == "among us"
+
+
 async def muted(somebody: Any) -> bool:
     return await refusal_code(somebody) == 401
 
