@@ -93,7 +93,6 @@ class Reaper:
         self._now = now
         self._held_since = held_since
         self._hand = 0
-        self._claimed = ""  # the lease that is ours to clear up after
 
     # --- this node's sockets ------------------------------------------------------------------------------------------
 
@@ -171,19 +170,12 @@ class Reaper:
             if not may_judge(self._held_since(), self._clock(), cluster.lease):
                 continue
             try:
-                while await self._claimed_one():
-                    await self.bury(self._claimed)
-                    self._claimed = ""
-            except StoreError as error:
+                while (lease := await self.store.claim(self.chat.lease())) is not None:
+                    log.warning("node is dead: its lease has ended", lease=lease)
+                    await self.bury(lease)
+                    self.meters.reaped["node"] += 1
+            except StoreError as error:  # what we claimed stays ours: it comes first when the store is back
                 log.warning("dead nodes not looked for", error=str(error))
-
-    async def _claimed_one(self) -> bool:
-        """Whether there is a dead node to clear up after; one that we began with and could not finish comes first."""
-        if not self._claimed and (lease := await self.store.claim(self.chat.lease())) is not None:
-            log.warning("node is dead: its lease has ended", lease=lease)
-            self.meters.reaped["node"] += 1
-            self._claimed = lease
-        return bool(self._claimed)
 
     async def bury(self, lease: str, *, delay_ms: int = 0) -> None:
         """Take everything that stands under `lease` out of presence and registry; each leave is announced once.

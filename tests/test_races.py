@@ -157,11 +157,15 @@ async def test_a_dead_node_is_cleared_up_after_at_once_though_the_store_went_awa
         return await purge(lease)
 
     monkeypatch.setattr(node.store, "purge", failing_once)
+
+    async def is_cleared_up() -> bool:
+        return node.meters.reaped["node"] == 1
+
     burying = asyncio.create_task(node.reaper.bury_the_dead())
-    await until(lambda: nobody_is_registered(node))
+    await until(is_cleared_up)
     burying.cancel()
     await asyncio.gather(burying, return_exceptions=True)
-    assert node.meters.reaped["node"] == 1
+    assert await nobody_is_registered(node)
 
 
 # --- what the store could not be told yet -----------------------------------------------------------------------------

@@ -249,18 +249,37 @@ class TestStore:
 
     async def test_a_dead_node_is_claimed_by_exactly_one(self, store: Store, url: str, prefix: str) -> None:
         await store.enroll("dead.1", 1, {})
-        await store.enroll("alive.1", 60_000, {})
+        alive = [f"alive{n}.1" for n in range(20)]
+        for lease in alive:
+            await store.enroll(lease, 60_000, {})
         await in_milliseconds(10)
         async with opened(url, prefix) as other:
-            claims = await asyncio.gather(*(s.claim("alive.1") for s in (store, other) for _ in range(10)))
+            claims = await asyncio.gather(*((store, other)[n % 2].claim(lease) for n, lease in enumerate(alive)))
         assert Counter(claims) == {"dead.1": 1, None: 19}
 
-    async def test_each_claim_is_of_another_node(self, store: Store) -> None:
-        await store.enroll("alive.1", 60_000, {})
+    async def test_each_claimant_has_another_node(self, store: Store) -> None:
+        alive = [f"alive{n}.1" for n in range(4)]
+        for lease in alive:
+            await store.enroll(lease, 60_000, {})
         for n in range(3):
-            await store.enroll(f"dead.{n}", 1, {})
+            await store.enroll(f"dead{n}.1", 1, {})
         await in_milliseconds(10)
-        assert {await store.claim("alive.1") for _ in range(4)} == {"dead.0", "dead.1", "dead.2", None}
+        assert {await store.claim(lease) for lease in alive} == {"dead0.1", "dead1.1", "dead2.1", None}
+
+    async def test_whoever_was_not_told_what_he_claimed_claims_the_same_again_under_any_lease(
+        self, store: Store
+    ) -> None:
+        for lease in ("alive.1", "other.1"):
+            await store.enroll(lease, 60_000, {})
+        await store.enroll("dead.1", 1, {})
+        await in_milliseconds(10)
+        assert await store.claim("alive.1") == "dead.1"
+        assert await store.claim("other.1") is None
+        assert await store.claim("alive.1") == "dead.1"
+        await store.enroll("alive.2", 60_000, {})
+        assert await store.claim("alive.2") == "dead.1"
+        await store.bury("dead.1")
+        assert await store.claim("alive.2") is None
 
     async def test_the_buried_are_gone_with_their_rooms(self, store: Store) -> None:
         await store.enroll("alive.1", 60_000, {})
@@ -281,12 +300,13 @@ class TestStore:
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("chatd.store.redis.CLAIM_MS", 1)
-        await store.enroll("alive.1", 60_000, {})
+        for lease in ("first.1", "next.1"):
+            await store.enroll(lease, 60_000, {})
         await store.enroll("dead.1", 1, {})
         await in_milliseconds(10)
-        assert await store.claim("alive.1") == "dead.1"
+        assert await store.claim("first.1") == "dead.1"
         await in_milliseconds(10)
-        assert await store.claim("alive.1") == "dead.1"
+        assert await store.claim("next.1") == "dead.1"
 
     async def test_whose_own_lease_has_ended_claims_nobody(self, store: Store) -> None:
         for lease in ("dead.1", "dead.2"):

@@ -168,7 +168,7 @@ class Keys:
 
     @property
     def claims(self) -> str:
-        return f"{self.prefix}:{{nodes}}:claims"
+        return f"{self.prefix}:{{nodes}}:claimed"
 
     @property
     def revoked(self) -> str:

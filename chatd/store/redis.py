@@ -165,8 +165,12 @@ class Store:
         return bool(await self.batch.script(RENEW, keys, (lease, ttl_ms, orjson.dumps(info))))
 
     async def claim(self, by: str) -> str | None:
-        """The lease of one dead node that the one behind `by` is to clear up after; None: there is none (claim.lua)."""
-        lease = await self.batch.script(CLAIM, [self.keys.leases, self.keys.claims], (CLAIM_MS, by))
+        """The lease of one dead node that the one behind `by` is to clear up after; None: there is none (claim.lua).
+
+        Until it is buried the same comes again.
+        """
+        keys = [self.keys.leases, self.keys.claims]
+        lease = await self.batch.script(CLAIM, keys, (CLAIM_MS, by, control.node_of(by)))
         return lease.decode() if lease else None
 
     async def bury(self, lease: str) -> None:
