@@ -147,6 +147,7 @@ class Node:
         self._stop = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._emptying: asyncio.Task[None] | None = None
+        self._undraining = asyncio.Lock()
 
     def _introduce(self) -> None:
         """Have the parts tell each other what they do not know of each other to ask for."""
@@ -243,7 +244,8 @@ class Node:
     async def _leave(self, listener: Listener, lease: asyncio.Task[None]) -> None:
         """Empty this node in the time that the settings give, whatever an operator had begun, and leave the cluster."""
         self.on_news("stopping")
-        await self._end_emptying()
+        async with self._undraining:  # or it would listen again behind us
+            await self._end_emptying()
         await self._empty(listener, self.settings.server.drain, LAST_FAREWELL_S)
         lease.cancel()  # it would find its lease gone, and come back under a new one
         await asyncio.gather(lease, return_exceptions=True)
@@ -281,11 +283,13 @@ class Node:
         Raises:
             OSError: the address is somebody else's by now; the node stays drained.
         """
-        if self.listener is None or self.stopping or self.state not in ("draining", "drained"):
-            return
-        await self._end_emptying()
-        await self.listener.open()
-        self._enter("ready")
+        async with self._undraining:
+            if self.listener is None or self.stopping or self.state not in ("draining", "drained"):
+                return
+            await self._end_emptying()
+            await self.listener.open()
+            if not self.stopping:
+                self._enter("ready")
 
     async def _end_emptying(self) -> None:
         emptying, self._emptying = self._emptying, None

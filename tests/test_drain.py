@@ -7,7 +7,7 @@ import json
 import random
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from functools import partial
 from http.client import HTTPConnection
@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from centrifuge import CentrifugeError, Client
+from starlette.applications import Starlette
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
@@ -24,6 +25,10 @@ from chatd.cli.common import Failure
 from chatd.cli.drain import chosen
 from chatd.control import Answers
 from chatd.hub import Hub
+from chatd.node import Node
+from chatd.settings import Settings
+from chatd.web.server import Listener
+from chatd.web.sockets import bind
 from tests.conftest import Daemon, running
 from tests.links import link_of
 from tests.sdk import sdk_client, subscribed
@@ -108,6 +113,45 @@ async def test_an_address_that_another_has_taken_keeps_the_node_drained(tmp_path
             assert chatd.ask("status")["nodes"][0]["state"] == "drained"
         chatd.cli("undrain")
         assert chatd.get("/readyz")[0] == 200
+
+
+@pytest.fixture
+async def drained(node: Node) -> AsyncIterator[Node]:
+    """It listens, and has just been emptied."""
+    node.listener = listener = Listener(Starlette(), Settings(), bind("127.0.0.1", 0, 0))
+    await listener.start()
+    node.state = "ready"
+    async with asyncio.TaskGroup() as node._tasks:
+        node.drain(0.0)
+        while node.state != "drained":
+            await asyncio.sleep(0)
+        yield node
+    await listener.stop()
+
+
+async def test_a_node_that_two_take_back_at_once_is_taken_back_once(drained: Node) -> None:
+    await asyncio.gather(drained.undrain(), drained.undrain())
+    assert drained.state == "ready"
+    socket.create_connection(("127.0.0.1", port_of(drained))).close()
+
+
+async def test_a_node_that_is_told_to_stop_while_it_is_taken_back_listens_no_more(drained: Node) -> None:
+    assert drained.listener is not None
+    news = list[str]()
+    drained.on_news = news.append
+    lease = asyncio.create_task(drained._keep_lease())
+    back = asyncio.create_task(drained.undrain())
+    await asyncio.sleep(0)
+    drained.stop()
+    await drained._leave(drained.listener, lease)
+    await back
+    assert news == ["stopping", "draining", "drained"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port_of(drained)))
+
+
+def port_of(node: Node) -> int:
+    return int(node.address.rpartition(":")[2])
 
 
 # --- a rolling restart ------------------------------------------------------------------------------------------------
