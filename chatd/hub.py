@@ -224,13 +224,13 @@ class Hub:
             self.turn(room, outbox)
         except Exception:  # a bug in one room's round must not end delivery for all
             log.exception("fan-out failed", readers=room.readers)
-            self._give_up(room)
+            self.give_up(room)
 
     def _close(self, leaving: Iterable[tuple[Session, Disconnect]]) -> None:
         for session, goodbye in leaving:
             session.close(goodbye)
 
-    def _give_up(self, room: Room) -> None:
+    def give_up(self, room: Room) -> None:
         """Have a room's readers come back and recover, since what they have been sent is not known."""
         self._casts.pop(room, None)
         self._count(-len(room.pending))

@@ -312,10 +312,15 @@ class Node:
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
-        self.hub.deliver(deliveries)
-        for delivery in deliveries:
-            if delivery.lost is not None:
-                self.chat.lost_history(delivery)
+        try:
+            self.hub.deliver(deliveries)
+            for delivery in deliveries:
+                if delivery.lost is not None:
+                    self.chat.lost_history(delivery)
+        except Exception:  # a bug in what is done for one room must not end the feed of all
+            log.exception("delivery failed", rooms=len(deliveries))
+            for room in [self.hub.rooms[each.room] for each in deliveries if each.room in self.hub.rooms]:
+                self.hub.give_up(room)
 
     async def _keep_lease(self) -> None:
         while True:

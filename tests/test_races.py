@@ -13,7 +13,7 @@ import pytest
 from chatd.chat import reading
 from chatd.chat.context import Debts
 from chatd.control import Enter
-from chatd.errors import ABNORMAL, UNSUBSCRIBED_EXPIRED
+from chatd.errors import ABNORMAL, INSUFFICIENT_STATE, UNSUBSCRIBED_EXPIRED
 from chatd.model import Delivery, Event, Identity, Kind, Lost, Position, Subscribe
 from chatd.node import Node
 from chatd.session import Session
@@ -82,6 +82,21 @@ async def test_who_lost_history_is_put_out_before_it_hears_anything_newer(node: 
         node.hub.turn(room)
     heard = b"".join(link_of(ana).written)
     assert (b'"unsubscribe"' in heard, b'"newer"' in heard) == (True, False)
+
+
+async def test_a_bug_over_what_the_feed_brought_has_those_come_back_whom_it_was_for_and_nobody_else(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ana, ben = comes(node), comes(node, "c2", "ben")
+    for each, room in ((ana, "lobby"), (ben, "tea")):
+        await reading.subscribe(node.chat, each, Subscribe(room))
+
+    def buggy(delivery: Delivery) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(node.chat, "lost_history", buggy)
+    node._deliver([Delivery("lobby", (), Lost(Position("e", 20)))])
+    assert (link_of(ana).goodbye, link_of(ben).goodbye) == (INSUFFICIENT_STATE, None)
 
 
 # --- the registry -----------------------------------------------------------------------------------------------------
