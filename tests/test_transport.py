@@ -567,6 +567,19 @@ async def test_of_many_that_come_at_once_a_few_begin_in_each_turn_of_the_loop_in
     assert begun == sorted(begun)
 
 
+async def test_a_bug_in_one_arrival_holds_up_nobody_behind_it() -> None:
+    def buggy() -> None:
+        raise ZeroDivisionError
+
+    arrivals, begun, told = Arrivals(), asyncio.Event(), list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    arrivals.enter(buggy)
+    arrivals.enter(begun.set)
+    async with asyncio.timeout(PATIENCE_S):
+        await begun.wait()
+    assert [type(error) for error in told] == [ZeroDivisionError]
+
+
 # --- deflate ----------------------------------------------------------------------------------------------------------
 
 

@@ -86,10 +86,12 @@ class Arrivals:
             asyncio.get_running_loop().call_soon(self._admit)
 
     def _admit(self) -> None:
-        for _ in range(min(ARRIVALS_A_TURN, len(self._waiting))):
-            self._waiting.popleft()()
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._admit)
+        try:
+            for _ in range(min(ARRIVALS_A_TURN, len(self._waiting))):
+                self._waiting.popleft()()
+        finally:  # a bug in one must not leave all others waiting
+            if self._waiting:
+                asyncio.get_running_loop().call_soon(self._admit)
 
 
 class Handshake(asyncio.Protocol):
