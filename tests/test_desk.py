@@ -13,7 +13,7 @@ import pytest
 from chatd.auth import Key, Revocations, Verifier
 from chatd.chat import Chat
 from chatd.chat.desk import STRIKES, WAITING
-from chatd.errors import TOO_MANY_MESSAGES
+from chatd.errors import BANNED_HERE, INTERNAL_ERROR, TOO_MANY_MESSAGES
 from chatd.hub import Hub
 from chatd.node import Node
 from chatd.session import Session, State
@@ -21,6 +21,7 @@ from chatd.settings import Settings
 from chatd.wire.centrifuge_json import SDK_JSON
 from tests.links import RecordingLink, link_of
 from tests.test_auth import SECRET, token
+from tests.test_hub import member
 
 PATIENCE_S = 10.0
 
@@ -49,6 +50,20 @@ def test_who_does_as_he_is_told_may_be_refused_again_and_who_never_does_is_close
     assert link_of(session).goodbye == TOO_MANY_MESSAGES
     for job in jobs:
         job.close()
+
+
+async def test_who_cannot_be_told_why_he_is_refused_is_closed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    ana = member(node.hub)
+
+    def refuse(session: Session, room: str) -> None:
+        raise BANNED_HERE.because("no JSON: \ud800")
+
+    monkeypatch.setattr(node.chat, "refuse_banned", refuse)
+    node.chat.received(ana, b'{"id":1,"subscribe":{"channel":"lobby"}}\n{"id":2,"presence":{"channel":"lobby"}}')
+    async with asyncio.timeout(PATIENCE_S):
+        while ana.waiting is not None:
+            await asyncio.sleep(0)
+    assert link_of(ana).goodbye == INTERNAL_ERROR
 
 
 async def test_a_client_whose_requests_pile_up_is_read_from_again_when_half_of_them_are_answered() -> None:

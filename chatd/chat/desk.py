@@ -243,22 +243,23 @@ async def _do(chat: Context, session: Session, entry: Pending, outcome: Awaitabl
     id, command = entry.request
     row = row_of(command)
     try:
-        result = await outcome
-        # No await between a command's end and its reply: what is said in a room it joined comes after.
-        if result is not None:
-            session.reply(id, result)
-        if row.then is not None and session.open:
-            await row.then(chat, session, command)
-    except Reject as refusal:
-        chat.on_refusal(refusal)
-        _refuse(chat, session, id, command, refusal)
-    except Disconnect as goodbye:
-        chat.on_refusal(goodbye)
-        session.close(goodbye)
-    except StoreError as error:
-        log.warning("command not done", command=type(command).__name__, error=str(error))
-        _refuse(chat, session, id, command, errors.STORE_UNAVAILABLE)
-    except Exception:
+        try:
+            result = await outcome
+            # No await between a command's end and its reply: what is said in a room it joined comes after.
+            if result is not None:
+                session.reply(id, result)
+            if row.then is not None and session.open:
+                await row.then(chat, session, command)
+        except Reject as refusal:
+            chat.on_refusal(refusal)
+            _refuse(chat, session, id, command, refusal)
+        except Disconnect as goodbye:
+            chat.on_refusal(goodbye)
+            session.close(goodbye)
+        except StoreError as error:
+            log.warning("command not done", command=type(command).__name__, error=str(error))
+            _refuse(chat, session, id, command, errors.STORE_UNAVAILABLE)
+    except Exception:  # be it in the refusal
         log.exception("command failed", command=type(command).__name__, client=session.id)
         session.close(errors.INTERNAL_ERROR)
 
