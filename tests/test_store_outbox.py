@@ -103,3 +103,12 @@ async def test_it_is_seen_once_whether_a_message_was_read(store: Store) -> None:
     assert (message.room, message.offset, message.author) == (ROOM, 1, "")
     await store.outbox.seen_to(Watched(*message))
     assert await store.outbox.due(hook_shard(ROOM), 100) == []
+
+
+async def test_what_is_no_message_among_what_is_unread_is_dropped_and_the_rest_is_seen(store: Store) -> None:
+    await say(store)
+    shard = hook_shard(ROOM)
+    for row in (b'["told-1",1]', b"{}", b"no JSON", b'["told-1","1","e","ana"]'):
+        await store.batch.command("ZADD", store.keys.unread_due(shard), 1, row)
+    assert [message.offset for message in await store.outbox.due(shard, 100)] == [1]
+    assert await store.batch.command("ZCARD", store.keys.unread_due(shard)) == 1

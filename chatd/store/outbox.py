@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import orjson
+import structlog
 
 from chatd.model import Json, Published
 from chatd.settings import Hooks
@@ -19,6 +20,8 @@ from chatd.wire.publication import parse
 from .keys import Keys, hook_shard
 from .rooms import pairs
 from .scripts import Batch, Script
+
+log = structlog.get_logger("chatd.store")
 
 # Entries of one room that wait while the application is away; the oldest go first.
 OUTBOX_LENGTH: Final = 10_000
@@ -137,7 +140,11 @@ class Outbox:
         """Messages of which it is time to see who has not read them."""
         key = self._keys.unread_due(shard)
         rows = await self._batch.command("ZRANGEBYSCORE", key, "-inf", await self._now_ms(), "LIMIT", 0, most)
-        return [Watched(*orjson.loads(row)) for row in rows]
+        found = {row: _watched(row) for row in rows}
+        for row in [row for row, message in found.items() if message is None]:
+            log.warning("not understood among unread messages, dropped", begins=row[:64])
+            await self._batch.command("ZREM", key, row)
+        return [message for message in found.values() if message is not None]
 
     async def seen_to(self, message: Watched) -> None:
         await self._batch.command("ZREM", self._keys.unread_due(hook_shard(message.room)), orjson.dumps(tuple(message)))
@@ -145,6 +152,15 @@ class Outbox:
     async def _now_ms(self) -> int:
         seconds, micros = await self._batch.command("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _watched(row: bytes) -> Watched | None:
+    """One message as `_watch` wrote it; None if it is not of this chatd's."""
+    try:
+        message = Watched(*orjson.loads(row))
+    except (TypeError, ValueError):
+        return None
+    return message if [type(part) for part in message] == [str, int, str, str] else None
 
 
 def _entry(id: bytes, fields: Any) -> Entry:
