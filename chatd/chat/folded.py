@@ -48,8 +48,6 @@ async def history(chat: Context, session: Session, args: MessageHistory) -> Mapp
     before, after = args.before, args.after
     if (before is not None and before < 1) or (after is not None and after < 0):
         raise errors.BAD_REQUEST.because("before and after are offsets: 1, 2, 3 and so on")
-    if args.before == 0:
-        raise errors.BAD_REQUEST.because("nothing lies before offset 0")
     kept = await chat.readable(session, args.room)
     if kept.history == 0:
         raise errors.NOT_AVAILABLE.because("this room keeps no history")
