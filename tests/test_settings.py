@@ -215,6 +215,8 @@ def test_sizes_are_bytes_whatever_their_unit(write: Write, toml: str, size: Byte
         ('[server]\ndrain = "10 parsecs"', 2, 'a duration such as "25s", at least "0s", got "10 parsecs"'),
         ("[server]\ndrain = nan", 2, "got nan"),
         ("[server]\ndrain = inf", 2, "got inf"),
+        (f"[server]\ndrain = 1{'0' * 400}", 2, "to be a duration"),
+        (f"[limits]\nconnects_per_second = 1{'0' * 400}", 2, "to be a number, at least 0, got 10"),
         ("[server]\ndrain = {a = 1}", 2, "got a table"),
         ('[heartbeat]\ninterval = "0s"', 2, 'at least "1s"'),
         ('[limits]\nframe = "64KB"', 2, 'a size such as "64KiB"'),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -131,7 +131,9 @@ def _read_whole(value: object) -> int:
 
 
 def _read_number(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError
+    if not abs(value) <= sys.float_info.max:  # nan, too; and a whole number in TOML may have hundreds of digits
         raise ValueError
     return value
 
