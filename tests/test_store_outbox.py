@@ -57,6 +57,20 @@ async def test_what_is_deleted_before_its_turn_is_not_told_any_more(store: Store
     assert await events(store) == []
 
 
+async def test_what_is_deleted_is_not_told_though_it_waits_under_a_later_time(store: Store) -> None:
+    """Redis before 7.2 lets its clock go on within a script, and numbers an entry after the message has its time."""
+    key = store.keys.outbox(ROOM)
+    said, _ = await store.messages.publish(ROOM, HEAD, FOR_EVER, told=True)
+    [entry] = await store.outbox.waiting(ROOM, 100)
+    await store.outbox.delivered(ROOM, entry.id)
+    await store.batch.command(
+        "XADD", key, f"{said.time_ms + 1}-0", "e", entry.event, "b", entry.body, "t", said.time_ms
+    )
+    await say(store, cid="c-2")
+    await store.changes.make(ROOM, Change(What.DELETE, 1), b'{"data":{}', FOR_EVER)
+    assert await events(store) == [("message", 2)]
+
+
 async def test_a_mark_goes_when_nothing_waits_and_not_when_somebody_marked_it_meanwhile(store: Store) -> None:
     await say(store)
     state = (await store.outbox.marked(hook_shard(ROOM)))[ROOM]

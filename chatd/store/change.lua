@@ -29,9 +29,10 @@ local function full()
   return count_of(of, ARGV[13]) == 0 and #kinds_of(of) >= tonumber(ARGV[15])
 end
 
--- Do not tell the application any more of a message that it has not heard of yet; it waits under the time of its saying.
+-- Do not tell the application any more of a message that it has not heard of yet; it waits under the time of its saying,
+-- or a little later: before Redis 7.2 the clock goes on within a script, and the message had its time first.
 local function withdraw(message)
-  for _, entry in ipairs(redis.call('XRANGE', KEYS[10], message.ms, message.ms)) do
+  for _, entry in ipairs(redis.call('XRANGE', KEYS[10], message.ms, message.ms + 1000)) do
     if entry[2][4] == message.body then redis.call('XDEL', KEYS[10], entry[1]) end
   end
 end
