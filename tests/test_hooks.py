@@ -21,6 +21,8 @@ from websockets.exceptions import ConnectionClosed
 from chatd.hooks.addresses import is_public
 from chatd.hooks.courier import RETRY_S, pause
 from chatd.node import Node
+from chatd.settings import Hooks
+from chatd.settings.kinds import Url
 from chatd.store.keys import hook_shard
 from tests.conftest import Daemon
 from tests.people import KEYS, PATIENCE_S, Refused, cluster, person
@@ -233,6 +235,15 @@ async def test_a_room_that_another_node_delivers_by_now_is_not_kept_in_mind(node
     assert list(courier._retries) == [ours]
     await courier._empty(hook_shard(ours), ours, b"1")  # what it was about has been withdrawn
     assert not courier._retries
+
+
+async def test_what_is_in_a_shard_that_is_held_no_longer_is_left_to_whoever_holds_it(node: Node) -> None:
+    courier, outbox, room = node.hooks.courier, node.store.outbox, "told-1"
+    outbox.hooks = Hooks(url=Url("http://shop.example"))
+    await outbox.add("report", room, {})
+    await courier._empty(hook_shard(room), room, b"1")
+    assert len(await outbox.waiting(room, 10)) == 1
+    assert not courier._retries, "it was not tried"
 
 
 async def test_joins_and_leaves_are_told_as_they_are_announced(tmp_path: Path, receiver: Receiver) -> None:

@@ -153,6 +153,16 @@ async def test_what_somebody_above_has_put_in_force_a_moderator_leaves_alone(nod
         await oda.call("mod.unmute", room=room, user="ana")
 
 
+async def test_what_somebody_above_has_put_in_force_binds_no_longer_than_it_lasts(nodes: tuple[Daemon, ...]) -> None:
+    room = "above-ended"
+    async with (
+        person(nodes[0], "mia", **as_role("moderator", room)) as mia,
+        person(nodes[0], "oda", **as_role("owner", room)) as oda,
+    ):
+        await oda.call("mod.mute", room=room, user="ana", for_="1ms")
+        await mia.call("mod.mute", room=room, user="ana")
+
+
 @pytest.mark.parametrize("method", ["mod.kick", "mod.mute", "mod.ban"])
 @pytest.mark.parametrize("data", [{"user": ""}, {"user": "ana", "for_": "soon"}, {"user": "ana", "for_": -1},
                                   {"user": "ana", "for_": 0}, {"user": "ana", "for_": True},

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chatd.errors import Reject
+from chatd.errors import LOCKDOWN, Reject
 from chatd.model import Json, Kind, Position, Role, Speaker
 from chatd.store.changes import Change, Notes, What
 from chatd.store.messages import BEYOND, KINDS, Keep
@@ -213,6 +213,14 @@ class TestChanges:
         with pytest.raises(Reject, match="deleted"):
             await say(store, "no", reply_to=said)
 
+    async def test_what_the_server_did_is_no_message(self, store: Store) -> None:
+        told, _ = await store.messages.publish("lobby", head("topic", type="room"), FOR_EVER)
+        assert told.position is not None
+        with pytest.raises(Reject, match="no such message"):
+            await say(store, "no", reply_to=told.position.offset)
+        with pytest.raises(Reject, match="no such message"):
+            await change(store, What.DELETE, told.position.offset)
+
     async def test_who_may_not_speak_may_not_change_anything_either(self, store: Store) -> None:
         said = await say(store, "hi")
         await store.batch.command("HSET", store.keys.room("lobby"), "public", 0, "locked", 1, "slow", 60_000)
@@ -229,6 +237,17 @@ class TestChanges:
             await change(store, What.EDIT, said, member, "no")
         assert refused.value.retry_after_ms
         await change(store, What.DELETE, said, member)
+
+    async def test_moderators_speak_where_it_is_slow_or_locked_as_fast_as_they_like(self, store: Store) -> None:
+        await store.batch.command("HSET", store.keys.room("lobby"), "locked", 1, "slow", 60_000)
+        for text in ("hi", "all"):
+            await say(store, text, Speaker("mia", Role.MODERATOR))
+
+    async def test_a_lockdown_silences_whoever_is_less_than_it_wants(self, store: Store) -> None:
+        await say(store, "hi", Speaker("mia", Role.MODERATOR, least=Role.MODERATOR))
+        with pytest.raises(Reject) as refused:
+            await say(store, "hi", Speaker("ana", Role.MEMBER, least=Role.MODERATOR))
+        assert refused.value == LOCKDOWN
 
     @pytest.mark.parametrize("user", ["o'neil", 'a"b', "größe 🦊", "a\\b", "a/b", '","time":1,"of":"', "ana,ben"])
     async def test_any_user_can_change_what_is_theirs(self, store: Store, user: str) -> None:

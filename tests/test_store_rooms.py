@@ -9,6 +9,7 @@ import pytest
 from chatd.errors import EXISTS, FULL, NO_SUCH, PERMISSION_DENIED, Reject
 from chatd.model import Actor, Role
 from chatd.store.redis import Store
+from chatd.store.rooms import RECORD_KEYS
 from tests.stores import FOR_EVER, head, in_milliseconds
 from tests.test_store import ROOMS
 
@@ -74,6 +75,41 @@ async def test_a_moderator_acts_on_lesser_ones_only_and_lifts_nobody_above_himse
     assert await placed(store, "ben", Role.NOBODY, by="mod", least=Role.MODERATOR) == (Role.MEMBER, Role.NOBODY)
 
 
+async def test_by_oneself_one_comes_in_where_one_may_and_becomes_only_less(store: Store) -> None:
+    async def eve(role: Role, granted: Role = Role.NOBODY, *, room: str = "den", keep: bool = False) -> object:
+        try:
+            return await store.rooms.place(room, "eve", role, by=Actor("eve", granted), least=OWNER, keep=keep)
+        except Reject as refusal:
+            return refusal.code
+
+    refused = PERMISSION_DENIED.code
+    await created(store)
+    await created(store, "square", public=True)
+    assert await eve(Role.MEMBER) == await eve(Role.MODERATOR, OWNER) == refused
+    assert await eve(Role.MODERATOR, room="square") == refused
+    assert await eve(Role.MEMBER, room="square") == (Role.NOBODY, Role.MEMBER)
+    assert await eve(Role.MODERATOR, OWNER, room="square") == refused, "a token opens the room, for a member"
+    assert await eve(Role.MEMBER, Role.MEMBER) == (Role.NOBODY, Role.MEMBER)
+    await placed(store, "eve", Role.MODERATOR)
+    assert await eve(Role.MEMBER, keep=True) == (Role.MODERATOR, Role.MODERATOR)
+    assert await eve(Role.MEMBER) == (Role.MODERATOR, Role.MEMBER)
+    assert await eve(Role.NOBODY) == (Role.MEMBER, Role.NOBODY)
+
+
+async def test_who_invites_must_be_enough_for_it_and_changes_nobody(store: Store) -> None:
+    await created(store)
+    await placed(store, "ben", Role.MEMBER)
+
+    async def invited(user: str, least: Role) -> tuple[Role, Role]:
+        return await store.rooms.place("den", user, Role.MEMBER, by=Actor("ben"), least=least, keep=True)
+
+    with pytest.raises(Reject) as refusal:
+        await invited("eve", Role.MODERATOR)
+    assert refusal.value == PERMISSION_DENIED
+    assert await invited("eve", Role.MEMBER) == (Role.NOBODY, Role.MEMBER)
+    assert await invited("ana", Role.MEMBER) == (OWNER, OWNER)
+
+
 async def test_a_member_is_there_since_the_offset_at_which_they_came_in_this_epoch(store: Store) -> None:
     await created(store)
     for _ in range(3):
@@ -124,3 +160,48 @@ async def test_an_idle_room_goes_and_one_in_use_stays(store: Store) -> None:
     await in_milliseconds(2)
     assert await store.rooms.dissolve("den", by=None, idle_ms=1) == 1
     assert await store.messages.kept("den") is None
+
+
+@pytest.mark.parametrize("sign", ["created", "joined", "left"])
+async def test_what_is_no_message_is_a_sign_of_life_too(store: Store, sign: str) -> None:
+    async def since_long_ago() -> None:
+        await store.batch.command("HSET", store.keys.room("den"), "created", 1)
+        await store.batch.command("HDEL", store.keys.room("den"), "alive")
+
+    await created(store)
+    if sign == "joined":
+        await since_long_ago()
+        await placed(store, "ben", Role.MEMBER)
+    if sign == "left":
+        await store.presence.join("den", "n.1", "ben", "c-1", b"{}", 10)
+        await since_long_ago()
+        await store.presence.leave("den", "n.1", 10, one=("ben", "c-1"))
+    with pytest.raises(Reject) as refusal:
+        await store.rooms.dissolve("den", by=None, idle_ms=60_000)
+    assert refusal.value == EXISTS
+    await since_long_ago()
+    await store.presence.leave("den", "n.1", 10, one=("ben", "c-1"))  # once more, when he has long been gone
+    assert await store.rooms.dissolve("den", by=None, idle_ms=60_000)
+
+
+@pytest.mark.parametrize("by", ["a history", "somebody"])
+async def test_a_name_in_use_is_not_taken_over(store: Store, by: str) -> None:
+    if by == "somebody":
+        await store.presence.join("den", "n.1", "ben", "c-1", b"{}", 10)
+    else:
+        await store.messages.publish("den", head("hi"), FOR_EVER)
+    with pytest.raises(Reject) as refusal:
+        await created(store)
+    assert refusal.value == EXISTS
+
+
+async def test_a_room_has_as_many_keys_as_it_may_and_one_goes_for_another(store: Store) -> None:
+    async def alter(**keys: str) -> frozenset[str]:
+        fields = {f"k:{key}": value for key, value in keys.items()}
+        return await store.rooms.alter("den", fields, by=None, least=OWNER, created=True)
+
+    await created(store)
+    await alter(**{f"n{n}": "x" for n in range(RECORD_KEYS)})
+    with pytest.raises(Reject):
+        await alter(more="x")
+    assert await alter(n0="", more="x") == {"k:n0", "k:more"}

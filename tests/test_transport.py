@@ -1063,6 +1063,27 @@ def test_of_too_many_half_open_connections_the_oldest_is_cut(monkeypatch: pytest
         story(loop)
 
 
+def test_of_too_many_who_do_not_read_the_answer_the_first_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatd.transport.door.HALF_OPEN", 2)
+
+    @on_both_loops
+    async def story() -> None:
+        async with serving() as house, contextlib.AsyncExitStack() as stack:
+            clients = []
+            for count in range(1, 4):
+                clients.append(await stack.enter_async_context(Bare(house)))
+                clients[-1].writer.transport.pause_reading()  # type: ignore[attr-defined]
+                clients[-1].send(b"GET /large HTTP/1.1\r\nHost: chatd\r\n\r\n")
+                await until(lambda count=count: len(house.doorway._unread) == min(count, 2))  # type: ignore[misc]
+            for client in clients:
+                client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            assert len(await clients[0].rest()) < LARGE
+            assert len((await clients[2].head()) + await clients[2].reader.readexactly(LARGE)) > LARGE
+
+    for loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        story(loop)
+
+
 # --- at rest ----------------------------------------------------------------------------------------------------------
 
 
