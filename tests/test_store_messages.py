@@ -64,6 +64,46 @@ async def test_beyond_every_offset_there_is_nothing_and_before_it_is_all(store: 
         assert (len(after.publications), len(before.publications)) == (0, 1)
 
 
+async def test_where_the_count_was_lost_it_begins_anew_without_what_was_there(store: Store) -> None:
+    for _ in range(3):
+        await say(store, "hi")
+    await store.batch.command("DEL", store.keys.meta("lobby"))
+    assert await say(store, "anew") == 1
+    assert await offsets(store) == [1]
+
+
+async def test_the_count_outlives_the_messages(store: Store) -> None:
+    await say(store, "hi", keep=Keep(1000, 1000))
+    count, messages = [await store.batch.command("PTTL", key) for key in store.keys.history("lobby")[:2]]
+    assert 0 < messages <= 1250 < count
+
+
+async def test_what_is_said_again_where_nothing_is_kept_is_heard_once(store: Store) -> None:
+    async with heard(store, "lobby", history=False) as events:
+        answers = [
+            await store.messages.publish("lobby", head(text), Keep(0, 0), ("ana", "c-1")) for text in ("hi", "again")
+        ]
+    assert [body["data"]["text"] for _, body in events] == ["hi"]
+    assert [fresh for _, fresh in answers] == [True, False]
+    assert answers[0][0] == answers[1][0]
+
+
+async def test_where_it_is_slow_what_comes_too_soon_is_refused(store: Store) -> None:
+    await store.batch.command("HSET", store.keys.room("lobby"), "slow", 60_000)
+    await say(store, "hi")
+    with pytest.raises(Reject, match="slow") as refused:
+        await say(store, "again")
+    assert refused.value.retry_after_ms
+    await say(store, "I, too", BEN)
+
+
+async def test_a_cursor_goes_back_only_where_the_count_has_begun_anew(store: Store) -> None:
+    moves = [("a", 2), ("a", 1), ("a", 3), ("b", 1)]
+    moved = [await store.cursors.move("ana", "lobby", Position(*to)) for to in moves]
+    assert moved == [(2, True), (2, False), (3, True), (1, True)]
+    assert await store.cursors.of("ana", ["lobby"]) == [Position("b", 1)]
+
+
 class TestChanges:
     # --- edits --------------------------------------------------------------------------------------------------------
 
@@ -241,7 +281,7 @@ class TestChanges:
     async def test_moderators_speak_where_it_is_slow_or_locked_as_fast_as_they_like(self, store: Store) -> None:
         await store.batch.command("HSET", store.keys.room("lobby"), "locked", 1, "slow", 60_000)
         for text in ("hi", "all"):
-            await say(store, text, Speaker("mia", Role.MODERATOR))
+            await say(store, text, MODERATOR)
 
     async def test_a_lockdown_silences_whoever_is_less_than_it_wants(self, store: Store) -> None:
         await say(store, "hi", Speaker("mia", Role.MODERATOR, least=Role.MODERATOR))

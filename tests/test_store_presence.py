@@ -80,8 +80,10 @@ async def test_many_nodes_announce_what_is_due_once(store: Store, url: str, pref
 async def test_a_later_leave_waits_its_own_time_and_is_not_forgotten(store: Store) -> None:
     await join(store, "ana", "c1")
     await join(store, "ben", "c2")
+    await join(store, "cem", "c3")
     await leave(store, "ana", "c1", delay_ms=1)
     await leave(store, "ben", "c2", delay_ms=80)
+    await leave(store, "cem", "c3", delay_ms=60_000)
     await in_milliseconds(10)
     async with heard(store, "lobby") as events:
         assert await announce(store) == ["lobby"]
@@ -127,6 +129,28 @@ async def test_a_leave_noted_while_the_room_was_seen_to_keeps_its_place_in_the_l
     await in_milliseconds(5)
     await announce(store)
     assert await store.batch.command("EXISTS", store.keys.leaving("lobby")) == 0
+
+
+async def test_a_room_noted_just_after_it_was_seen_to_stays_in_the_list(store: Store) -> None:
+    await join(store, "ana", "c1")
+    await leave(store, "ana", "c1", delay_ms=1)
+    await in_milliseconds(5)
+    due = await store.presence.due()
+    await store.batch.command("ZADD", store.keys.due, "LT", 1, "lobby")
+    await store.presence.announce_left("lobby", ANYBODY, due.until)
+    assert await announce(store) == ["lobby"]
+
+
+async def test_whoever_is_to_be_announced_later_is_not_where_too_many_are_by_then(store: Store) -> None:
+    async with heard(store, "lobby") as events:
+        await join(store, "ana", "c1")
+        await leave(store, "ana", "c1", delay_ms=1)
+        for n in range(3):
+            await join(store, f"u{n}", f"u{n}", announce_to=0)
+        await in_milliseconds(5)
+        due = await store.presence.due()
+        await store.presence.announce_left("lobby", 2, due.until)
+    assert told(events) == [(Kind.JOIN, "c1")]
 
 
 async def test_above_the_bound_nobody_is_announced(store: Store) -> None:

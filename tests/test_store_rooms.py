@@ -162,8 +162,8 @@ async def test_an_idle_room_goes_and_one_in_use_stays(store: Store) -> None:
     assert await store.messages.kept("den") is None
 
 
-@pytest.mark.parametrize("sign", ["created", "joined", "left"])
-async def test_what_is_no_message_is_a_sign_of_life_too(store: Store, sign: str) -> None:
+@pytest.mark.parametrize("sign", ["created", "joined", "left", "said"])
+async def test_whatever_happens_is_a_sign_of_life(store: Store, sign: str) -> None:
     async def since_long_ago() -> None:
         await store.batch.command("HSET", store.keys.room("den"), "created", 1)
         await store.batch.command("HDEL", store.keys.room("den"), "alive")
@@ -176,6 +176,9 @@ async def test_what_is_no_message_is_a_sign_of_life_too(store: Store, sign: str)
         await store.presence.join("den", "n.1", "ben", "c-1", b"{}", 10)
         await since_long_ago()
         await store.presence.leave("den", "n.1", 10, one=("ben", "c-1"))
+    if sign == "said":
+        await since_long_ago()
+        await store.messages.publish("den", head("hi"), FOR_EVER)
     with pytest.raises(Reject) as refusal:
         await store.rooms.dissolve("den", by=None, idle_ms=60_000)
     assert refusal.value == EXISTS
