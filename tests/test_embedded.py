@@ -35,6 +35,7 @@ from chatd.store.embedded import (
     socket_path,
 )
 from chatd.store.errors import StoreMisconfigured, StoreUnavailable
+from chatd.store.redis import Store
 
 PATIENCE_S = 20.0
 
@@ -199,6 +200,11 @@ async def test_a_directory_too_deep_for_a_unix_socket_has_its_socket_under_tmp(t
         assert len(os.fsencode(store.socket)) <= SOCKET_PATH_BYTES
         assert store.socket.parent.stat().st_mode & 0o777 == 0o700
     store.socket.parent.rmdir()
+
+
+async def test_a_directory_may_have_any_name(tmp_path: Path):
+    async with running(tmp_path / "50%25 #1?") as store, Store(store.url, prefix="chatd", timeout=PATIENCE_S) as opened:
+        await opened.ping()
 
 
 async def test_a_place_under_tmp_that_others_may_look_into_is_refused(tmp_path: Path):

@@ -32,6 +32,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
+from urllib.parse import quote
 
 import structlog
 
@@ -102,7 +103,7 @@ class Embedded:
     @property
     def url(self) -> str:
         """Where the store is or will be, for redis-py; known before `start`, and the same for every owner."""
-        return f"unix://{self.socket}"
+        return f"unix://{quote(str(self.socket))}"
 
     @property
     def pid(self) -> int | None:
