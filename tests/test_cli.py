@@ -247,8 +247,37 @@ def test_config_check_refuses_a_store_that_serve_would_refuse(chatd: Chatd, monk
         result = chatd("config", "check")
         assert (result.exit_code, result.stdout) == (common.BAD_CONFIGURATION, "")
         assert "secret" not in one_sentence(result)
-    monkeypatch.setenv("CHATD_REDIS__URL", "redis+cluster://127.0.0.1:7000")
-    assert chatd("config", "check").stdout == "ok\n"
+    for right in ("redis+cluster://127.0.0.1:7000", "redis+sentinel://[::1]:26379,127.0.0.1/main"):
+        monkeypatch.setenv("CHATD_REDIS__URL", right)
+        assert chatd("config", "check").stdout == "ok\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis://127.0.0.1?pas5word=secret", "options behind the ? in redis.url"),
+        ("redis+cluster://127.0.0.1?pas5word=secret", "options behind the ? in redis.url"),
+        ("redis://127.0.0.1?ssl_ca_certs=/secret.pem", "options behind the ? in redis.url"),
+        ("rediss://127.0.0.1?ssl_ca_cert=/secret.pem", "options behind the ? in redis.url"),
+        ("redis://127.0.0.1?protocol=3", "options behind the ? in redis.url"),
+        ("redis://127.0.0.1/secret", "to end with the number of a database"),
+        ("redis://127.0.0.1/0/1", "to end with the number of a database"),
+        ("redis+cluster://127.0.0.1/1", "to name no database"),
+        ("redis+cluster://127.0.0.1?db=1", "to name no database"),
+        ("unix://run/secret.sock", "to be like unix:///path/to.sock"),
+        ("unix://", "to be like unix:///path/to.sock"),
+        ("redis+sentinel://127.0.0.1/main?db=1", "redis+sentinel://host:port,host:port/service"),
+    ],
+)
+def test_an_address_of_which_a_part_would_be_passed_over_is_refused(
+    chatd: Chatd, monkeypatch: pytest.MonkeyPatch, url: str, says: str
+):
+    monkeypatch.setenv("CHATD_REDIS__URL", url)
+    for command in (("config", "check"), ("status",)):
+        result = chatd(*command)
+        assert (result.exit_code, result.stdout) == (common.BAD_CONFIGURATION, "")
+        assert says in one_sentence(result)
+        assert "secret" not in one_sentence(result)
 
 
 @pytest.mark.parametrize(("connections", "told"), [(0, None), (999, None), (1000, 5000)])

@@ -7,18 +7,22 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from chatd import control
 from chatd.control import Answers, Kick, Status
 from chatd.measures import Lockdown, Measure, On, What
 from chatd.model import Kind, Position
+from chatd.store.connect import servers
 from chatd.store.errors import StoreUnavailable
 from chatd.store.messages import Keep
 from chatd.store.redis import Registration, Store
 from chatd.store.reports import Report
+from tests.servers import redis_sentinel
 from tests.stores import FOR_EVER, PATIENCE_S, head, heard, in_milliseconds, listening, opened, texts
 
 ANYBODY = 1000
@@ -511,6 +515,15 @@ class TestStore:
         answered = [read(rooms[n % 20]) for n in range(200)]
         _, right = await asyncio.gather(asyncio.gather(*given_up), asyncio.gather(*answered))
         assert all(right)
+
+
+async def test_a_password_behind_sentinel_is_escaped_as_any_other(tmp_path: Path) -> None:
+    async with redis_sentinel(tmp_path) as group:
+        async with Redis.from_url(group.master.url) as master:
+            await master.execute_command("ACL", "SETUSER", "ana", "on", ">a/b@c", "+@all", "~*", "&*")
+        behind = servers(group.url.replace("://", "://ana:a%2Fb%40c@"), PATIENCE_S)
+        await behind.open()
+        await behind.close()
 
 
 async def serving(store: Store, lease: str, respond: Callable[[control.Question], control.Object]) -> None:

@@ -7,10 +7,11 @@ or asks for a connection to whichever server holds a channel.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -28,6 +29,15 @@ from .exchange import Exchange, Outcome, Then
 
 # Keys that a server looks at in one step of a walk: about half a millisecond of its time.
 SCANNED = 1000
+
+# What may stand behind the ? of a URL. The rest of what redis-py takes there is ours to say, or would have it hand us
+# replies that we cannot read.
+OPTIONS = r"db|username|password|client_name|socket_\w+|health_check_interval|ssl_\w+"
+ESCAPES = "in a password write / as %2F, ? as %3F, # as %23 and @ as %40"
+NO_SUCH_OPTION = (
+    "expected the options behind the ? in redis.url to be some of db, username, password, client_name, "
+    f"health_check_interval, redis-py's socket_... and, with rediss://, its ssl_..., got another; {ESCAPES}"
+)
 
 
 class Servers(Protocol):
@@ -211,13 +221,33 @@ def servers(url: str, timeout: float) -> Servers:
         StoreMisconfigured: the URL is of no known kind, or cannot be taken apart.
     """
     try:
+        _refuse_what_would_be_passed_over(url)
         return _servers(url, timeout)
     except ValueError:
         # What the libraries say of it may quote a piece of the password.
         raise StoreMisconfigured(
-            "expected redis.url to be like redis://user:password@host:6379/0, got one that cannot be taken apart; in a "
-            "password write / as %2F, ? as %3F, # as %23 and @ as %40"
+            f"expected redis.url to be like redis://user:password@host:6379/0, got one that cannot be taken apart; "
+            f"{ESCAPES}"
         ) from None
+    except TypeError:  # redis-py has no such argument
+        raise StoreMisconfigured(NO_SUCH_OPTION) from None
+
+
+def _refuse_what_would_be_passed_over(url: str) -> None:
+    """Nothing of `url` is repeated: in a password that is not escaped, a / or a ? begins what looks like the rest."""
+    parts = urlsplit(url)
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    database = given.get("db", parts.path.removeprefix("/"))
+    if not all(re.fullmatch(OPTIONS, name) for name in given):
+        raise StoreMisconfigured(NO_SUCH_OPTION)
+    if parts.scheme in ("redis", "rediss") and not re.fullmatch("[0-9]*", database):
+        raise StoreMisconfigured(
+            f"expected redis.url to end with the number of a database, such as /0, got something else; {ESCAPES}"
+        )
+    if parts.scheme == "redis+cluster" and database not in ("", "0"):
+        raise StoreMisconfigured("expected redis.url of a cluster to name no database, got one; a cluster has only 0")
+    if parts.scheme == "unix" and (parts.hostname or not parts.path):
+        raise StoreMisconfigured("expected redis.url to be like unix:///path/to.sock, got no whole path")
 
 
 def _servers(url: str, timeout: float) -> Servers:
@@ -235,7 +265,10 @@ def _servers(url: str, timeout: float) -> Servers:
     if url.startswith(REDIS_SCHEMES):
         if url.startswith("unix://"):
             del common["socket_keepalive"]
-        return Standalone(Redis.from_url(url, **common), common["socket_timeout"])
+        client = Redis.from_url(url, **common)
+        pool: Any = client.connection_pool
+        pool.make_connection()  # thrown away: else only the first one in use would say what it does not take
+        return Standalone(client, common["socket_timeout"])
     raise StoreMisconfigured(
         f"redis.url must begin with one of {', '.join(REDIS_SCHEMES)}; it begins with "
         f"{urlsplit(url).scheme or 'no scheme'!r}"
@@ -245,10 +278,11 @@ def _servers(url: str, timeout: float) -> Servers:
 def _sentinel(url: str, common: dict[str, Any]) -> Standalone:
     authority, _, service = url.removeprefix("redis+sentinel://").partition("/")
     credentials, _, hosts = authority.rpartition("@")
-    user, _, password = credentials.rpartition(":")
-    if not service or not hosts:
+    user, _, password = map(unquote, credentials.rpartition(":"))
+    if not re.fullmatch(r"[\w.-]+", service, re.ASCII) or not hosts:  # what Sentinel itself takes for a name
         raise StoreMisconfigured("redis.url for Sentinel must look like redis+sentinel://host:port,host:port/service")
-    addresses = [(host, int(port or 26379)) for host, _, port in (h.partition(":") for h in hosts.split(","))]
+    places = [urlsplit(f"//{each}") for each in hosts.split(",")]
+    addresses = [(place.hostname, place.port or 26379) for place in places]
     untyped: Any = Sentinel
     sentinel = untyped(addresses, sentinel_kwargs={"socket_timeout": common["socket_timeout"]}, **common)
     master = sentinel.master_for(service, username=user or None, password=password or None)
