@@ -9,6 +9,7 @@ import base64
 import errno
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -682,6 +683,15 @@ def test_an_operator_sees_who_is_there_and_throws_somebody_out(daemon: StartDaem
         assert d.cli("kick", "bob") == f"closed 1 connection: 1 on {node['id']}\n"
 
 
+def on_a_terminal(daemon: Daemon, *command: str) -> str:
+    """What a person is shown; up to the few thousand bytes that a terminal holds for who reads late."""
+    terminal, end = pty.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as screen, os.fdopen(end, "wb") as stdout:
+        arguments = [sys.executable, "-m", "chatd", *command]
+        subprocess.run(arguments, env={**daemon.environ, "COLUMNS": "80"}, stdout=stdout, check=True)
+        return screen.read(1 << 16).decode()
+
+
 def test_a_room_is_shown_while_somebody_is_in_it_or_something_is_kept(daemon: StartDaemon, tmp_path: Path):
     with daemon(tmp_path, "--port", "0") as d:
         with enter(d, "ana") as ana, enter(d, "bob") as bob:
@@ -692,7 +702,15 @@ def test_a_room_is_shown_while_somebody_is_in_it_or_something_is_kept(daemon: St
         assert shown["members"][0] == {"user": "ana", "connections": 1, "nodes": [node]}
         assert (shown["history"]["first"], shown["history"]["last"], shown["history"]["messages"]) == (1, 1, 1)
         assert shown["rules"]["history"] == Settings().room("lobby").history
-        assert "history messages\t1\n" in d.cli("room", "show", "lobby")
+        told = d.cli("room", "show", "lobby")
+        assert "history messages\t1\n" in told
+        assert {"rule retention\t2592000.0", "rule edit_window\t900.0", "rule idle\t0.0"} < set(told.splitlines())
+        seen = [line.split(maxsplit=2)[1:] for line in on_a_terminal(d, "room", "show", "lobby").splitlines()]
+        assert [each for each in seen if each[:1] in (["retention"], ["edit_window"], ["idle"])] == [
+            ["retention", "30d 0h"],
+            ["edit_window", "15m 0s"],
+            ["idle", "0s"],
+        ]
         assert d.cli("room", "show", "nowhere", check=common.NOT_FOUND) == ""
         assert d.cli("room", "show", "nowhere", check=common.NOT_FOUND) == "", "looking begins no room"
 

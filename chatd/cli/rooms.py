@@ -9,12 +9,12 @@ import click
 
 from chatd import control
 from chatd.control import SCHEMA_VERSION, Answers, Object, Rooms, Who
-from chatd.settings import RoomRules, Settings
+from chatd.settings import RoomRules, Settings, options
 from chatd.store.messages import Kept
 
 from .cluster import ask, opened, own_up, run
 from .common import NOT_FOUND, fail, loaded
-from .output import Column, json_option, listed, print_json, print_rows, raw, span
+from .output import Column, json_option, listed, on_terminal, print_json, print_rows, raw, span
 
 # Names of created rooms asked for at a time.
 PAGE = 1000
@@ -116,8 +116,10 @@ def in_person(reply: Object) -> None:
         "connections": reply["connections"],
         **{f"history {key}": value for key, value in (reply["history"] or {}).items()},
         **{f"rule {key}": value for key, value in reply["rules"].items()},
-        "rule retention": span(reply["rules"]["retention"]),
     }
+    if on_terminal():
+        durations = [key for key, setting in options(RoomRules).items() if setting.type == "Seconds"]
+        facts |= {f"rule {key}": span(reply["rules"][key]) for key in durations}
     print_rows(FACTS, [{"fact": fact, "value": value} for fact, value in facts.items()])
     if reply["members"]:
         click.echo()
