@@ -480,7 +480,7 @@ def verifier(settings: Settings) -> Verifier:
         ValueError: a key cannot be used.
     """
     keys = [
-        auth.Key(k.kid, k.algorithm, k.secret_bytes, k.public_key, k.jwks_file or None, k.jwks_url or None)
+        auth.Key(k.name, k.algorithm, k.secret_bytes, k.public_key, k.jwks_file or None, k.jwks_url or None)
         for k in settings.auth.keys
     ]
     return Verifier(

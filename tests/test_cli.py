@@ -536,6 +536,21 @@ def test_a_right_configuration_is_ok_and_what_is_unwise_is_told_aside(chatd: Cha
     assert json.loads(chatd("config", "check", "--json", "--config", keyed).stdout)["ok"] is True
 
 
+def test_a_key_set_that_its_file_does_not_hold_is_told_by_the_name_of_the_file(chatd: Chatd, tmp_path: Path):
+    file, keys = tmp_path / "chatd.toml", tmp_path / "keys.json"
+    file.write_text(
+        '[[auth.keys]]\njwks_file = "keys.json"\n[[auth.keys]]\njwks_url = "http://me:pass@127.0.0.1:1/k"\n'
+    )
+    for text in (None, "", '{"keys": []}'):
+        if text is not None:
+            keys.write_text(text)
+        checked = chatd("config", "check", "--config", file)
+        assert (checked.exit_code, checked.stdout) == (0, "ok\n")
+        assert f'key set "{keys}" could not be read, so nobody comes in by it: ' in checked.stderr
+        assert 'jwks_url of key "http://***@127.0.0.1:1/k" is not https' in checked.stderr
+    assert 'key set "http://***@127.0.0.1:1/k" could not be read' in chatd("doctor", "--config", file).stdout
+
+
 def test_config_show_tells_origins_and_no_secret(chatd: Chatd, keyed: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CHATD_SERVER__PORT", "8123")
     monkeypatch.setenv("CHATD_REDIS__URL", f"redis://:{SECRET}@localhost")

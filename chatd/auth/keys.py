@@ -149,7 +149,8 @@ class KeySet:
                 text, keys = await asyncio.to_thread(_read_key_set, self._source)
         except (OSError, HTTPException, ValueError) as error:
             kind = type(error).__name__
-            self.trouble = f'key set "{self._source.kid}" could not be read, its old keys stay: {error or kind}'
+            so = "its old keys stay" if self.keys else "so nobody comes in by it"
+            self.trouble = f'key set "{self._source.kid}" could not be read, {so}: {error or kind}'
         else:
             # Unchanged text leaves the very same keys, and with them the identities they have proven.
             if text != self._text:

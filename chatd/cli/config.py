@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,13 +40,21 @@ def check(context: click.Context, as_json: bool) -> None:
     if settings.redis.url:
         servers(settings.redis.url, settings.redis.timeout)
     tls.context(settings.tls)
-    unwise = [*warnings(settings), *ending(settings)]
+    unwise = [*warnings(settings), *unread(settings), *ending(settings)]
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "ok": True, "warnings": unwise})
     else:
         click.echo("ok")
         for sentence in unwise:
             note(f"warning: {sentence}")
+
+
+def unread(settings: Settings) -> list[str]:
+    """Which key sets cannot be read from their files. Those at an address are doctor's, as they want the network."""
+    from chatd.node import verifier
+
+    files = tuple(key for key in settings.auth.keys if key.jwks_file)
+    return asyncio.run(verifier(replace(settings, auth=replace(settings.auth, keys=files))).read_key_sets())
 
 
 def ending(settings: Settings) -> Iterator[str]:

@@ -62,7 +62,7 @@ def _exposed_traffic(settings: Settings) -> Iterator[str]:
         yield "server.trusted_proxies has everybody: whoever connects may write any address there; list your proxies"
     for key in settings.auth.keys:
         if key.jwks_url.startswith("http://"):
-            yield f"the jwks_url of key {show_text(key.kid)} is not https: who sits in between can make valid tokens"
+            yield f"the jwks_url of key {show_text(key.name)} is not https: who sits in between can make valid tokens"
     scheme, _, rest = settings.redis.url.partition("://")
     user, _, hosts = rest.partition("/")[0].rpartition("@")
     local = scheme in ("", "unix", "rediss") or all(is_loopback(_host_of(each)) for each in hosts.split(","))

@@ -71,6 +71,11 @@ class Key:
     public_key: str | None = field(default=None, repr=False)
     where: str = field(default="", repr=False, compare=False)
 
+    @property
+    def name(self) -> str:
+        """The kid; of a key set without one its file or its address, which is all that messages can call it."""
+        return self.kid or self.jwks_file or self.jwks_url.shown
+
 
 Keys: TypeAlias = tuple[Key, ...]
 
