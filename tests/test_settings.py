@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pwd
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from chatd.settings import (
 
 MANUAL = Path(__file__).parents[1] / "config" / "chatd.toml"
 SECRET = "an-hmac-secret-of-more-than-32-bytes"
+OWN_HOME = pwd.getpwuid(os.getuid()).pw_dir
 KEY = f'[[auth.keys]]\nkid = "main"\nalgorithm = "HS256"\nsecret = "{SECRET}"\n'
 
 Write = Callable[[str], Path]
@@ -239,7 +243,22 @@ def test_sizes_are_bytes_whatever_their_unit(write: Write, toml: str, size: Byte
         ('[[auth.keys]]\nsecret = "x"', 1, "got none"),
         ('[[auth.keys]]\njwks_url = "ftp://x"', 1, "jwks_url"),
         ('[[auth.keys]]\nsecret = "x"\nsecret_file = "y"', 1, "got secret and secret_file"),
+        ('[[auth.keys]]\njwks_url = "https://"', 1, "jwks_url"),
         ('[auth]\nkeys = "x"', 2, "expected [[auth.keys]] tables, got text"),
+        ('[auth]\ncookie = "a b"', 2, 'without spaces, got "a b"'),
+        ('[redis]\nprefix = ""', 2, 'expected redis.prefix to be text without { and }, got ""'),
+        ('[redis]\nprefix = "chat{1}"', 2, 'got "chat{1}"'),
+        ('[heartbeat]\ninterval = "1500ms"\ntimeout = 1', 2, 'whole seconds, as the protocol counts it, got "1500ms"'),
+        ('[limits]\nframe = "1KiB"', 2, 'at most limits.frame, "1KiB", got "8KiB"; raise limits.frame'),
+        ('[limits]\nframe = "1MiB"', 2, "limits.bytes_burst to be at least limits.frame"),
+        ("[cluster]\nrenew = 6", 2, 'more than twice cluster.renew, "6s"'),
+        ("[heartbeat]\ninterval = 5", 2, 'at most heartbeat.interval, "5s", got "8s"'),
+        ('[hooks]\nurl = "https://shop.example"', 2, "at least 20 bytes where hooks are on, got 0"),
+        ('[server]\nhost = ""', 2, 'an address, a name or unix:/path, got ""'),
+        ('[server]\nhost = "[::1]"', 2, 'an address, a name or unix:/path, got "[::1]"; write ::1'),
+        ('[server]\nhost = "unix:"', 2, 'an address, a name or unix:/path, got "unix:"'),
+        ('[server]\nhost = "127.0.0.1:8000"', 2, 'got "127.0.0.1:8000"'),
+        ('[server]\nhost = "http://chat.example"', 2, 'got "http://chat.example"'),
     ],
 )
 def test_an_error_names_the_line_and_what_to_do(write: Write, toml: str, line: int, sentence: str):
@@ -332,8 +351,10 @@ def test_keys_close_the_open_mode_and_open_the_network(write: Write):
     settings = load(write('[server]\nhost = "0.0.0.0"\n' + KEY), {})
     assert settings.auth.effective_mode == "jwt"
     assert "loopback" in complaint(write('[server]\nhost = "0.0.0.0"\n[auth]\nmode = "open"\n' + KEY))
-    for host in ("localhost", "127.0.0.9", "::1"):
+    for host in ("localhost", "127.0.0.9", "::1", "unix:/run/chatd.sock"):
         assert load(None, {}, {"server.host": host}).server.host == host
+    for host in ("::", "fe80::1%eth0", "chat.example", "größe.example", "my_host"):
+        assert load(write(KEY), {}, {"server.host": host}).server.host == host
 
 
 def test_a_secret_that_everybody_may_read_is_warned_of(write: Write, tmp_path: Path):
@@ -458,11 +479,22 @@ def test_a_reload_names_what_wants_a_restart(write: Write):
         ("", {"STATE_DIRECTORY": "/systemd:/second", "XDG_STATE_HOME": "/xdg"}, "/systemd"),
         ("", {"XDG_STATE_HOME": "/xdg", "HOME": "/home/a"}, "/xdg/chatd"),
         ("", {"HOME": "/home/a"}, "/home/a/.local/state/chatd"),
-        ("", {}, str(Path.home() / ".local/state/chatd")),
+        ("", {}, f"{OWN_HOME}/.local/state/chatd"),
+        ("", {"HOME": ""}, f"{OWN_HOME}/.local/state/chatd"),
     ],
 )
-def test_the_state_is_where_systemd_or_xdg_wants_it(given: str, environ: dict[str, str], path: str):
+def test_the_state_is_where_systemd_or_xdg_wants_it(
+    monkeypatch: pytest.MonkeyPatch, given: str, environ: dict[str, str], path: str
+):
+    monkeypatch.setenv("HOME", "")
     assert load(None, {}, {"redis.state_directory": given}).redis.state_path(environ) == Path(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who is not in the list of users")
+def test_who_has_no_home_is_told_what_to_set():
+    program = "import os; from chatd.settings import Settings; os.setuid(4242); Settings().redis.state_path({})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd="/")
+    assert done.stderr.endswith("SettingsError: expected a home directory, got none; set redis.state_directory\n")
 
 
 def test_settings_are_read_without_touching_the_process_environment(monkeypatch: pytest.MonkeyPatch):
@@ -529,6 +561,8 @@ def test_operators_and_everybody_else_do_not_come_in_by_the_same_port(write: Wri
         ('secret_file = "none"', "chatd.toml:2: expected to read hooks.secret_file from "),
         ('secret = "a"\nsecret_file = "short"', "one of hooks.secret and hooks.secret_file, got both"),
         ('url = "ftp://shop.example"', "hooks.url to start with https:// or http://"),
+        ('url = "https://"', "hooks.url to start with https:// or http://, and a host"),
+        ('before_publish = "https:///say"', "hooks.before_publish to start with https:// or http://, and a host"),
         ('events = ["message", "massage"]', 'got "massage"'),
         ('failing = "ajar"', 'one of "open", "closed"'),
     ],

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from .keys import API_KEY_BYTES, ApiKeys, SigningKeys
-from .kinds import host_and_port, is_loopback, show_bytes, show_seconds, show_text, unix_path
-from .tree import HOOK_EVENTS, Hooks, Limits, Settings
+from .kinds import host_and_port, is_host, is_loopback, is_web, show_bytes, show_seconds, show_text, unix_path
+from .tree import HOOK_EVENTS, Settings
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
+
+# RFC 6265, 4.1.1: a token of HTTP. Empty: no cookie is read.
+COOKIE_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]*"
 
 
 def complaints(settings: Settings) -> Iterator[tuple[str, str]]:
     """What is wrong between values that are right by themselves: the key to look at, and a sentence."""
+    yield from _listen_complaints(settings)
     yield from _auth_complaints(settings)
     yield from _worker_complaints(settings)
-    yield from _listen_complaints(settings)
     yield from _api_complaints(settings.api.keys)
-    yield from _hook_complaints(settings.hooks)
+    yield from _hook_complaints(settings)
     yield from _signature_complaints(settings.signatures.keys)
     yield from _time_complaints(settings)
-    yield from _size_complaints(settings.limits)
+    yield from _size_complaints(settings)
     if bool(settings.tls.certificate) is not bool(settings.tls.key):
         given, missing = ("certificate", "key") if settings.tls.certificate else ("key", "certificate")
         yield f"tls.{given}", f"expected tls.certificate and tls.key together, got no tls.{missing}; set it, or neither"
-    url = settings.redis.url
+    url, prefix = settings.redis.url, settings.redis.prefix
+    if not prefix or set(prefix) & set("{}"):  # a brace would be a hash tag, and scatter what has to lie together
+        yield "redis.prefix", f"expected redis.prefix to be text without {{ and }}, got {show_text(prefix)}"
     if url and not url.startswith(REDIS_SCHEMES):
         yield "redis.url", f"expected redis.url to start with one of {', '.join(REDIS_SCHEMES)}, got something else"
+
+
+def _given(settings: Settings, *keys: str) -> str:
+    """The first of these that somebody set, for there is the line to look at; else the first of all."""
+    return next((key for key in keys if key in settings.sources), keys[0])
 
 
 def _auth_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -34,6 +45,11 @@ def _auth_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
     kids = [key.kid for key in auth.keys if key.kid]
     for kid in {kid for kid in kids if kids.count(kid) > 1}:
         yield "auth.keys", f"expected every key to have a kid of its own, got {show_text(kid)} twice; rename one"
+    if not re.fullmatch(COOKIE_NAME, auth.cookie):
+        yield (
+            "auth.cookie",
+            f"expected auth.cookie to be the name of a cookie, without spaces, got {show_text(auth.cookie)}",
+        )
     if auth.mode == "jwt" and not auth.keys:
         yield (
             "auth.mode",
@@ -61,6 +77,13 @@ def _worker_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _listen_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
     server, listen = settings.server, settings.admin.listen
+    if not is_host(server.host):
+        bare = server.host.strip("[]")
+        hint = f"; write {bare}" if bare != server.host and is_host(bare) else ""
+        yield (
+            "server.host",
+            f"expected server.host to be an address, a name or unix:/path, got {show_text(server.host)}{hint}",
+        )
     if server.port and listen and host_and_port(listen) == (server.host, server.port):
         yield (
             "admin.listen",
@@ -69,17 +92,21 @@ def _listen_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
         )
 
 
-def _hook_complaints(hooks: Hooks) -> Iterator[tuple[str, str]]:
+def _hook_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
+    hooks = settings.hooks
     if hooks.secret and hooks.secret_file:
         yield "hooks.secret", "expected one of hooks.secret and hooks.secret_file, got both; remove one"
     secret = "hooks.secret_file" if hooks.secret_file else "hooks.secret"
     for key in ("url", "before_publish"):
         url = getattr(hooks, key)
-        if url and not url.startswith(("https://", "http://")):
-            yield f"hooks.{key}", f"expected hooks.{key} to start with https:// or http://, got something else"
+        if url and not is_web(url):
+            yield (
+                f"hooks.{key}",
+                f"expected hooks.{key} to start with https:// or http://, and a host, got something else",
+            )
         if url and len(hooks.secret_bytes) < API_KEY_BYTES:
             yield (
-                secret,
+                _given(settings, secret, f"hooks.{key}"),
                 f"expected {secret} to have at least {API_KEY_BYTES} bytes where hooks are on, got "
                 f"{len(hooks.secret_bytes)}; make one with `openssl rand -hex 24`",
             )
@@ -103,28 +130,35 @@ def _time_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
     cluster, heartbeat = settings.cluster, settings.heartbeat
     if cluster.lease <= 2 * cluster.renew:
         yield (
-            "cluster.lease",
+            _given(settings, "cluster.lease", "cluster.renew"),
             f"expected cluster.lease to be more than twice cluster.renew, {show_seconds(cluster.renew)}, so that one "
             f"lost renewal harms nobody, got {show_seconds(cluster.lease)}",
         )
+    if heartbeat.interval % 1:
+        yield (
+            "heartbeat.interval",
+            "expected heartbeat.interval to be whole seconds, as the protocol counts it, got "
+            f"{show_seconds(heartbeat.interval)}",
+        )
     if heartbeat.timeout > heartbeat.interval:
         yield (
-            "heartbeat.timeout",
+            _given(settings, "heartbeat.timeout", "heartbeat.interval"),
             f"expected heartbeat.timeout to be at most heartbeat.interval, {show_seconds(heartbeat.interval)}, got "
             f"{show_seconds(heartbeat.timeout)}",
         )
 
 
-def _size_complaints(limits: Limits) -> Iterator[tuple[str, str]]:
+def _size_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
+    limits = settings.limits
     if 0 < limits.frame < limits.body:
         yield (
-            "limits.body",
+            _given(settings, "limits.body", "limits.frame"),
             f"expected limits.body to be at most limits.frame, {show_bytes(limits.frame)}, got "
-            f"{show_bytes(limits.body)}; raise limits.frame too",
+            f"{show_bytes(limits.body)}; raise limits.frame, or lower limits.body",
         )
     if limits.bytes_per_second and limits.bytes_burst < limits.frame:
         yield (
-            "limits.bytes_burst",
+            _given(settings, "limits.bytes_burst", "limits.frame"),
             f"expected limits.bytes_burst to be at least limits.frame, {show_bytes(limits.frame)}, or such a frame "
             f"could never be sent, got {show_bytes(limits.bytes_burst)}",
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 Seconds: TypeAlias = float
 """A duration: "150ms", "25s", "10m", "12h", "30d", or a bare number of seconds."""
@@ -311,6 +312,25 @@ def moment(text: Moment) -> float:
 def unix_path(host: str) -> str:
     """The path in unix:/path; "" when `host` is an address or a name."""
     return host.removeprefix("unix:") if host.startswith("unix:") else ""
+
+
+def is_host(host: str) -> bool:
+    """Whether it can be listened on: an address, a name or unix:/path. Whether it is ours, binding will say."""
+    if host.startswith("unix:") or re.fullmatch(r"[\w.-]+", host):
+        return host != "unix:"
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
+
+
+def is_web(url: str) -> bool:
+    """Whether it is an address of HTTP; who cannot be asked by one is told so before it is tried."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def host_and_port(listen: Listen) -> tuple[str, int]:

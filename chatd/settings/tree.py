@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .declaring import option
+from .declaring import SettingsError, option
 from .keys import Api, Auth, Signatures
 from .kinds import Bytes, File, Listen, Mode, Networks, Origins, Rate, Seconds, Secret, Texts, Url
 from .rooms import RoomRules, Rooms, matches
@@ -193,13 +195,25 @@ class Redis:
     )
 
     def state_path(self, environ: Mapping[str, str]) -> Path:
-        """The directory of the embedded store; it need not exist. `environ` as in `os.environ`."""
+        """The directory of the embedded store; it need not exist. `environ` as in `os.environ`.
+
+        Raises:
+            SettingsError: nothing says where.
+        """
         # systemd joins several StateDirectory= with colons; the first is the service's main one.
         given = self.state_directory or environ.get("STATE_DIRECTORY", "").partition(":")[0]
         if given:
             return Path(given)
-        home = Path(environ.get("HOME") or Path.home())
-        return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "chatd"
+        state = environ.get("XDG_STATE_HOME") or _home(environ) / ".local" / "state"
+        return Path(state) / "chatd"
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    """Not by Path.home(): where HOME is set and empty, that is the root of everything."""
+    try:
+        return Path(environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        raise SettingsError("expected a home directory, got none; set redis.state_directory") from None
 
 
 @dataclass(frozen=True, slots=True)
