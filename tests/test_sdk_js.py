@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Daemon
+from tests.conftest import Daemon, StartDaemon
 from tests.people import cluster, token
 from tests.sdk import PATIENCE_S
 from tests.test_cluster import FAST, pair, running
 
 __all__ = ["pair"]
 
+README = Path(__file__).parents[1] / "README.md"
 PACKAGE = Path(__file__).with_name("sdk_js")
 
 
@@ -148,3 +151,36 @@ async def asked(client: Script, method: str, **data: Any) -> dict[str, Any]:
     assert done["event"] == "done", done
     answer: dict[str, Any] = done["result"]["data"]
     return answer
+
+
+# --- the README's few lines of client ---------------------------------------------------------------------------------
+
+
+def lines_of_client(language: str) -> str:
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+    [lines] = [block for block in blocks if "/connection/websocket" in block]
+    return lines
+
+
+def as_javascript(lines: str, folder: Path) -> list[str]:
+    # Browsers have a WebSocket, and so has Node from 22 on.
+    (folder / "readme.mjs").write_text(f'import {{ WebSocket }} from "ws";\nglobalThis.WebSocket = WebSocket;\n{lines}')
+    return ["node", str(folder / "readme.mjs")]
+
+
+@pytest.mark.parametrize("language", ["js", "python"])
+def test_the_lines_in_the_readme_talk_and_bear_what_the_server_says_too(
+    daemon: StartDaemon, tmp_path: Path, sdk_js: Path, language: str
+) -> None:
+    with daemon(tmp_path, "--port", "0") as chatd:
+        lines = lines_of_client(language).replace("127.0.0.1:8000", chatd.address)
+        command = as_javascript(lines, sdk_js) if language == "js" else [sys.executable, "-u", "-c", lines]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdout is not None
+            try:
+                assert client.stdout.readline() == "ana hi all\n"
+                chatd.cli("send", "lobby", "tea is ready")
+                chatd.cli("send", "lobby", "thanks", "--as", "bob")
+                assert [client.stdout.readline() for _ in range(2)] == ["the server tea is ready\n", "bob thanks\n"]
+            finally:
+                client.kill()
