@@ -303,7 +303,10 @@ class BlockUser:
 
 @dataclass(frozen=True, slots=True)
 class ReportMessage:
-    """Tell the operators that the message at `offset` in `room` should not be there; answers {id}, the report's."""
+    """Tell the operators that the message at `offset` in `room` should not be there; answers {id}, the report's.
+
+    Whoever reports the same message again before it is closed has still that one.
+    """
 
     room: str
     offset: int

@@ -142,7 +142,7 @@ class TestForgetting:
 
     async def test_reports_by_them_and_about_them_are_closed(self, store: Store) -> None:
         for user, by in (("ana", "ben"), ("ben", "ana"), ("ben", "cem")):
-            await store.reports.file(Report("lobby", 1, user, "spam", by, 0.0))
+            await store.reports.file(Report("lobby", 1, user, "spam", by, 0.0), "e")
         done, _ = await forget(store, "ana")
         assert done == Forgotten(reports=2)
         assert [report.by for report in (await store.reports.open()).values()] == ["cem"]

@@ -219,6 +219,7 @@ async def test_a_report_is_listed_until_it_is_closed_and_then_stands_in_the_audi
     async with person(nodes[0], "eve") as eve, person(nodes[1], "ana") as ana:
         offset = await eve.says("reported", "buy!")
         id = (await ana.call("report", room="reported", offset=offset, reason="spam"))["id"]
+        assert await ana.call("report", room="reported", offset=offset, reason="spam!") == {"id": id}
     [row] = (await ask(nodes[0], "reports", "ls", "--room", "reported"))["reports"]
     expected = {"id": id, "room": "reported", "offset": offset, "user": "eve", "reason": "spam", "by": "ana"}
     assert {**row, "at": None} == {**expected, "at": None}

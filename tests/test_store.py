@@ -370,12 +370,37 @@ class TestStore:
 
     async def test_a_report_is_open_until_one_closes_it(self, store: Store) -> None:
         filed = [Report("with {braces}", n, "eve", "spam", "ana", 1.5) for n in (1, 2)]
-        ids = [await store.reports.file(report) for report in filed]
+        ids = [(await store.reports.file(report, "e"))[0] for report in filed]
         assert await store.reports.open() == dict(zip(ids, filed, strict=True))
         assert await store.reports.close(ids[0]) == filed[0]
         assert await store.reports.close(ids[0]) is None
         assert await store.reports.close("no-id") is None
         assert list(await store.reports.open()) == ids[1:]
+
+    async def test_whoever_reports_a_message_again_has_still_one_report_open(self, store: Store) -> None:
+        reports, one = store.reports, Report("lobby", 1, "eve", "spam", "ana", 1.0)
+        id, fresh = await reports.file(one, "e")
+        assert fresh
+        assert await reports.file(replace(one, reason="and rude", at=2.0), "e") == (id, False)
+        assert await reports.open() == {id: one}
+        for other in (replace(one, by="ben"), replace(one, offset=2), replace(one, room="cave")):
+            assert (await reports.file(other, "e"))[1], other
+        assert (await reports.file(one, "of the room that began anew"))[1]
+        await reports.close(id)
+        again, fresh = await reports.file(one, "e")
+        assert fresh
+        assert (await reports.open())[again] == one
+
+    async def test_the_oldest_report_gives_way_and_can_be_made_again(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("chatd.store.reports.OPEN", 2)
+        made = [Report("lobby", offset, "eve", "spam", "ana", 0.0) for offset in (1, 2, 3)]
+        for report in made:
+            await store.reports.file(report, "e")
+        assert list((await store.reports.open()).values()) == made[1:]
+        assert (await store.reports.file(made[0], "e"))[1]
+        assert list((await store.reports.open()).values()) == [made[2], made[0]]
 
     # --- control ------------------------------------------------------------------------------------------------------
 

@@ -182,6 +182,7 @@ async def report(chat: Context, session: Session, args: ReportMessage) -> Answer
         by=session.user,
         at=round(chat.now(), 3),
     )
-    id = await chat.store.reports.file(filed)
-    await chat.store.outbox.add("report", args.room, {"id": id, **asdict(filed)})
+    id, fresh = await chat.store.reports.file(filed, page.top.epoch)
+    if fresh:
+        await chat.store.outbox.add("report", args.room, {"id": id, **asdict(filed)})
     return {"id": id}

@@ -199,6 +199,10 @@ class Keys:
         return f"{self.prefix}:{{nodes}}:reports"
 
     @property
+    def reported(self) -> str:
+        return f"{self.prefix}:{{nodes}}:reported"
+
+    @property
     def audit(self) -> str:
         return f"{self.prefix}:{{nodes}}:audit"
 

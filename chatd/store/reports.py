@@ -10,7 +10,9 @@ import orjson
 
 from .keys import Keys
 from .rooms import pairs
-from .scripts import Batch
+from .scripts import Batch, Script
+
+REPORT = Script("report")
 
 # Open reports beyond this push out the oldest: somebody who reports everything must not fill the store.
 OPEN: Final = 10_000
@@ -40,12 +42,16 @@ class Reports:
         self._batch = batch
         self._keys = keys
 
-    async def file(self, report: Report) -> str:
-        """Its id."""
-        id: bytes = await self._batch.command(
-            "XADD", self._keys.reports, "MAXLEN", "~", OPEN, "*", "report", orjson.dumps(asdict(report))
-        )
-        return id.decode()
+    async def file(self, report: Report, epoch: str) -> tuple[str, bool]:
+        """Its id, and whether it was filed: who has one open on the same message keeps that (report.lua).
+
+        Args:
+            epoch: of the message's offset.
+        """
+        about = orjson.dumps((report.by, report.room, report.offset, epoch))
+        keys = [self._keys.reports, self._keys.reported]
+        id, filed = await self._batch.script(REPORT, keys, (orjson.dumps(asdict(report)), about, OPEN))
+        return id.decode(), bool(filed)
 
     async def open(self) -> dict[str, Report]:
         """All that are open, by id."""
@@ -55,9 +61,12 @@ class Reports:
         """The report that is open no longer; None: it was not, or another has just closed it."""
         if not re.fullmatch(r"[0-9]{1,20}-[0-9]{1,20}", id):
             return None
-        found = _reports(await self._batch.command("XRANGE", self._keys.reports, id, id))
-        closed = await self._batch.command("XDEL", self._keys.reports, id) if found else 0
-        return found.get(id) if closed else None
+        entries = await self._batch.command("XRANGE", self._keys.reports, id, id)
+        closed = await self._batch.command("XDEL", self._keys.reports, id) if entries else 0
+        if not closed:
+            return None
+        await self._batch.command("HDEL", self._keys.reported, dict(pairs(entries[0][1])).get(b"about", b""))
+        return _reports(entries)[id]
 
     async def forget(self, user: str) -> int:
         """Close what was reported by `user`, or about them; how many these were."""
