@@ -162,6 +162,14 @@ async def test_a_user_is_brought_into_a_room_and_put_out_of_it(nodes: Any, clien
         assert (await ana.sees("unsubscribe", "private-1"))["code"] == 2000
 
 
+@pytest.mark.parametrize("channel", ["#ben", "dm#ben,cem"])
+async def test_nobody_is_brought_into_what_is_others_by_its_name(nodes: Any, channel: str) -> None:
+    async with person(nodes[1], "ana"):
+        status, answer = post(nodes[0], "subscribe", {"user": "ana", "channel": channel})
+        assert (status, answer["error"]["code"]) == (200, 103)
+        assert post(nodes[0], "subscribe", {"user": "ana", "channel": "dm#ana,ben"}) == (200, {"result": {}})
+
+
 async def test_the_official_sdk_knows_that_the_server_brought_it_in(nodes: Any, client: cent.AsyncClient) -> None:
     async with sdk_client(nodes[1].sdk, token=token("sam")) as (_, heard):
         await heard.next("subscribed")  # its own channel, at connect

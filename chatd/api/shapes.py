@@ -127,7 +127,10 @@ class HistoryRemove:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Make the connections of `user`, or one of them, readers of `channel`, for as long as they last."""
+    """Make the connections of `user`, or one of them, readers of `channel`, for as long as they last.
+
+    What is others' by its name, their personal channels and direct rooms, is refused.
+    """
 
     user: str
     channel: str

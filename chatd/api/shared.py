@@ -9,10 +9,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
-from chatd import control, model
+from chatd import control, model, rules
 from chatd.chat import Chat, messages, reading
 from chatd.control import Enter, Kick, Rooms, Status
-from chatd.errors import BAD_REQUEST, FORCE_DISCONNECT, Reject
+from chatd.errors import BAD_REQUEST, FORCE_DISCONNECT, PERMISSION_DENIED, Reject
+from chatd.model import Identity, Role
 from chatd.names import room_name
 from chatd.office import Office
 from chatd.session import Session
@@ -102,6 +103,8 @@ async def history_remove(caller: Caller, args: shapes.HistoryRemove) -> shapes.N
 
 async def subscribe(caller: Caller, args: shapes.Subscribe) -> shapes.Nothing:
     room_name(args.channel, caller.chat.limits.room_name)
+    if rules.role_in(Identity(args.user), args.channel, public=True, matches=matches) is Role.NOBODY:
+        raise PERMISSION_DENIED.because("personal channels and direct rooms are read by nobody but their users")
     since = args.recover_since or shapes.Position()
     await caller.office.ask(Enter(_named(args.user), args.channel, args.client, since.epoch, since.offset))
     return shapes.Nothing()
