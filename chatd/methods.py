@@ -295,7 +295,10 @@ class UnbanUser:
 
 @dataclass(frozen=True, slots=True)
 class BlockUser:
-    """Take no direct messages from `user` any more, or (`on` false) again; answers {}. He is told when he writes."""
+    """Take no direct messages from `user` any more, or (`on` false) again; answers {}. He is told when he writes.
+
+    A user blocks at most 1,000 others.
+    """
 
     user: str
     on: bool = True

@@ -8,6 +8,7 @@ import pytest
 
 from chatd.errors import EXISTS, FULL, NO_SUCH, PERMISSION_DENIED, Reject
 from chatd.model import Actor, Role
+from chatd.names import dm_room
 from chatd.store.redis import Store
 from chatd.store.rooms import RECORD_KEYS
 from tests.stores import FOR_EVER, head, in_milliseconds
@@ -134,6 +135,21 @@ async def test_what_is_full_takes_no_more(store: Store) -> None:
     with pytest.raises(Reject) as refusal:
         await store.rooms.place("nowhere", "ben", Role.MEMBER, by=None, least=OWNER)
     assert refusal.value == NO_SUCH
+
+
+async def test_nobody_blocks_without_end(store: Store) -> None:
+    async def block(user: str, *, on: bool = True) -> None:
+        await store.rooms.block("ana", user, dm_room("ana", user), on=on, most=2)
+
+    for user in ("ben", "eve", "eve"):
+        await block(user)
+    with pytest.raises(Reject, match="blocks at most 2 users") as refusal:
+        await block("fay")
+    assert refusal.value == FULL
+    assert not (await store.rooms.standing(dm_room("ana", "fay"), "fay")).blocked
+    await block("ben", on=False)
+    await block("fay")
+    assert (await store.rooms.standing(dm_room("ana", "fay"), "fay")).blocked
 
 
 async def test_only_what_changed_is_named_and_a_room_by_pattern_can_be_locked(store: Store) -> None:

@@ -29,6 +29,9 @@ Answer = Mapping[str, object]
 # What somebody is told, or an operator reads, is a line and not a message.
 REASON_CHARS: Final = 200
 
+# Users that one user blocks at a time: each is kept for ever.
+BLOCKED: Final = 1_000
+
 # What the one concerned is told, see events.
 IMPOSED: Final = {What.BAN: "ban", What.MUTE: "mute"}
 LIFTED: Final = {What.BAN: "unban", What.MUTE: "unmute"}
@@ -161,7 +164,7 @@ async def block(chat: Context, session: Session, args: BlockUser) -> Answer:
     if not args.user or args.user == session.user or session.identity is SERVER:
         raise errors.BAD_REQUEST.because("one user blocks another; expected somebody else's id")
     room = room_name(dm_room(session.user, args.user), chat.limits.room_name)
-    await chat.store.rooms.shut(room, args.user, on=args.on)
+    await chat.store.rooms.block(session.user, args.user, room, on=args.on, most=BLOCKED)
     return {}
 
 

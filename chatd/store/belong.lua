@@ -1,8 +1,9 @@
--- Note that a user is about to become a member of a room, unless he is in as many as may be.
+-- Note that a user is about to become a member of a room, or to block the other one in it, unless he does so in as many
+-- as may be.
 --
--- KEYS  1 rooms  set: the rooms that a user is a member of
+-- KEYS  1 rooms  set: the rooms that a user is a member of, or blocks somebody in
 -- ARGV  1 room
---       2 most   rooms a user may be a member of; 0: any number
+--       2 most   rooms that may be in it; 0: any number
 -- Returns 1 noted, 0 it was already, -1 refused.
 
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 0 end

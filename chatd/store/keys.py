@@ -125,6 +125,10 @@ class Keys:
         """The set of rooms that `user` is a member of."""
         return f"{self.prefix}:{{u:{tag(user)}}}:rooms"
 
+    def blocked(self, user: str) -> str:
+        """The set of direct rooms in which `user` has blocked the other one."""
+        return f"{self.prefix}:{{u:{tag(user)}}}:blocked"
+
     def seen(self, user: str) -> str:
         return f"{self.prefix}:{{u:{tag(user)}}}:seen"
 
@@ -133,7 +137,7 @@ class Keys:
 
     def all_of_user(self, user: str) -> list[str]:
         """What there is of a user outside of rooms, besides the registry of connections."""
-        return [self.rooms_of(user), self.cursors(user), self.seen(user)]
+        return [self.rooms_of(user), self.cursors(user), self.blocked(user), self.seen(user)]
 
     def created(self, shard: int) -> str:
         """A shard of the index of created rooms."""

@@ -179,10 +179,18 @@ class Rooms:
         )
         return frozenset(field.decode() for field in changed)
 
-    async def shut(self, room: str, user: str, *, on: bool) -> None:
-        """In a direct room, let `user` say nothing to the other one, or let him again; no record comes of it."""
-        field = blocker(room, user)
-        await self.alter(room, {field: "1" if on else ""}, by=None, least=Role.OWNER, created=False)
+    async def block(self, by: str, user: str, room: str, *, on: bool, most: int) -> None:
+        """In their direct room, let `user` say nothing to `by`, or let him again; no record comes of it.
+
+        Raises:
+            Reject 415: `by` blocks `most` users already.
+        """
+        noted = self._keys.blocked(by)
+        if on and await self._batch.script(BELONG, [noted], (room, most)) < 0:
+            raise errors.FULL.because(f"a user blocks at most {most} users; let another one speak again first")
+        await self.alter(room, {blocker(room, user): "1" if on else ""}, by=None, least=Role.OWNER, created=False)
+        if not on:
+            await self._batch.command("SREM", noted, room)
 
     async def dissolve(self, room: str, *, by: Actor | None, idle_ms: int = 0) -> int:
         """Take `room` away with all that was said in it (dissolve.lua); how many belonged to it.
