@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
 from tests.conftest import Daemon, running
+from tests.servers import redis_server
 
 PATIENCE_S = 10.0
 
@@ -416,6 +417,29 @@ async def test_of_those_who_come_at_once_no_more_are_let_in_than_one_address_may
         for each in came:
             if isinstance(each, ClientConnection):
                 await each.close()
+
+
+async def test_who_waits_for_the_store_at_the_door_counts_as_here_and_no_longer_than_that(tmp_path: Path) -> None:
+    patient = {"CHATD_REDIS__TIMEOUT": "60s", "CHATD_CLUSTER__LEASE": "120s"}
+    limits = {"CHATD_SERVER__TRUSTED_PROXIES": "127.0.0.1", "CHATD_LIMITS__CONNECTIONS_PER_ADDRESS": "2"}
+    async with redis_server(tmp_path) as store, AsyncExitStack() as stack:
+        with running(tmp_path, "--port", "0", CHATD_REDIS__URL=store.url, **patient, **limits) as chatd:
+
+            async def comes(path: str = "/chat/eve?room=tea") -> int:
+                proxied = {"X-Forwarded-For": "203.0.113.7"}
+                try:
+                    await stack.enter_async_context(connect(f"{chatd.ws}{path}", additional_headers=proxied))
+                except InvalidStatus as refusal:
+                    return refusal.response.status_code
+                return 101
+
+            assert await comes("/chat/eve?room=%23ben") == 403
+            store.pause()
+            coming = [asyncio.ensure_future(comes()) for _ in range(8)]
+            first = asyncio.as_completed(coming, timeout=PATIENCE_S)
+            assert [await next(first) for _ in range(6)] == [429] * 6
+            store.resume()
+            assert sorted(await asyncio.gather(*coming)) == [101] * 2 + [429] * 6
 
 
 async def test_history_is_there_after_a_restart_and_no_store_is_left_behind(tmp_path: Path) -> None:

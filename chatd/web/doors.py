@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from http import HTTPStatus
 from time import time
@@ -95,6 +97,8 @@ class Doors:
         self._meters = meters
         self._closed = closed
         self._connects_due = 0.0
+        self._coming = 0  # admitted, and not in the hub yet
+        self._coming_by_network: Counter[str] = Counter()
 
     @property
     def _settings(self) -> Settings:
@@ -114,19 +118,19 @@ class Doors:
             query = websocket.query_params if websocket.scope["query_string"] else {}
             if "protobuf" in (query.get("format"), query.get("cf_protocol")):
                 raise Refusal(HTTPStatus.BAD_REQUEST, "chatd speaks JSON at this door, protobuf was asked for")
-            address = self._admit(websocket)
-            identity = await self._identity(websocket)
-            await self._take_over(websocket, SDK_JSON, address, identity)
+            with self._admitted(websocket) as address:
+                identity = await self._identity(websocket)
+                await self._take_over(websocket, SDK_JSON, address, identity)
         except Refusal as refusal:
             await self._refuse(websocket, refusal)
 
     async def plain(self, websocket: WebSocket) -> None:
         """`/chat/{username}?room=lobby`: text in, text out."""
         try:
-            address = self._admit(websocket)
-            identity = await self._plain_identity(websocket, websocket.path_params["username"])
-            wish = await self._wish(identity, websocket.query_params.get("room", DEFAULT_ROOM))
-            await self._take_over(websocket, PLAIN, address, identity, wish)
+            with self._admitted(websocket) as address:
+                identity = await self._plain_identity(websocket, websocket.path_params["username"])
+                wish = await self._wish(identity, websocket.query_params.get("room", DEFAULT_ROOM))
+                await self._take_over(websocket, PLAIN, address, identity, wish)
         except Refusal as refusal:
             await self._refuse(websocket, refusal)
 
@@ -149,7 +153,6 @@ class Doors:
     ) -> None:
         if reason := self._closed():  # since it was asked first, a token was looked at
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"this node lets nobody in: {reason}")
-        self._within_limits(address)
         await websocket.accept(subprotocol(websocket.scope["subprotocols"], SUBPROTOCOLS))
         home = "" if wish is None else wish.room
         session = Session(str(uuid.uuid4()), codec, address, now=self._chat.clock(), since=round(time(), 3), home=home)
@@ -174,6 +177,24 @@ class Doors:
 
     # --- what may be refused ------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _admitted(self, websocket: WebSocket) -> Iterator[str]:
+        """Whoever may come in counts as here from now on, while others are asked who it is; gives the address.
+
+        From the hub's taking it over until this ends nothing may wait, for it counts twice.
+        """
+        address = self._admit(websocket)
+        network = rules.network_of(address)
+        self._coming += 1
+        self._coming_by_network[network] += 1
+        try:
+            yield address
+        finally:
+            self._coming -= 1
+            self._coming_by_network[network] -= 1
+            if not self._coming_by_network[network]:
+                del self._coming_by_network[network]
+
     def _admit(self, websocket: WebSocket) -> str:
         """Whether anybody may come in from there now; returns the client's address."""
         if reason := self._closed():
@@ -191,11 +212,11 @@ class Doors:
         return address
 
     def _within_limits(self, address: str) -> None:
-        """Asked at first, and again once all is known: of those that come at once, each has passed the first time."""
-        limits, hub = self._settings.limits, self._hub
-        if 0 < limits.connections <= hub.size or 0 < limits.unknown_connections <= len(hub.unknown):
+        limits, hub, coming = self._settings.limits, self._hub, self._coming
+        if 0 < limits.connections <= hub.size + coming or 0 < limits.unknown_connections <= len(hub.unknown) + coming:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "this node is full; try another, or later")
-        here = hub.by_network.get(rules.network_of(address), 0)
+        network = rules.network_of(address)
+        here = hub.by_network.get(network, 0) + self._coming_by_network[network]
         local = address == "unix" or is_loopback(address)
         exempt = local or rules.within(address, rules.networks(self._settings.server.trusted_proxies))
         if 0 < limits.connections_per_address <= here and not exempt:
