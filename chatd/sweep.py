@@ -1,8 +1,8 @@
 """What keeps rooms as short as their rules say, also those into which nobody writes, and ends those nobody needs.
 
 A room that is written into is trimmed with every message, and nothing past its age is shown; the sweep is for the rest:
-quiet rooms, rules that have changed, and the bodies of what was deleted. One node at a time does it, in steps so small
-that neither the store nor this node's own people notice.
+quiet rooms, rules that have changed, the bodies of what was deleted, and cursors in rooms that are gone. One node at a
+time does it, in steps so small that neither the store nor this node's own people notice.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ log = structlog.get_logger("chatd")
 
 # Rooms swept in one pipeline: half a millisecond of the store's time, if there is little to do.
 AT_ONCE: Final = 50
+# Users whose cursors are looked at together; of each, as many rooms as retention.ROOMS_AT_ONCE.
+READERS_AT_ONCE: Final = 10
 # Between two such steps. A million rooms take four minutes.
 PAUSE_S: Final = 0.01
 # A sweep that was begun is nobody else's for so much of the period; then it may begin again.
@@ -38,6 +40,7 @@ class Tally:
     trimmed: int = 0
     rewritten: int = 0
     collected: int = 0
+    cursors: int = 0
 
 
 class Sweeper:
@@ -75,6 +78,7 @@ class Sweeper:
                 if await self._retention.claim(self._lease(), self._held_ms):
                     done = await self.sweep()
                     await self.collect(done)
+                    await self.tidy(done)
                     log.info("swept", **asdict(done))
             except StoreError as error:
                 log.warning("sweep not finished", error=str(error))
@@ -111,6 +115,19 @@ class Sweeper:
             done.collected += sum(await asyncio.gather(*(self._collected(room) for room in names)))
             after = names[-1]
             await asyncio.sleep(PAUSE_S)
+
+    async def tidy(self, done: Tally) -> None:
+        """Forget how far people have read in rooms that are gone.
+
+        Raises:
+            StoreError: as for `sweep`.
+        """
+        async for users in self._retention.readers():
+            await self._retention.go_on(self._lease(), self._held_ms)
+            for start in range(0, len(users), READERS_AT_ONCE):
+                some = users[start : start + READERS_AT_ONCE]
+                done.cursors += sum(await asyncio.gather(*map(self._retention.forget_cursors, some)))
+                await asyncio.sleep(PAUSE_S)
 
     async def _collected(self, room: str) -> bool:
         if not (idle_ms := self._idle(room)):

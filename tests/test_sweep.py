@@ -52,6 +52,20 @@ async def test_created_rooms_in_which_nothing_happens_are_taken_away_and_those_i
     assert (done.collected, await store.rooms.created("", 1000)) == (59, sorted(["short 7", *rooms[60:]]))
 
 
+async def test_how_far_somebody_read_is_forgotten_with_the_room_and_kept_where_there_is_one(store: Store) -> None:
+    for user in ("ana", "with {braces}"):
+        for room in ("long 1", *(f"gone {n}" for n in range(60))):
+            said = await store.messages.publish(room, b'{"data":"hi"', FOR_EVER)
+            assert said[0].position is not None
+            await store.cursors.move(user, room, said[0].position)
+    for n in range(60):
+        await store.rooms.create(f"gone {n}", by="", owner="", public=True, topic="", keys={}, unused=False)
+        await store.rooms.dissolve(f"gone {n}", by=None)
+    await sweeper(store).tidy(done := Tally())
+    assert done.cursors == 120
+    assert [list(await store.cursors.all(user)) for user in ("ana", "with {braces}")] == [["long 1"], ["long 1"]]
+
+
 async def test_one_node_at_a_time_sweeps(store: Store) -> None:
     assert [await store.retention.claim(lease, 60_000) for lease in ("n.1", "m.1")] == [True, False]
     await store.retention.go_on("n.1", 60_000)

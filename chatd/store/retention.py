@@ -5,6 +5,7 @@ Rooms stand in no list, so whoever wants them all walks over the store's keys, i
 
 from __future__ import annotations
 
+from asyncio import gather
 from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
@@ -20,6 +21,8 @@ SWEEP: Final = Script("sweep", after=LOG)
 
 # Entries of one room looked at for their age in one step: a millisecond of the store's time.
 STEP: Final = 1000
+# Rooms of one user's cursors that are looked for in one step.
+ROOMS_AT_ONCE: Final = 50
 # A log of as many messages is rewritten in 20 ms, in which the store does nothing else. Bodies erased in a longer one
 # stay in the store's memory until the messages around them have gone.
 REWRITTEN: Final = 10_000
@@ -55,6 +58,22 @@ class Retention:
                 yield [room for key in found if (room := self._keys.room_of(key.decode(), kind)) is not None]
         except RedisError as error:
             raise translated(error) from error
+
+    async def readers(self) -> AsyncIterator[list[str]]:
+        """Every user who has read somewhere, as `rooms`."""
+        async for found in self.rooms("cursors"):  # a user's keys are named like those of a room "u:<user>"
+            yield [name.removeprefix("u:") for name in found]
+
+    async def forget_cursors(self, user: str) -> int:
+        """Forget how far `user` has read in rooms that are gone: a count that begins anew is another. In how many?"""
+        cursors, forgotten = self._keys.cursors(user), 0
+        rooms = await self._batch.command("HKEYS", cursors)
+        for start in range(0, len(rooms), ROOMS_AT_ONCE):
+            some = rooms[start : start + ROOMS_AT_ONCE]
+            there = await gather(*(self._batch.command("EXISTS", self._keys.meta(room.decode())) for room in some))
+            if gone := [room for room, is_there in zip(some, there, strict=True) if not is_there]:
+                forgotten += await self._batch.command("HDEL", cursors, *gone)
+        return forgotten
 
     async def sweep(self, room: str, keep: Keep) -> Swept:
         """Trim a room to what is to be kept, and rewrite its log where bodies were erased (sweep.lua)."""
