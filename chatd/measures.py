@@ -14,10 +14,8 @@ from ipaddress import ip_network
 from typing import Final, NamedTuple
 
 from .model import Identity, Role
-from .rules import Network, parsed_address
+from .rules import Network, parsed_address, parsed_network
 
-# Bits of ::ffff:0:0/96, under which IPv6 has the addresses of IPv4.
-MAPPED_BITS: Final = 96
 # Seconds that a measure may last, a hundred years; what is to last longer lasts for ever. Who meets one is told in
 # milliseconds how much of it is left, and neither JSON nor calendars have room for any number.
 LONGEST_S: Final = 100 * 365.25 * 86400
@@ -241,12 +239,8 @@ class Measures:
 
 
 def _network(text: str) -> Network | None:
-    """An address or network; one of IPv4 that is written as IPv6 (RFC 4291, 2.5.5.2) is one of IPv4. None: neither."""
+    """None: it is neither an address nor a network."""
     try:
-        network = ip_network(text, strict=False)
+        return parsed_network(text)
     except ValueError:
         return None
-    mapped = getattr(network.network_address, "ipv4_mapped", None)
-    if mapped is None or network.prefixlen < MAPPED_BITS:
-        return network
-    return ip_network((mapped, network.prefixlen - MAPPED_BITS))

@@ -10,7 +10,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple
-from ipaddress import ip_network
 from socket import gethostname
 from typing import Protocol
 
@@ -182,7 +181,7 @@ class Responder:
         )
 
     def matching(self, who: Who) -> Iterator[Session]:
-        networks = [ip_network(who.address, strict=False)] if who.address else []
+        networks = [rules.parsed_network(who.address)] if who.address else []
         for session in self.hub.sessions():
             if (
                 session.state is State.READY

@@ -20,6 +20,8 @@ Network = IPv4Network | IPv6Network
 
 # Sums of seconds in floats are off by less than this for years; without it the last of a burst would come too early.
 ROUNDING_S: Final = 1e-6
+# Bits of ::ffff:0:0/96, under which IPv6 has the addresses of IPv4.
+MAPPED_BITS: Final = 96
 
 
 def personal_room(user: str) -> str:
@@ -168,7 +170,7 @@ def pace(due: float, now: float, cost: float, rate: float, burst: float) -> tupl
 @lru_cache(64)
 def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
     """Addresses and networks of the settings, which has checked them."""
-    return tuple(ip_network(text) for text in texts)
+    return tuple(map(parsed_network, texts))
 
 
 @lru_cache(256)
@@ -199,3 +201,16 @@ def parsed_address(address: str) -> IPv4Address | IPv6Address:
     """
     parsed = ip_address(address)
     return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
+def parsed_network(text: str) -> Network:
+    """An address or network; one of IPv4 that is written as IPv6 is one of IPv4, as in parsed_address.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    network = ip_network(text, strict=False)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < MAPPED_BITS:
+        return network
+    return ip_network((mapped, network.prefixlen - MAPPED_BITS))

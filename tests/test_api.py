@@ -307,6 +307,18 @@ async def test_an_operators_acts_hold_on_all_nodes_and_stand_in_the_audit_stream
         assert (await eve.goodbye())[0] == 4500
 
 
+async def test_an_address_of_ipv4_is_the_same_however_an_operator_writes_it(nodes: Any) -> None:
+    banned = {"target": "::ffff:192.0.2.7", "on": "address"}
+    post(nodes[0], "ban", banned)
+    [row] = post(nodes[1], "measures")[1]["result"]["measures"]
+    assert row["target"] == "192.0.2.7/32", "as the command line has it, which can lift it"
+    assert post(nodes[1], "unban", banned)[1]["result"] == {"lifted": True}
+    async with person(nodes[0], "eve") as eve:
+        assert [each["user"] for each in nodes[1].ask("who", "--ip", "::ffff:127.0.0.1")["connections"]] == ["eve"]
+        assert post(nodes[1], "kick", {"address": "::ffff:127.0.0.1"})[1]["result"]["closed"] == 1
+        assert (await eve.goodbye())[0] == 4500
+
+
 async def test_an_operator_looks_after_reports_tokens_and_people_who_go(nodes: Any) -> None:
     async with person(nodes[1], "ugo") as ugo, person(nodes[0], "ana") as ana:
         offset = await ugo.says("mess", "rude")

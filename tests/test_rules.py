@@ -223,3 +223,7 @@ def test_an_address_is_within_a_network_however_it_is_written(address: str, netw
 
 def test_a_network_of_the_settings_is_parsed_once() -> None:
     assert networks(("10.0.0.0/8",)) is networks(("10.0.0.0/8",))
+
+
+def test_a_network_of_ipv4_in_the_settings_is_one_however_it_is_written() -> None:
+    assert within("10.1.2.3", networks(("::ffff:10.0.0.0/104",)))

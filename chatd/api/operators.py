@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_network
 
 from chatd import control
 from chatd.chat.moderation import lasting
@@ -11,6 +10,7 @@ from chatd.errors import BAD_REQUEST
 from chatd.measures import Lockdown, Measure, On, What
 from chatd.names import room_name
 from chatd.office import as_measure
+from chatd.rules import parsed_network
 
 from .shared import Caller
 
@@ -144,7 +144,7 @@ def _whom(caller: Caller, args: Ban | Unban) -> str:
 
 def _network(text: str) -> str:
     try:
-        return str(ip_network(text, strict=False))
+        return str(parsed_network(text))
     except ValueError:
         raise BAD_REQUEST.because(f"expected an address or a network such as 10.0.0.0/8, got {text[:64]!r}") from None
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import Any
 
 import click
 
 from chatd import control
 from chatd.control import Answers, Kick, Object, Who
+from chatd.rules import parsed_network
 from chatd.settings import Settings
 
 from .cluster import asked, office, opened, own_up, run, somebody
@@ -41,7 +42,7 @@ ORDERS: dict[str, Callable[[Row], Any]] = {
 def network(_: click.Context, __: click.Parameter, text: str) -> str:
     """An address, or a network such as 10.0.0.0/8; "" for none."""
     try:
-        return str(ip_network(text, strict=False)) if text else ""
+        return str(parsed_network(text)) if text else ""
     except ValueError:
         raise click.BadParameter(f"expected an address or a network such as 10.0.0.0/8, got {text!r}") from None
 
