@@ -15,6 +15,7 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -754,6 +755,16 @@ async def test_half_of_the_bound_is_congestion_until_the_client_reads() -> None:
         assert link.buffered() <= RULES.outbox // 2 + 1004
         await asyncio.wait_for(client.reader.readexactly(written), PATIENCE_S)
         await until(lambda: not link.congested)
+
+
+@on_both_loops
+async def test_without_a_bound_a_few_frames_that_wait_are_no_congestion() -> None:
+    async with serving(replace(RULES, outbox=0)) as house, Bare(house) as client:
+        await client.upgrade()
+        link = (await house.guest()).link
+        while not link.buffered():
+            link.write(frames.text(b"x" * 1000))
+        assert not link.congested
 
 
 def sent_at_once(link: Link, frame: bytes) -> int:

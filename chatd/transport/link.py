@@ -109,8 +109,9 @@ class Link(asyncio.Protocol):
         self._since = 0.0
         self.congested = False
         self.outlet = _outlet(transport)
-        if rules.outbox and not transport.is_closing():
-            transport.set_write_buffer_limits(high=rules.outbox // 2)
+        if not transport.is_closing():
+            # Where there is no bound, the loop's own: the Door has left one of a single byte.
+            transport.set_write_buffer_limits(high=rules.outbox // 2 or None)
 
     # --- what the session does ----------------------------------------------------------------------------------------
 
