@@ -62,6 +62,8 @@ async def test_what_the_server_says_of_a_message_cannot_be_brought_along(nodes: 
         ("message.send", {"room": "", "text": "hi"}, 107, "name of a room"),
         ("message.send", {"room": "private-1", "text": "hi"}, 103, "invitation"),
         ("message.send", {"room": "#ana", "text": "hi"}, 103, "only the server"),
+        ("message.send", {"room": "x", "text": "hi", "reply_to": 2}, 404, "no such message"),
+        ("message.send", {"room": "x", "text": "hi", "reply_to": 1 << 64}, 404, "no such message"),
     ],
 )
 async def test_what_cannot_be_done_is_refused_in_a_sentence(
@@ -175,6 +177,16 @@ async def test_messages_are_read_as_they_stand_now(nodes: tuple[Daemon, ...]) ->
             {"offset": 3, "user": "ben", "text": "hi ana", "data": {"text": "hi ana", "reply_to": 1}, "edited": False,
              "deleted": False, "reply_to": 1, "reactions": {"👍": 2, "🎉": 1}},
         ]  # fmt: skip
+
+
+async def test_numbers_of_any_size_stand_in_messages_as_they_were_sent(nodes: tuple[Daemon, ...]) -> None:
+    sizes = {"wei": 10**24, "least": -(10**24)}
+    async with person(nodes[0], "ana") as ana:
+        await ana.says("numbers", "one", data=sizes)
+        await ana.says("numbers", "two", data=sizes)
+        await ana.call("message.edit", room="numbers", offset=2, text="three")
+        one, three = (await ana.call("message.history", room="numbers"))["messages"]
+        assert (one["data"], three["data"]) == ({**sizes, "text": "one"}, {**sizes, "text": "three"})
 
 
 async def test_messages_as_they_stand_are_paged_both_ways(nodes: tuple[Daemon, ...]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatd.errors import BAD_REQUEST, TOO_LARGE, Reject
-from chatd.wire.payload import Payload, check, claimed_user
+from chatd.wire.payload import Payload, check, claimed_user, with_text
 
 
 def taken(data: bytes, *, limit: int = 8192, depth: int = 32, chat: bool = False) -> Payload:
@@ -186,6 +186,11 @@ def test_whatever_comes_is_taken_or_refused(data):
 )
 def test_in_open_mode_a_user_is_who_it_says(data, user):
     assert claimed_user(data) == user
+
+
+def test_data_with_another_text_is_otherwise_as_it_came():
+    data = b'{"wei":1000000000000000000000000,"text":"darn","share":1.50e1}'
+    assert with_text(data, "****") == b'{"wei":1000000000000000000000000,"text":"****","share":1.50e1}'
 
 
 # --- replies and mentions ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from chatd import errors
 from chatd.methods import MessageHistory
 from chatd.session import Session
 from chatd.store.changes import Notes
+from chatd.wire import payload, rpc
 from chatd.wire.publication import Publication, parse
 
 from .context import Context
@@ -88,15 +89,23 @@ def fold(message: Publication, notes: Notes) -> Object:
     """A message as it stands now; of a deleted one nothing but that it was there, and whose it was."""
     deleted = message.type == "deleted"
     edit = None if notes.edit is None else parse(notes.edit)
-    data = {**message.members, **edit.members} if edit is not None else None if deleted else message.data
+    members = message.members if edit is None else {**message.members, **edit.members}
     return {
         "offset": message.offset,
         "user": message.user,
         "time": message.time,
-        "text": data.get("text") if isinstance(data, dict) else None,
-        "data": data,
+        "text": members.get("text"),
+        "data": None if deleted and edit is None else _data(message, edit),
         "edited": edit is not None,
         "deleted": deleted,
         "reply_to": message.members.get("reply_to"),
         "reactions": notes.reactions,
     }
+
+
+def _data(message: Publication, edit: Publication | None) -> object:
+    """The author's own, byte for byte, but for what an edit replaces."""
+    if edit is None:
+        return rpc.raw(message.raw)
+    said = payload.members(message.raw) if isinstance(message.data, dict) else {}
+    return {**said, **payload.members(edit.raw)}

@@ -13,7 +13,7 @@ from chatd.methods import SendMessage
 from chatd.model import SERVER, History, HistoryResult, Json, Publish, Published
 from chatd.names import room_name
 from chatd.session import Session
-from chatd.store.messages import Keep
+from chatd.store.messages import Keep, see_offset
 from chatd.wire import payload, rpc
 from chatd.wire.payload import Payload
 from chatd.wire.publication import head
@@ -33,6 +33,8 @@ def publish(chat: Context, session: Session, command: Publish) -> Coroutine[Any,
 
 def send(chat: Context, session: Session, args: SendMessage) -> Coroutine[Any, Any, Mapping[str, object]]:
     """As publish, of data that is put together here; the answer says where it landed."""
+    if args.reply_to is not None:
+        see_offset(args.reply_to)
     return _landed(say(chat, session, args.room, rpc.encode(_members(args))))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import orjson
 
 from chatd.errors import BAD_REQUEST, TOO_LARGE
@@ -106,7 +107,12 @@ def strings(data: Json) -> Iterator[str]:
 
 def with_text(data: Json, text: str) -> Json:
     """Data that was checked and is an object, with another "text"."""
-    return orjson.dumps({**orjson.loads(data), "text": text})
+    return msgspec.json.encode({**members(data), "text": text})
+
+
+def members(data: Json) -> dict[str, msgspec.Raw]:
+    """The members of data that was checked and is an object, each as it came: a number may be one of any size."""
+    return msgspec.json.decode(data, type=dict[str, msgspec.Raw])
 
 
 def claimed_user(data: Json | None) -> str | None:

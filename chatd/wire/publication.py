@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 import orjson
 
 from chatd.model import ClientInfo, Json
@@ -24,6 +25,10 @@ def client_info(info: ClientInfo) -> Json:
     return b"".join([*parts, b"}"])
 
 
+class _Data(msgspec.Struct):
+    data: msgspec.Raw
+
+
 class Publication(NamedTuple):
     """A publication of the store, taken apart.
 
@@ -33,6 +38,7 @@ class Publication(NamedTuple):
         type: of its tags; "message" where they name none.
         of: offsets of what it is about; an event that tells of somebody forgotten names many.
         data: as parsed.
+        body: all of it, as the store has it.
     """
 
     offset: int
@@ -41,6 +47,12 @@ class Publication(NamedTuple):
     type: str
     of: tuple[int, ...]
     data: Any
+    body: Json
+
+    @property
+    def raw(self) -> Json:
+        """The data as it was said, byte for byte."""
+        return bytes(msgspec.json.decode(self.body, type=_Data).data)
 
     @property
     def is_message(self) -> bool:
@@ -59,7 +71,8 @@ def parse(body: Json) -> Publication:
     tags, info = parts.get("tags", {}), parts.get("info")
     of = tuple(int(offset) for offset in tags.get("of", "").split(",") if offset.isdecimal())
     user = None if info is None else info["user"]
-    return Publication(parts.get("offset", 0), parts["time"], user, tags.get("type", "message"), of, parts["data"])
+    kind = tags.get("type", "message")
+    return Publication(parts.get("offset", 0), parts["time"], user, kind, of, parts["data"], body)
 
 
 def head(data: Json, info: Json | None, tags: Mapping[str, str]) -> bytes:
