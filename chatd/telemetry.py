@@ -7,6 +7,7 @@ and fixed: never a user, a room or an address. The log is for a person on a term
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import resource
@@ -14,7 +15,7 @@ import sys
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 
@@ -199,12 +200,17 @@ def _output(form: str, out: Any) -> tuple[list[Any], Callable[..., Any]]:
         sink = journal.Journal(out, journal.ADDRESS)
         return [structlog.processors.format_exc_info, _whole], lambda *_: sink
     if form == "human" or (form == "auto" and out.isatty()):
-        # Plain tracebacks: rich ones print local variables, and a token may be among them.
-        plain = structlog.dev.plain_traceback
-        human = structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=plain)
+        human = structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=_traceback)
         return [stamp, human], structlog.WriteLoggerFactory(out)
     json = [stamp, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     return json, structlog.WriteLoggerFactory(out)
+
+
+def _traceback(out: TextIO, error: Any) -> None:
+    """A plain traceback: rich ones print local variables, and a token may be among them."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, error)
+    out.write("\n".join(map(printable, text.getvalue().split("\n"))))
 
 
 def _whole(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[Any], dict[str, Any]]:

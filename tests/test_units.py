@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -118,6 +119,18 @@ def test_the_log_goes_to_the_journal_where_stderr_does_and_else_stays_text(
         structlog.get_logger("chatd").info("as ever")
         said = [json.loads(line)["event"] for line in (tmp_path / "stderr").read_text().splitlines()]
         assert said == ["as asked", "as ever"]
+
+
+def test_a_traceback_steers_no_terminal() -> None:
+    terminal = io.StringIO()
+    configure_log("info", "human", terminal)
+    try:
+        raise ValueError("no such user: \x1b[2J\r\u202e")
+    except ValueError:
+        structlog.get_logger("chatd").exception("failed")
+    head, *_, last = terminal.getvalue().splitlines()
+    assert "failed" in head
+    assert last == r"ValueError: no such user: \x1b[2J\r\u202e"
 
 
 def test_what_the_journal_does_not_take_is_said_on_stderr(tmp_path: Path) -> None:
