@@ -195,6 +195,11 @@ class BehindAProxy:
             await subscription.publish({"text": "hi ana"})
             assert str(await asyncio.wait_for(ana.recv(), PATIENCE_S)).endswith(": hi ana")
 
+    async def test_an_escaped_slash_reaches_the_node_as_it_is(self, proxy: tuple[Proxy, Daemon, Daemon]) -> None:
+        site, *_ = proxy
+        async with connect(f"{site.ws}/chat/team%2Fana?room=slashes"):
+            await until_present(site, "team/ana", "slashes")
+
     async def test_tls_ends_at_the_proxy(self, proxy: tuple[Proxy, Daemon, Daemon]) -> None:
         site, *_ = proxy
         trusting = ssl.create_default_context(cafile=site.chain)

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from socket import create_connection
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -47,7 +48,7 @@ async def until_present(chatd: HasDoors, user: str, room: str) -> None:
     async with Raw(chatd) as observer, asyncio.timeout(PATIENCE_S):
         while True:
             present = await observer.ask({"presence": {"channel": room}})
-            if user in {info["user"] for info in present["presence"]["presence"].values()}:
+            if unquote(user) in {info["user"] for info in present["presence"]["presence"].values()}:
                 return
 
 
@@ -329,7 +330,14 @@ async def test_a_site_whose_name_leads_to_this_machine_is_another_site(chatd: Da
     assert refused.value.response.status_code == 403
 
 
-@pytest.mark.parametrize("path", ["/", "/chat", "/chat/", "/chat/ana/lobby", "/nosuch?room=lobby"])
+async def test_a_user_whose_id_has_a_slash_escapes_it_in_the_path(chatd: Daemon, plain: Any) -> None:
+    listener = await plain("ben", "slashes")
+    ana = await plain("team%2Fana%2F", "slashes")
+    await ana.send("hi")
+    assert await asyncio.wait_for(listener.recv(), PATIENCE_S) == "team/ana/: hi"
+
+
+@pytest.mark.parametrize("path", ["/", "/chat", "/chat/", "/chat%2Fana", "/chat/ana/lobby", "/nosuch?room=lobby"])
 async def test_where_there_is_no_door_the_refusal_says_where_the_doors_are(chatd: Daemon, path: str) -> None:
     with pytest.raises(InvalidStatus) as refused:
         await connect(chatd.ws + path)

@@ -45,7 +45,7 @@ def build(node: Node) -> ASGIApp:
     sockets = Router(
         [
             WebSocketRoute("/connection/websocket", doors.sdk),
-            WebSocketRoute("/chat/{username}", doors.plain),
+            WebSocketRoute("/chat/{username:path}", doors.plain),
         ],
         default=doors.nowhere,
     )

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from http import HTTPStatus
 from time import time
+from urllib.parse import unquote
 
 import structlog
 from starlette.responses import JSONResponse
@@ -44,6 +45,7 @@ DEFAULT_ROOM = "lobby"
 SUBPROTOCOLS = ("centrifuge-json", BEARER)
 # Where waiting helps, this is how long, in seconds: a drain or a burst of connects is over by then.
 RETRY_AFTER_S = 2
+NOWHERE = "expected /connection/websocket or /chat/{username}?room=lobby, got another path"
 
 
 # The same for all connections, so that it is not made and kept for each.
@@ -125,10 +127,11 @@ class Doors:
             await self._refuse(websocket, refusal)
 
     async def plain(self, websocket: WebSocket) -> None:
-        """`/chat/{username}?room=lobby`: text in, text out."""
+        """`/chat/{username}?room=lobby`: text in, text out. A slash in the username is written %2F."""
         try:
+            username = _username(websocket)
             with self._admitted(websocket) as address:
-                identity = await self._plain_identity(websocket, websocket.path_params["username"])
+                identity = await self._plain_identity(websocket, username)
                 wish = await self._wish(identity, websocket.query_params.get("room", DEFAULT_ROOM))
                 await self._take_over(websocket, PLAIN, address, identity, wish)
         except Refusal as refusal:
@@ -136,8 +139,7 @@ class Doors:
 
     async def nowhere(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Any other path."""
-        sentence = "expected /connection/websocket or /chat/{username}?room=lobby, got another path"
-        await self._refuse(WebSocket(scope, receive, send), Refusal(HTTPStatus.NOT_FOUND, sentence))
+        await self._refuse(WebSocket(scope, receive, send), Refusal(HTTPStatus.NOT_FOUND, NOWHERE))
 
     async def _refuse(self, websocket: WebSocket, refusal: Refusal) -> None:
         self._meters.refused[refusal.status.value] += 1
@@ -278,3 +280,12 @@ class Doors:
             return room_name(text, self._settings.limits.room_name)
         except Reject as refusal:
             raise Refusal(HTTPStatus.BAD_REQUEST, refusal.text) from None
+
+
+def _username(websocket: WebSocket) -> str:
+    """Who the plain door's path names: its last segment, where a slash of the user's id is written %2F."""
+    username = str(websocket.path_params["username"])
+    segment = websocket.scope["raw_path"].rpartition(b"/")[2].decode("ascii")
+    if not username or unquote(segment) != username:
+        raise Refusal(HTTPStatus.NOT_FOUND, NOWHERE)
+    return username
