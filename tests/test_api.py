@@ -260,6 +260,15 @@ async def test_the_back_end_speaks_as_the_server(nodes: Any) -> None:
         assert (await ana.hears("message", "#ana"))["data"] == {"text": "you have won"}
 
 
+async def test_whose_words_came_by_the_back_end_are_shown_without_the_name_of_its_key(nodes: Any) -> None:
+    async with person(nodes[1], "ben") as ben:
+        await ben.joins("neutral")
+        post(nodes[0], "message.send", {"room": "neutral", "text": "hi", "as": "ana"})
+        assert (await ben.hears("message"))["info"] == {"user": "ana", "client": "api"}
+        post(nodes[0], "typing", {"room": "neutral", "on": True, "as": "ana"})
+        assert (await ben.hears("typing"))["info"] == {"user": "ana", "client": "api"}
+
+
 async def test_whom_the_server_moderates_is_not_told_the_name_of_its_key(nodes: Any) -> None:
     async with person(nodes[1], "ugo") as ugo:
         assert post(nodes[0], "mod.mute", {"room": "told", "user": "ugo"})[1]["result"] == {"until": None}

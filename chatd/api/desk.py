@@ -235,10 +235,13 @@ class Desk:
 
     def _session(self, key: ApiKey, row: Method, user: object) -> Session:
         """One that stands for the server, or for the user as whom the back end acts."""
-        session = Session(f"api:{key.name}", SDK_JSON, "", now=self._chat.clock(), since=self._chat.now())
+        identity = self._identity(key, row, user)
+        # Readers see what a user's connection is called, and how a key is called is not for them; the audit has it.
+        id = f"api:{key.name}" if identity is SERVER else "api"
+        session = Session(id, SDK_JSON, "", now=self._chat.clock(), since=self._chat.now())
         session.attach(NoConnection())
         session.state = State.READY
-        session.identity = self._identity(key, row, user)
+        session.identity = identity
         return session
 
     def _identity(self, key: ApiKey, row: Method, user: object) -> Identity:
