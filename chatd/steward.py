@@ -270,7 +270,7 @@ def _seconds(slow: float | str) -> float:
         ) from None
     if not 0 <= seconds <= SLOWEST_S:
         raise errors.BAD_REQUEST.because(f'"slow" is at most {SLOWEST_S:g} s, {seconds:g} came; a lock does more')
-    return seconds
+    return round(seconds, 3)  # as the store counts it, so that what is told is what holds
 
 
 def _checked_keys(keys: Mapping[str, str | None]) -> Mapping[str, str | None]:
@@ -293,7 +293,7 @@ def _fields(wanted: Mapping[str, Any]) -> dict[str, str]:
     if "topic" in wanted:
         fields["topic"] = wanted["topic"]
     if "slow" in wanted:
-        fields["slow"] = str(int(wanted["slow"] * 1000) or "")
+        fields["slow"] = str(round(wanted["slow"] * 1000) or "")
     if "locked" in wanted:
         fields["locked"] = "1" if wanted["locked"] else ""
     if "public" in wanted:

@@ -250,6 +250,18 @@ async def test_what_is_set_holds_at_once_and_is_told_in_the_rooms_order(nodes: t
         assert (info["topic"], info["slow"], info["keys"]) == ("one line", 3600, {"b": "2"})
 
 
+@pytest.mark.parametrize(("slow", "held"), [("0.4ms", 0), (0.0006, 0.001), (1.001, 1.001)])
+async def test_how_slow_a_room_is_said_to_be_it_is(nodes: tuple[Daemon, ...], slow: float | str, held: float) -> None:
+    room = f"slowly-{held}"
+    async with person(nodes[0], "owner", rooms=[{"pattern": room, "role": "owner"}]) as owner:
+        await owner.joins(room)
+        await owner.call("room.set", room=room, slow="1h")
+        await owner.hears("room", room)
+        await owner.call("room.set", room=room, slow=slow)
+        assert (await owner.hears("room", room))["data"]["slow"] == held
+        assert (await owner.call("room.info", room=room))["slow"] == held
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [
