@@ -204,7 +204,7 @@ class SetRoom:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRoom:
-    """Take `room` away with all that was said in it; answers {}. Only owners may."""
+    """Take `room` away with all that was said in it; its members get the role "nobody". Answers {}; only owners may."""
 
     room: str
 

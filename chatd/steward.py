@@ -7,6 +7,7 @@ is out when the act returns. Reading about rooms needs none of this and is asked
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ KEY_CHARS: Final = 64
 VALUE_CHARS: Final = 256
 # A slow mode longer than a day is a lock.
 SLOWEST_S: Final = 86_400.0
+# Members who are told at the same time that their room is gone.
+AT_ONCE: Final = 100
 NOBODY_ASKED: Final = Answers({})
 
 
@@ -126,15 +129,18 @@ class Steward:
         return await self._office.recheck(room) if news.get("public") is False else NOBODY_ASKED
 
     async def delete(self, room: str, *, by: Actor | None) -> Answers:
-        """Take a created room away with all that was said in it; its readers are put out.
+        """Take a created room away with all that was said in it; its readers are put out, its members told.
 
         Raises:
             Reject 404, 103.
         """
         members = await self._rooms.dissolve(room, by=by)
-        await self._office.write_down("room.delete", room=room, members=members)
+        await self._office.write_down("room.delete", room=room, members=len(members))
         answers = await self._office.ask(Kick(room=room, reason="the room was deleted"))
         await self._office.recheck(room)  # whoever was on the way in has been let in by what is there no more
+        for start in range(0, len(members), AT_ONCE):
+            told = members[start : start + AT_ONCE]
+            await asyncio.gather(*(self._tell_role(room, user, Role.NOBODY, by) for user in told))
         return answers
 
     # --- who belongs to it --------------------------------------------------------------------------------------------

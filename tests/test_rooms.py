@@ -305,6 +305,26 @@ async def test_a_users_other_devices_hear_that_he_has_come_and_gone(nodes: tuple
         assert not [push for push in desk.pushes if push.get("pub", {}).get("tags", {}).get("type") == "role"]
 
 
+async def test_who_belonged_to_a_deleted_room_hears_of_it_wherever_he_is(nodes: tuple[Daemon, ...]) -> None:
+    await staffed(nodes[0], "dropped", public=True)
+    async with (
+        person(nodes[0], "ana") as phone,
+        person(nodes[1], "ana") as desk,
+        person(nodes[1], "ben") as ben,
+        person(nodes[1], "eve") as eve,
+    ):
+        await phone.call("room.delete", room="dropped")
+        for each, user in ((phone, "ana"), (desk, "ana"), (ben, "ben")):
+            told = {"room": "dropped", "role": "nobody", "by": "ana"}
+            assert (await each.hears("role", f"#{user}"))["data"] == told
+        await phone.call("room.create", room="dropped", public=True, members=["ben"])
+        await ben.hears("invite", "#ben")
+        nodes[1].cli("room", "delete", "dropped", "--yes")
+        assert (await ben.hears("role", "#ben"))["data"] == {"room": "dropped", "role": "nobody", "by": ""}
+        await eve.call("room.list")
+        assert not [push for push in eve.pushes if push.get("pub")]
+
+
 async def test_an_idle_room_is_taken_away_by_itself_and_one_with_a_reader_is_not(nodes: tuple[Daemon, ...]) -> None:
     async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben:
         await ben.joins("brief-read")

@@ -36,7 +36,7 @@ async def test_a_room_of_any_name_is_created_changed_and_taken_away(store: Store
     assert (record.topic, record.keys, record.members, record.by) == ("t", {"a": "1"}, 2, "ana")
     assert await store.rooms.created("", 10) == [room]
     assert await store.rooms.rooms_of("ben") == [room]
-    assert await store.rooms.dissolve(room, by=Actor("ana")) == 2
+    assert await store.rooms.dissolve(room, by=Actor("ana")) == ["ana", "ben"]
     assert await store.rooms.created("", 10) == await store.rooms.rooms_of("ben") == []
     assert not (await store.rooms.standing(room, "ana")).exists
 
@@ -174,7 +174,7 @@ async def test_an_idle_room_goes_and_one_in_use_stays(store: Store) -> None:
         await store.rooms.dissolve("den", by=None, idle_ms=60_000)
     assert refusal.value == EXISTS
     await in_milliseconds(2)
-    assert await store.rooms.dissolve("den", by=None, idle_ms=1) == 1
+    assert await store.rooms.dissolve("den", by=None, idle_ms=1) == ["ana"]
     assert await store.messages.kept("den") is None
 
 

@@ -192,8 +192,8 @@ class Rooms:
         if not on:
             await self._batch.command("SREM", noted, room)
 
-    async def dissolve(self, room: str, *, by: Actor | None, idle_ms: int = 0) -> int:
-        """Take `room` away with all that was said in it (dissolve.lua); how many belonged to it.
+    async def dissolve(self, room: str, *, by: Actor | None, idle_ms: int = 0) -> list[str]:
+        """Take `room` away with all that was said in it (dissolve.lua); who belonged to it.
 
         Args:
             idle_ms: only if nobody is present and nothing happened for so long; 0: in any case.
@@ -203,12 +203,11 @@ class Rooms:
         actor, granted = _actor(by)
         args = (actor, granted, int(Role.OWNER), idle_ms)
         _, *members = _or_refused(await self._batch.script(DISSOLVE, self._keys.all_of(room), args))
+        users = [user.decode() for user in members]
         await self.forget(room)
-        for start in range(0, len(members), AT_ONCE):
-            await asyncio.gather(
-                *(self.belong_no_more(user.decode(), room) for user in members[start : start + AT_ONCE])
-            )
-        return len(members)
+        for start in range(0, len(users), AT_ONCE):
+            await asyncio.gather(*(self.belong_no_more(user, room) for user in users[start : start + AT_ONCE]))
+        return users
 
     async def forget(self, room: str) -> None:
         """Take the name of a room that is gone from the index."""
