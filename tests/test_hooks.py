@@ -25,7 +25,7 @@ from chatd.settings import Hooks
 from chatd.settings.kinds import Url
 from chatd.store.keys import hook_shard
 from tests.conftest import Daemon
-from tests.people import KEYS, PATIENCE_S, Refused, cluster, person
+from tests.people import KEYS, PATIENCE_S, Refused, cluster, may, person
 
 SECRET = "a secret between chatd and the shop"
 
@@ -153,6 +153,30 @@ async def test_what_is_said_is_told_signed_and_in_the_rooms_order(tmp_path: Path
     headers, body = receiver.bodies[-1]
     assert is_signed(headers, body, SECRET)
     assert headers["X-Chatd-Id"] == receiver.asked[-1]["id"]
+
+
+async def test_edits_and_deletions_are_told_to_who_asks_for_them_among_the_messages(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    kinds = ["message", "edit", "delete"]
+    with cluster(tmp_path, config(receiver, events=kinds)) as (first, second):
+        async with person(first, "ana") as ana, person(second, "mod", rooms=may("moderator", "told-1")) as mod:
+            for text in ("helo", "spam"):
+                await ana.says("told-1", text)
+            await receiver.told("message", count=2)
+            await ana.call("message.edit", room="told-1", offset=1, text="hello")
+            await mod.call("message.react", room="told-1", offset=1, kind="x")
+            await mod.call("message.delete", room="told-1", offset=2, reason="spam")
+            await ana.says("told-1", "bye")
+            await receiver.told("message", count=3)
+    told = [(each["event"], each["data"]["data"], each["data"]["tags"].get("of")) for each in receiver.taken]
+    assert told == [
+        ("message", {"text": "helo"}, None),
+        ("message", {"text": "spam"}, None),
+        ("edit", {"text": "hello"}, "1"),
+        ("delete", {"reason": "spam"}, "2"),
+        ("message", {"text": "bye"}, None),
+    ]
 
 
 def is_signed(headers: dict[str, str], body: bytes, secret: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,38 @@ async def test_what_is_deleted_is_not_told_though_it_waits_under_a_later_time(st
     await say(store, cid="c-2")
     await store.changes.make(ROOM, Change(What.DELETE, 1), b'{"data":{}', FOR_EVER)
     assert await events(store) == [("message", 2)]
+
+
+async def test_what_becomes_of_messages_waits_in_the_rooms_order_where_it_is_wanted(store: Store) -> None:
+    store.outbox.hooks = replace(store.outbox.hooks, events=("message", "edit", "delete"))
+    for cid in ("c-1", "c-2"):
+        await say(store, cid=cid)
+    for what, of in ((What.EDIT, 1), (What.REACT, 1), (What.EDIT, 2), (What.DELETE, 2), (What.DELETE, 2)):
+        await store.changes.make(ROOM, Change(what, of, kind="x"), HEAD, FOR_EVER)
+    assert await events(store) == [("message", 1), ("edit", 3), ("delete", 6)], "of what is deleted nothing is told"
+
+
+async def test_what_was_forgotten_is_told_as_a_deletion(store: Store) -> None:
+    store.outbox.hooks = replace(store.outbox.hooks, events=("message", "edit", "delete"))
+    for user in ("ana", "ben"):
+        by = b'{"data":{},"info":{"user":"%b","client":"c"},"tags":{"type":"message"}' % user.encode()
+        await store.messages.publish(ROOM, by, FOR_EVER, told=True)
+    edit = b'{"data":{},"info":{"user":"ana","client":"c"},"tags":{"type":"edit","of":"1"}'
+    await store.changes.make(ROOM, Change(What.EDIT, 1), edit, FOR_EVER)
+    await store.outbox.unmark(ROOM, (await store.outbox.marked(hook_shard(ROOM)))[ROOM])
+    await store.traces.forget(ROOM, "ana", FOR_EVER)
+    assert await events(store) == [("message", 2), ("delete", 4)]
+    assert await marked(store) == {ROOM}
+
+
+async def test_whoever_deletes_again_has_the_outbox_looked_at(store: Store) -> None:
+    store.outbox.hooks = replace(store.outbox.hooks, events=("delete",))
+    await say(store)
+    for _ in range(2):  # the first may have died before it got to the mark
+        await store.changes.make(ROOM, Change(What.DELETE, 1), b'{"data":{}', FOR_EVER)
+        assert await marked(store) == {ROOM}
+        await store.outbox.unmark(ROOM, (await store.outbox.marked(hook_shard(ROOM)))[ROOM])
+    assert await events(store) == [("delete", 2)]
 
 
 async def test_a_mark_goes_when_nothing_waits_and_not_when_somebody_marked_it_meanwhile(store: Store) -> None:

@@ -36,7 +36,7 @@ the store knows the user to be beyond that; bans, mutes and locks hold. The answ
 HOOKS: Final = """\
 With `hooks.url` set, events are posted there as `{"id", "event", "room", "time", "data"}`, `time` in Unix ms, until
 they are answered with a 2xx: a room's in order, each at least once, `id` (also in `X-Chatd-Id`) the same each time.
-A message that is deleted, or whose author is forgotten, while it still waits is not posted any more.
+A message that is deleted, or whose author is forgotten, while it still waits is not posted any more, nor are its edits.
 `X-Chatd-Signature` is `t=<Unix seconds>,v1=<hex>`: the HMAC-SHA256, under the secret, of `<Unix seconds>.<body>`.
 With `hooks.before_publish` set, `{"event": "before_publish", "room", "user", "time", "data"}` is posted there before a
 client's message is said or edited; the answer is `{"allow": true}`, or `{"allow": false, "reason": "..."}`. It is asked
@@ -46,6 +46,10 @@ server says.
 HOOK_DATA: Final[Mapping[str, str]] = {
     "message": "the publication: {data, info?, tags, offset, time}; what users said, and (without `info`) "
     "what the server did, not edits and deletions",
+    "edit": "the publication: {data: {text}, info?, tags: {type, of}, offset, time}; the message at offset `tags.of` "
+    "now has this text",
+    "delete": "the publication, as of edit, with {reason?} as data; the messages at the offsets in `tags.of`, which "
+    "commas separate, were deleted, or their author was forgotten; not what ages away, or goes with its room",
     "join": "{user, client, conn_info?}, as announced in the room: not where it has too many people for that",
     "leave": "as join, once the user's last connection has been gone for `limits.leave_delay`",
     "undelivered": "{offset, epoch, user, users}: who of those who were members at the time, and are not banned, is "

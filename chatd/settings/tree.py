@@ -17,7 +17,9 @@ from .kinds import Bytes, File, Listen, Mode, Networks, Origins, Rate, Seconds, 
 from .rooms import RoomRules, Rooms, matches
 
 # What the application can be told.
-HOOK_EVENTS = ("message", "join", "leave", "undelivered", "report", "ban")
+HOOK_EVENTS = ("message", "edit", "delete", "join", "leave", "undelivered", "report", "ban")
+# What only an application that keeps messages itself needs to hear of.
+ON_REQUEST = frozenset({"edit", "delete"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,9 @@ class Hooks:
         "", "Or the file that holds it, as in [[auth.keys]]; better, since chatd alone can read it.", reload=True
     )
     events: Texts = option(
-        HOOK_EVENTS,
-        f"Which are sent, of {', '.join(HOOK_EVENTS)}. Joins and leaves are sent as they are announced to clients.",
+        tuple(event for event in HOOK_EVENTS if event not in ON_REQUEST),
+        f"Which are sent, of {', '.join(HOOK_EVENTS)}. Joins and leaves are sent as they are announced to clients. "
+        "With edit and delete, what the application keeps of messages, a search index for one, stays right.",
         reload=True,
     )
     rooms: Texts = option(

@@ -10,6 +10,7 @@
 --       14 on         1: it is put there; 0: it is taken back
 --       15 kinds      the most kinds of reactions that a message has
 --       16 nonce_ms   how long the signature must not be used again; 0: there is none
+--       17 told       how many entries the outbox may have; 0: the application is not told of this
 -- Returns "<offset> <epoch> <ms>"; or {"<offset> <epoch> <ms>"}, with the room's last offset, when that was so already
 -- and nothing was done; or {-1, why, wait_ms} when it was refused, with why as in publish.lua or one of foreign, late,
 -- full.
@@ -29,18 +30,23 @@ local function full()
   return count_of(of, ARGV[13]) == 0 and #kinds_of(of) >= tonumber(ARGV[15])
 end
 
--- Do not tell the application any more of a message that it has not heard of yet; it waits under the time of its saying,
--- or a little later: before Redis 7.2 the clock goes on within a script, and the message had its time first.
-local function withdraw(message)
-  for _, entry in ipairs(redis.call('XRANGE', KEYS[10], message.ms, message.ms + 1000)) do
-    if entry[2][4] == message.body then redis.call('XDEL', KEYS[10], entry[1]) end
+-- Do not tell the application any more of what it has not heard of yet; that waits under the time of its saying, or a
+-- little later: before Redis 7.2 the clock goes on within a script, and the message had its time first.
+local function withdraw(offset)
+  local id = string.format('%d-0', offset)
+  for _, said in ipairs(redis.call('XRANGE', KEYS[2], id, id)) do
+    for _, entry in ipairs(redis.call('XRANGE', KEYS[10], said[2][4], said[2][4] + 1000)) do
+      if entry[2][4] == said[2][2] then redis.call('XDEL', KEYS[10], entry[1]) end
+    end
   end
 end
 
 local function delete(message)
-  withdraw(message)
+  withdraw(of)
   for _, note in ipairs(redis.call('ZRANGEBYLEX', KEYS[4], '[' .. edits, '(' .. edits .. '\255')) do
-    erase(tonumber(string.sub(note, #edits + 1)), 'deleted', of)
+    local edit = tonumber(string.sub(note, #edits + 1))
+    withdraw(edit)
+    erase(edit, 'deleted', of)
   end
   redis.call('ZREMRANGEBYLEX', KEYS[4], '[' .. prefix, '(' .. prefix .. '\255')
   erase(of, 'deleted', nil, message.info)
@@ -62,7 +68,7 @@ local wait_ms = what == 'delete' and 0 or silent_ms(role)
 if wait_ms > 0 then return {-1, 'slow', wait_ms} end
 if ARGV[16] ~= '0' and not redis.call('SET', KEYS[9], '', 'NX', 'PX', ARGV[16]) then return {-1, 'replayed', 0} end
 
-local offset, epoch = append(ARGV[11])
+local offset, epoch, body = append(ARGV[11])
 if what == 'edit' then
   redis.call('ZADD', KEYS[4], 0, edits .. padded(offset))
 elseif what == 'delete' then
@@ -74,4 +80,7 @@ else
 end
 redis.call('HSET', KEYS[1], 'changed', 1)
 tend(offset)
+if ARGV[17] ~= '0' then
+  redis.call('XADD', KEYS[10], 'MAXLEN', '~', ARGV[17], '*', 'e', what, 'b', body, 't', stamp)
+end
 return offset .. ' ' .. epoch .. ' ' .. stamp

@@ -16,6 +16,7 @@ from chatd.model import Json, Published, Speaker
 
 from .keys import Keys
 from .messages import APPEND, KINDS, LOG, NONCE_MS, Keep, appending_args, appending_keys, published, see_offset
+from .outbox import Outbox
 from .scripts import Batch, Script
 
 CHANGE = Script("change", after=(*APPEND, "erase", "reactions"))
@@ -56,9 +57,10 @@ class Notes(NamedTuple):
 class Changes:
     """See the head of this file."""
 
-    def __init__(self, batch: Batch, keys: Keys) -> None:
+    def __init__(self, batch: Batch, keys: Keys, outbox: Outbox) -> None:
         self._batch = batch
         self._keys = keys
+        self._outbox = outbox
 
     async def make(
         self, room: str, change: Change, head: bytes, keep: Keep, *, by: Speaker | None = None, nonce: str | None = None
@@ -87,11 +89,14 @@ class Changes:
             int(change.on),
             KINDS,
             NONCE_MS if nonce is not None else 0,
+            self._outbox.length(change.what, room),
         )
         user = by.user if by is not None else ""
         signed = self._keys.nonce(room, user, nonce or "")
         keys = [*appending_keys(self._keys, room, by), signed, self._keys.outbox(room)]
-        return published(await self._batch.script(CHANGE, keys, args))
+        done = published(await self._batch.script(CHANGE, keys, args))
+        await self._outbox.changed(room, change.what)
+        return done
 
     async def notes(self, room: str, offsets: Sequence[int]) -> list[Notes]:
         """What changed each of these messages (notes.lua)."""

@@ -1,17 +1,19 @@
 -- Take a user out of a room: what they wrote, how they reacted, their membership; readers are told by one event.
 --
 -- KEYS  1 meta, 2 log, 3 gone, 4 notes, 5 feed, 6 room, 7 members, 8 quiet   as in append.lua
+--       9 outbox   as in publish.lua
 -- ARGV  1 head     the event, a deletion that names all offsets below; without closing brace, offset and time
 --       2 keep, 3 keep_ms, 4 epoch, 5 user, 6 role, 7 public, 8 blocker, 9 least   as in append.lua
 --       10 forgotten  the user
---       11 read_in    epoch in which the offsets below were read
---       12 offsets of what the user wrote, as many as there are
+--       11 told       how many entries the outbox may have; 0: the application is not told of the event
+--       12 read_in    epoch in which the offsets below were read
+--       13 offsets of what the user wrote, as many as there are
 -- Returns {messages, reactions, memberships, ownerless}: how many bodies of messages and edits are gone, how many
 -- reactions, whether a membership was, and 1 if it was the last owner's; messages is -1, and nothing was done, where the
 -- epoch is another by now.
 
 local forgotten = ARGV[10]
-if ARGV[12] and redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[11] then return {-1, 0, 0, 0} end
+if ARGV[13] and redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[12] then return {-1, 0, 0, 0} end
 
 local function take_back_reactions(of)
   local prefix, theirs, count = padded(of) .. '\0r', '\0' .. forgotten, 0
@@ -31,7 +33,7 @@ local function unsign(offset)
 end
 
 local messages, reactions, erased = 0, 0, 0
-for i = 12, #ARGV do
+for i = 13, #ARGV do
   local offset = tonumber(ARGV[i])
   local id = string.format('%d-0', offset)
   local entry = redis.call('XRANGE', KEYS[2], id, id)[1]
@@ -53,9 +55,12 @@ for i = 12, #ARGV do
   end
 end
 if erased > 0 then
-  local top = append(ARGV[12])
+  local top, _, body = append(ARGV[13])
   redis.call('HSET', KEYS[1], 'changed', 1)
   tend(top)
+  if ARGV[11] ~= '0' then
+    redis.call('XADD', KEYS[9], 'MAXLEN', '~', ARGV[11], '*', 'e', 'delete', 'b', body, 't', stamp)
+  end
 end
 
 local membership = redis.call('HGET', KEYS[7], forgotten)

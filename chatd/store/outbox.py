@@ -25,6 +25,8 @@ log = structlog.get_logger("chatd.store")
 
 # Entries of one room that wait while the application is away; the oldest go first.
 OUTBOX_LENGTH: Final = 10_000
+# Events that bear somebody's words, which are not told any more when he is forgotten.
+WORDS: Final = ("message", "edit")
 # Entries looked at in one step, when somebody's are looked for.
 PAGE: Final = 200
 
@@ -80,6 +82,11 @@ class Outbox:
         if said.position is not None and self.hooks.wants("undelivered", room):
             await self._watch(Watched(room, said.position.offset, said.position.epoch, author), said.time_ms)
 
+    async def changed(self, room: str, event: str) -> None:
+        """See that what became of a message is told, where that is wanted; when and why as for `said`."""
+        if self.hooks.wants(event, room):
+            await self.mark(room)
+
     async def mark(self, room: str) -> None:
         """Have the room's outbox looked at."""
         shard = hook_shard(room)
@@ -127,7 +134,7 @@ class Outbox:
         last = "-"
         while rows := await self._batch.command("XRANGE", self._keys.outbox(room), last, "+", "COUNT", PAGE):
             entries = [_entry(id, fields) for id, fields in rows]
-            theirs = [each.id for each in entries if each.event == "message" and parse(each.body).user == user]
+            theirs = [each.id for each in entries if each.event in WORDS and parse(each.body).user == user]
             if theirs:
                 await self._batch.command("XDEL", self._keys.outbox(room), *theirs)
             last = f"({entries[-1].id}"

@@ -80,7 +80,7 @@ class Store:
         loop_time = clock or asyncio.get_running_loop().time
         self.outbox = Outbox(self.batch, self.keys)
         self.messages = Messages(self.batch, self.keys, self.outbox)
-        self.changes = Changes(self.batch, self.keys)
+        self.changes = Changes(self.batch, self.keys, self.outbox)
         self.retention = Retention(self.batch, self.keys, self._servers)
         self.traces = Traces(self.batch, self.keys, self.messages, self.retention, self.outbox)
         self.rooms = Rooms(self.batch, self.keys)

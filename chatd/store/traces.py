@@ -99,7 +99,11 @@ class Traces:
 
     async def _forget(self, room: str, user: str, keep: Keep, epoch: str, offsets: list[int]) -> Forgotten:
         event = head(b"{}", None, {"type": "delete", "of": ",".join(map(str, offsets))})
-        args = [*appending_args(room, event, keep, None), user, epoch, *offsets]
-        done = Forgotten(*await self._batch.script(FORGET, appending_keys(self._keys, room, None), args))
+        told = self._outbox.length("delete", room)
+        args = [*appending_args(room, event, keep, None), user, told, epoch, *offsets]
+        keys = [*appending_keys(self._keys, room, None), self._keys.outbox(room)]
+        done = Forgotten(*await self._batch.script(FORGET, keys, args))
+        if offsets:
+            await self._outbox.changed(room, "delete")
         # Another epoch has begun since: what was read is gone.
         return done if done.messages >= 0 else Forgotten()
