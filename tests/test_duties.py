@@ -23,6 +23,7 @@ from chatd.store.messages import Keep
 from chatd.store.redis import Store
 from chatd.store.reports import Report
 from chatd.store.traces import PAGE, Forgotten
+from chatd.wire import publication
 from chatd.wire.publication import parse
 from tests.conftest import Daemon
 from tests.people import cluster, person
@@ -133,6 +134,28 @@ class TestForgetting:
             )
         await forget(store, "ana")
         assert [each.get("info", {}).get("user") for each in await read(store, "lobby")] == [None, None, "ben", "ben"]
+
+    async def test_what_they_did_stays_and_is_nobodys(self, store: Store) -> None:
+        news = [
+            ("lobby", "room", b'{"topic":"a,\\"by\\":\\"ana\\"}","keys":{"by":"ana"},"by":"ana"}'),
+            ("lobby", "room", b'{"slow":0.125,"by":"anabel"}'),
+            ("#ben", "mute", b'{"room":"lobby","until":null,"by":"ana"}'),
+            ("#ben", "message", b'{"text":"hi","by":"ana"}'),
+        ]
+        for room, kind, data in news:
+            await store.messages.publish(room, publication.head(data, None, {"type": kind}), FOR_EVER)
+        done, rooms = await forget(store, "ana")
+        assert (done, rooms) == (Forgotten(notices=2), 2)
+        assert [(each["tags"]["type"], each["data"]) for each in await read(store, "lobby")] == [
+            ("room", {"topic": 'a,"by":"ana"}', "keys": {"by": "ana"}, "by": ""}),
+            ("room", {"slow": 0.125, "by": "anabel"}),
+        ]
+        assert [(each["offset"], each["tags"]["type"], each["data"]) for each in await read(store, "#ben")] == [
+            (1, "mute", {"room": "lobby", "until": None, "by": ""}),
+            (2, "message", {"text": "hi", "by": "ana"}),
+        ]
+        assert '"lobby","until":null,"by":"ana"' not in await everything(store)
+        assert await forget(store, "ana") == (Forgotten(), 0)
 
     async def test_the_last_owner_is_forgotten_too_and_the_room_is_counted(self, store: Store) -> None:
         await store.rooms.create("team", by="ana", owner="ana", public=True, topic="", keys={}, unused=True)
@@ -260,6 +283,25 @@ async def test_who_is_there_and_who_comes_back_see_the_same_after_somebody_was_f
                 assert len(missed) == last - since
                 assert shown(heard[:since] + missed) == shown(heard)
                 assert "dora" not in json.dumps(missed)
+
+
+async def test_what_a_forgotten_owner_did_is_told_without_the_name(nodes: tuple[Daemon, ...]) -> None:
+    owner = 'größe "🦊"'
+    async with person(nodes[0], owner, rooms=["*"]) as ana, person(nodes[1], "ben") as ben:
+        nodes[0].cli("room", "create", "left-behind", "--owner", owner)
+        await ana.call("room.set", room="left-behind", topic="t", slow=0.5, keys={"by": "x"}, public=True)
+        await ana.call("room.invite", room="left-behind", user="ben")
+        await ana.call("mod.mute", room="left-behind", user="ben", for_="1h", reason="caps")
+        assert nodes[1].ask("forget", owner, "--yes")["notices"] == 3
+        news = await ben.ask(history={"channel": "left-behind", "limit": 10})
+        assert [pub["data"] for pub in news["publications"]] == [
+            {"topic": "t", "slow": 0.5, "keys": {"by": "x"}, "public": True, "by": ""}
+        ]
+        told = [line["publication"] for line in exported(nodes[0], "--room", "#ben")]
+        kinds = [
+            (each["tags"]["type"], each["data"]["by"]) for each in told if each["data"].get("room") == "left-behind"
+        ]
+        assert kinds == [("invite", ""), ("mute", "")]
 
 
 def shown(publications: list[dict[str, Any]]) -> dict[int, tuple[str | None, object]]:

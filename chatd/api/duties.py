@@ -31,7 +31,8 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Take `user` out of every room, for good; answers {rooms, messages, reactions, memberships, cursors, ownerless}.
+    """Take `user` out of every room, for good; answers {rooms, messages, reactions, memberships, cursors, reports,
+    notices, ownerless}.
 
     It goes through all rooms, so it takes its time; begun again after an error it does no harm.
     """

@@ -15,14 +15,14 @@ from .common import NOT_FOUND, fail, loaded
 from .output import json_option, plural, print_json
 from .progress import bar
 
-NOUNS = ("message", "reaction", "membership", "cursor", "report")
+NOUNS = ("message", "reaction", "membership", "cursor", "report", "notice")
 
 
 @click.command(
     help="Take USER out of every room: the bodies of all messages and edits, whose places stay as tombstones, "
-    "reactions, memberships, cursors, and open reports by or about them. Readers are told, as of any deletion. It "
-    "cannot be undone, so see `chatd export --user`. Who is connected can write again, so ban them before. Other "
-    "people's words, measures on the user, notices of what they did as a moderator, and the audit stream stay."
+    "reactions, memberships, cursors, open reports by or about them, and their name from what they did to rooms and "
+    "people. Readers are told, as of any deletion. It cannot be undone, so see `chatd export --user`. Who is connected "
+    "can write again, so ban them before. Other people's words, measures on or by the user, and the audit stream stay."
 )
 @click.argument("user", callback=named)
 @json_option

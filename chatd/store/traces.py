@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
+import orjson
+
 from chatd.model import Json
-from chatd.wire.publication import head, parse
+from chatd.wire.publication import Publication, head, parse
 
 from .keys import Keys
 from .messages import APPEND, Keep, Messages, appending_args, appending_keys
@@ -19,6 +21,7 @@ from .retention import Retention
 from .scripts import Batch, Script
 
 FORGET: Final = Script("forget", after=(*APPEND, "erase"))
+UNNAME: Final = Script("unname")
 
 # Publications read at a time; what a user wrote among them is forgotten in one step, which takes some milliseconds.
 PAGE: Final = 500
@@ -38,6 +41,7 @@ class Forgotten(NamedTuple):
 
     Attributes:
         messages: bodies, of messages and of their edits.
+        notices: of what they did to rooms and to others, which are nobody's now.
         cursors: rooms in which it was known how far they had read.
         reports: open reports by them or about what they said.
         ownerless: rooms that lost their last owner.
@@ -49,6 +53,7 @@ class Forgotten(NamedTuple):
     ownerless: int = 0
     cursors: int = 0
     reports: int = 0
+    notices: int = 0
 
     def and_also(self, more: Forgotten) -> Forgotten:
         return Forgotten(*(one + other for one, other in zip(self, more, strict=True)))
@@ -84,8 +89,11 @@ class Traces:
         the application is still to be told."""
         done = await self._forget(room, user, keep, "", [])
         async for page in self.history(room):
-            if offsets := [offset for offset, body in page.publications if parse(body).user == user]:
+            said = [(offset, parse(body)) for offset, body in page.publications]
+            if offsets := [offset for offset, each in said if each.user == user]:
                 done = done.and_also(await self._forget(room, user, keep, page.epoch, offsets))
+            if offsets := [offset for offset, each in said if _names(each, user)]:
+                done = done.and_also(await self._unname(room, user, page.epoch, offsets))
         await self._retention.sweep(room, keep)
         await self._outbox.withdraw(room, user)
         return done
@@ -107,3 +115,17 @@ class Traces:
             await self._outbox.changed(room, "delete")
         # Another epoch has begun since: what was read is gone.
         return done if done.messages >= 0 else Forgotten()
+
+    async def _unname(self, room: str, user: str, epoch: str, offsets: list[int]) -> Forgotten:
+        keys = self._keys.history(room)[:3]
+        return Forgotten(notices=await self._batch.script(UNNAME, keys, (epoch, _ending(user), _ending(""), *offsets)))
+
+
+def _names(said: Publication, user: str) -> bool:
+    """Whether the server tells here of something that `user` did."""
+    return said.user is None and not said.is_message and said.members.get("by") == user
+
+
+def _ending(by: str) -> bytes:
+    """How the data of what the server tells ends, and its tags begin."""
+    return b',"by":%b},"tags":{' % orjson.dumps(by)
