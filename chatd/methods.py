@@ -305,6 +305,14 @@ class BlockUser:
 
 
 @dataclass(frozen=True, slots=True)
+class ListBlocked:
+    """Whom you have blocked, by name, from behind `after`; answers {users, next}: go on with `next` until ""."""
+
+    after: str = ""
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
 class ReportMessage:
     """Tell the operators that the message at `offset` in `room` should not be there; answers {id}, the report's.
 
@@ -341,5 +349,6 @@ METHODS: Mapping[str, type] = {
     "mod.ban": BanUser,
     "mod.unban": UnbanUser,
     "user.block": BlockUser,
+    "user.blocked": ListBlocked,
     "report": ReportMessage,
 }

@@ -206,6 +206,21 @@ async def test_whoever_is_blocked_writes_no_direct_message_and_hears_why(nodes: 
         await eve.says(room, "thanks")
 
 
+async def test_whom_one_has_blocked_is_listed_to_oneself_on_any_device_until_it_ends(nodes: tuple[Daemon, ...]) -> None:
+    async with person(nodes[0], "fay") as fay, person(nodes[1], "fay") as desk, person(nodes[1], "gus") as gus:
+        assert await desk.call("user.blocked") == {"users": [], "next": ""}
+        for user in ("hal", "gus", "ian", "gus"):
+            await fay.call("user.block", user=user)
+        assert await desk.call("user.blocked", limit=2) == {"users": ["gus", "hal"], "next": "hal"}
+        assert await desk.call("user.blocked", after="hal") == {"users": ["ian"], "next": ""}
+        assert await gus.call("user.blocked") == {"users": [], "next": ""}
+        await desk.call("user.block", user="hal", on=False)
+        await gus.says("lobby", "hi")
+        nodes[0].ask("forget", "gus", "--yes")
+        assert (await fay.call("user.blocked"))["users"] == ["ian"]
+        assert await refused(fay.call("user.blocked", limit=0)) == 107
+
+
 @pytest.mark.parametrize("user", ["", "ana"])
 async def test_nobody_blocks_himself_or_nobody(nodes: tuple[Daemon, ...], user: str) -> None:
     async with person(nodes[0], "ana") as ana:

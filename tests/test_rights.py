@@ -131,6 +131,7 @@ METHOD_TRIALS = {
     "mod.ban": Trial(rpc("mod.ban", user="tam"), MODERATES),
     "mod.unban": Trial(rpc("mod.unban", user="tam"), UNDOES),
     "user.block": Trial(rpc("user.block", user="tam", on=True), ANYBODY),
+    "user.blocked": Trial(rpc("user.blocked"), ANYBODY),
     "report": Trial(rpc("report", offset=1), READS),
 }
 COMMAND_TRIALS = {

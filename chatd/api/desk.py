@@ -108,7 +108,7 @@ OPERATORS: Final[Mapping[str, Method]] = {
 }
 # What is about whoever asks, and the server is nobody.
 PERSONAL: Final = frozenset(
-    {"typing", "read", "unread", "message.react", "room.join", "room.leave", "user.block", "report"}
+    {"typing", "read", "unread", "message.react", "room.join", "room.leave", "user.block", "user.blocked", "report"}
 )
 CHAT: Final[Mapping[str, Method]] = {
     name: Method(args, partial(by_client, name), as_user=As.MUST if name in PERSONAL else As.MAY)

@@ -13,7 +13,7 @@ from typing import Final
 from chatd import errors, rules
 from chatd.control import Granted, Kick
 from chatd.measures import LONGEST_S, Measure, On, What
-from chatd.methods import BanUser, BlockUser, KickUser, MuteUser, ReportMessage, UnbanUser, UnmuteUser
+from chatd.methods import BanUser, BlockUser, KickUser, ListBlocked, MuteUser, ReportMessage, UnbanUser, UnmuteUser
 from chatd.model import SERVER, Role
 from chatd.names import dm_room, room_name
 from chatd.session import Session
@@ -23,6 +23,7 @@ from chatd.wire import rpc
 from chatd.wire.publication import head, parse
 
 from .context import Context
+from .rooms import next_after, page
 
 Answer = Mapping[str, object]
 
@@ -166,6 +167,12 @@ async def block(chat: Context, session: Session, args: BlockUser) -> Answer:
     room = room_name(dm_room(session.user, args.user), chat.limits.room_name)
     await chat.store.rooms.block(session.user, args.user, room, on=args.on, most=BLOCKED)
     return {}
+
+
+async def blocked(chat: Context, session: Session, args: ListBlocked) -> Answer:
+    limit = page(args.limit)
+    users = [user for user in await chat.store.rooms.blocked_by(session.user) if user > args.after][:limit]
+    return {"users": users, "next": next_after(users, limit)}
 
 
 async def report(chat: Context, session: Session, args: ReportMessage) -> Answer:

@@ -80,13 +80,13 @@ async def info(chat: Context, session: Session, args: RoomInfo) -> Answer:
 
 
 async def listed(chat: Context, session: Session, args: ListRooms) -> Answer:
-    limit = _page(args.limit)
+    limit = page(args.limit)
     if args.mine:
         names = [room for room in await chat.store.rooms.rooms_of(session.user) if room > args.after][:limit]
     else:
         names = await chat.store.rooms.created(args.after, limit)
     entries = await asyncio.gather(*(_entry(chat, session, room, mine=args.mine) for room in names))
-    return {"rooms": [entry for entry in entries if entry is not None], "next": _next(names, limit)}
+    return {"rooms": [entry for entry in entries if entry is not None], "next": next_after(names, limit)}
 
 
 async def _entry(chat: Context, session: Session, room: str, *, mine: bool) -> Answer | None:
@@ -107,12 +107,12 @@ async def _entry(chat: Context, session: Session, room: str, *, mine: bool) -> A
 
 async def members(chat: Context, session: Session, args: ListMembers) -> Answer:
     await chat.readable(session, args.room)
-    limit = _page(args.limit)
-    page = [member for member in await chat.store.rooms.members(args.room) if member.user > args.after][:limit]
-    users = [member.user for member in page]
-    seen = await chat.store.presence.seen(users) if chat.rules(args.room).presence else [None] * len(page)
-    entries = [_as_member(member, last) for member, last in zip(page, seen, strict=True)]
-    return {"members": entries, "next": _next(users, limit)}
+    limit = page(args.limit)
+    shown = [member for member in await chat.store.rooms.members(args.room) if member.user > args.after][:limit]
+    users = [member.user for member in shown]
+    seen = await chat.store.presence.seen(users) if chat.rules(args.room).presence else [None] * len(shown)
+    entries = [_as_member(member, last) for member, last in zip(shown, seen, strict=True)]
+    return {"members": entries, "next": next_after(users, limit)}
 
 
 def _as_member(member: Member, seen: Seen | None) -> Answer:
@@ -172,7 +172,7 @@ async def delete(chat: Context, session: Session, args: DeleteRoom) -> Answer:
     return {}
 
 
-def _page(limit: int) -> int:
+def page(limit: int) -> int:
     """
     Raises:
         Reject 107.
@@ -182,6 +182,6 @@ def _page(limit: int) -> int:
     return limit
 
 
-def _next(names: Sequence[str], limit: int) -> str:
+def next_after(names: Sequence[str], limit: int) -> str:
     """After what to go on; "" when that was all."""
     return names[-1] if len(names) == limit else ""

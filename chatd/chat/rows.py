@@ -121,6 +121,7 @@ METHOD_ROWS: Final[Mapping[str, Row]] = {
     "mod.ban": method(moderation.ban, speaks=True),
     "mod.unban": method(moderation.unban, speaks=True),
     "user.block": method(moderation.block, speaks=True),
+    "user.blocked": method(moderation.blocked, joins=True),
     "report": method(moderation.report, speaks=True),
 }
 

@@ -125,8 +125,8 @@ class Keys:
         """The set of rooms that `user` is a member of."""
         return f"{self.prefix}:{{u:{tag(user)}}}:rooms"
 
-    def blocked(self, user: str) -> str:
-        """The set of direct rooms in which `user` has blocked the other one."""
+    def blocked_by(self, user: str) -> str:
+        """The set of users from whom `user` takes no direct messages."""
         return f"{self.prefix}:{{u:{tag(user)}}}:blocked"
 
     def seen(self, user: str) -> str:
@@ -137,7 +137,7 @@ class Keys:
 
     def all_of_user(self, user: str) -> list[str]:
         """What there is of a user outside of rooms, besides the registry of connections."""
-        return [self.rooms_of(user), self.cursors(user), self.blocked(user), self.seen(user)]
+        return [self.rooms_of(user), self.blocked_by(user), self.cursors(user), self.seen(user)]
 
     def created(self, shard: int) -> str:
         """A shard of the index of created rooms."""

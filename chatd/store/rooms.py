@@ -185,12 +185,16 @@ class Rooms:
         Raises:
             Reject 415: `by` blocks `most` users already.
         """
-        noted = self._keys.blocked(by)
-        if on and await self._batch.script(BELONG, [noted], (room, most)) < 0:
+        noted = self._keys.blocked_by(by)
+        if on and await self._batch.script(BELONG, [noted], (user, most)) < 0:
             raise errors.FULL.because(f"a user blocks at most {most} users; let another one speak again first")
         await self.alter(room, {blocker(room, user): "1" if on else ""}, by=None, least=Role.OWNER, created=False)
         if not on:
-            await self._batch.command("SREM", noted, room)
+            await self._batch.command("SREM", noted, user)
+
+    async def blocked_by(self, user: str) -> list[str]:
+        """Whom `user` has shut out, by name; may have one he has just let in again."""
+        return sorted(other.decode() for other in await self._batch.command("SMEMBERS", self._keys.blocked_by(user)))
 
     async def dissolve(self, room: str, *, by: Actor | None, idle_ms: int = 0) -> list[str]:
         """Take `room` away with all that was said in it (dissolve.lua); who belonged to it.

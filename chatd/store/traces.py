@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from chatd.model import Json
+from chatd.names import dm_members
 from chatd.wire.publication import Publication, head, parse
 
 from .keys import Keys
@@ -88,6 +89,8 @@ class Traces:
         """Take `user` out of `room` (forget.lua), and their bodies out of the store's memory (sweep.lua) and of what
         the application is still to be told."""
         done = await self._forget(room, user, keep, "", [])
+        for other in dm_members(room) or ():
+            await self._batch.command("SREM", self._keys.blocked_by(other), user)
         async for page in self.history(room):
             said = [(offset, parse(body)) for offset, body in page.publications]
             if offsets := [offset for offset, each in said if each.user == user]:
