@@ -68,12 +68,11 @@ def loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 async def run(settings: Settings, sock: socket.socket, admin_sock: socket.socket | None, start: Start) -> None:
     async with AsyncExitStack() as stack:
-        url, watch = str(settings.redis.url), []
-        if not url:
-            embedded = Embedded(settings.redis.state_path(os.environ))
+        embedded = None if settings.redis.url else Embedded(settings.redis.state_path(os.environ))
+        if embedded is not None:
             await embedded.start(START_S)
             stack.push_async_callback(embedded.stop)
-            url, watch = embedded.url, [embedded.watch()]
+        url = str(settings.redis.url) if embedded is None else embedded.url
         store = await stack.enter_async_context(
             Store(url, prefix=settings.redis.prefix, timeout=settings.redis.timeout)
         )
@@ -85,6 +84,7 @@ async def run(settings: Settings, sock: socket.socket, admin_sock: socket.socket
         listen_to_signals(node, start)
         if start.place is None:
             say_hello(settings, start.file, listener.address, "" if admin is None else admin.address)
+        watch = [] if embedded is None else [embedded.watch()]
         await node.run(listener, *watch, admin=admin)
 
 
