@@ -82,6 +82,16 @@ def test_everybody_in_the_room_is_listed_oneself_first(browser: Browser, daemon:
         ana.until(ana.people, shows=["ana", "bob"])
 
 
+def test_what_operators_say_and_do_is_told_as_theirs(browser: Browser, daemon: Daemon, tmp_path: Path) -> None:
+    with daemon(tmp_path, "--port", "0") as chatd:
+        ana = come_in(browser, chatd.url, "ana")
+        chatd.cli("send", "lobby", "tea is ready")
+        ana.until(ana.texts, shows=["tea is ready"])
+        assert ana.run("return document.querySelector('.message .name').textContent") == "the server"
+        chatd.cli("ban", "add", "ana", "--reason", "flood")
+        ana.until(ana.farewell, shows="You are banned. The reason given: flood.")
+
+
 def test_two_tabs_opened_without_a_name_are_two_people_and_stay_who_they_are(
     browser: Browser, daemon: Daemon, tmp_path: Path
 ) -> None:
