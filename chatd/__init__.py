@@ -23,6 +23,7 @@ it back to every node, and hub, cast and outlets bring it out:
     api, hooks        what the application's back end may ask, and what it is told and asked itself
     reaper, sweep     the quiet, the expired and the dead; what rooms keep no longer
     node, drain       one daemon: owns every task; how it empties itself
+    membership        a node's lease in the cluster, and what it must know to hold it
     errands           short tasks that nobody waits for
     store             Redis or Valkey; the only place that knows redis-py
     transport, web    the socket, the doors

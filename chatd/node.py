@@ -1,7 +1,7 @@
 """Node: one daemon. It owns every task and tells the story: start, run, drain, stop.
 
-The parts do the work and do not know the Node; it puts them together, has the hub hear what the feed brings, and keeps
-the lease that says to the others that we live. Signals, files and sockets are for whoever starts it.
+The parts do the work and do not know the Node; it puts them together, and has the hub hear what the feed brings.
+Signals, files and sockets are for whoever starts it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import gc
 import secrets
 import sys
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from time import time
 from typing import Any, Final, Protocol
@@ -18,18 +17,19 @@ from typing import Any, Final, Protocol
 import structlog
 
 from . import __version__, auth, drain
-from .auth import Revocation, Revocations, Signatures, SigningKey, Verifier
+from .auth import Revocations, Signatures, SigningKey, Verifier
 from .chat import Chat
 from .errands import Errands
 from .errors import ABNORMAL
 from .hooks import Hooks
 from .hub import Hub
+from .membership import Membership
 from .model import Delivery
 from .reaper import Reaper
 from .respond import Responder
 from .session import Session
 from .settings import Settings
-from .store.errors import StoreError, StoreFull
+from .store.errors import StoreError
 from .store.redis import Store
 from .sweep import Sweeper
 from .telemetry import Meters, resident_bytes
@@ -122,7 +122,7 @@ class Node:
             self.meters,
             clock=self.clock,
             now=time,
-            held_since=lambda: self._held_since,
+            held_since=lambda: self.membership.held_since,
         )
         self.sweeper = Sweeper(
             store.retention,
@@ -133,16 +133,15 @@ class Node:
             period_s=settings.cluster.sweep,
         )
         self.responder = Responder(self, self.hub, self.chat, store, self.meters)
+        self.membership: Membership = Membership(
+            self.id, self.chat, self.responder, store, card=self._card, clock=self.clock
+        )
         self.hooks = Hooks(self, self.chat.banned, self.meters.hooks)
         self._introduce()
         self.listener: Listener | None = None
         self.listeners: list[Listener] = []
         self.on_news: Callable[[str], None] = lambda news: None
         self.bytes_alone = 0
-        self._life = 1
-        self._forgotten = False  # our lease had ended, and not all who are here have been registered anew
-        self._held_since: float | None = None
-        self._store_is_full = False
         self._started_at = self.clock()
         self._stop = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -176,7 +175,7 @@ class Node:
         self.listeners = [listener] if admin is None else [listener, admin]
         async with self.errands, asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            lease = tasks.create_task(self._keep_lease(), name="lease")
+            lease = tasks.create_task(self.membership.keep(), name="lease")
             running = [lease, *(tasks.create_task(job, name=name) for name, job in self._jobs(also))]
             try:
                 await self._begin()
@@ -211,9 +210,7 @@ class Node:
     async def _begin(self) -> None:
         """Become part of the cluster, and hear ourselves, before anybody is let in."""
         self.store.serve(lambda: self.lease, self.responder.respond, self.errands.begin)
-        enrolled_at = self.clock()
-        await self._enroll()
-        await self._take_in_what_is_in_force(enrolled_at)
+        await self.membership.begin()
         for sentence in await self.chat.verifier.read_key_sets():
             log.error("keys not read", problem=sentence)
         await self.store.feed.probe(self.id)
@@ -322,73 +319,6 @@ class Node:
             for room in [self.hub.rooms[each.room] for each in deliveries if each.room in self.hub.rooms]:
                 self.hub.give_up(room)
 
-    async def _keep_lease(self) -> None:
-        while True:
-            # Without it nobody may speak here: it is asked for as often as whether the store is back.
-            renew = self.settings.cluster.renew
-            await asyncio.sleep(renew if self._held_since is not None else min(renew, PROBE_S))
-            try:
-                await self._renew()
-            except StoreError as error:
-                self._held_since, self._store_is_full = None, isinstance(error, StoreFull)
-                log.warning("lease not renewed", error=str(error))
-
-    async def _renew(self) -> None:
-        """Stay in the cluster, take in what we missed, and tell the store what it missed of us.
-
-        Raises:
-            StoreError: not all of it was done.
-        """
-        asked_at = self.clock()
-        try:
-            if not await self.store.renew(self.lease, self._lease_ms, self._card()):
-                await self._come_back()
-        except StoreFull:  # then operators cannot put anything in force either, and whoever only reads may go on
-            await self._take_in_what_is_in_force(asked_at)
-            raise
-        await self._take_in_what_is_in_force(asked_at)
-        if self._forgotten:
-            await self.responder.recheck_all()
-            await self.chat.register_anew()
-            self._forgotten = False
-        self._held_since, self._store_is_full = self._held_since or self.clock(), False
-        await self.chat.debts.settle()
-
-    async def _come_back(self) -> None:
-        """We were away longer than our lease: go on under a new one, so that burying the old one harms nobody."""
-        log.warning("lease had ended; registering anew", node=self.id)
-        self._life += 1
-        self._forgotten = True
-        await self._enroll()
-
-    async def _enroll(self) -> None:
-        await self.store.enroll(self.lease, self._lease_ms, self._card())
-        self._held_since = self.clock()
-
-    async def _take_in_what_is_in_force(self, listed_at: float) -> None:
-        """What operators have done; a node hears of it as it happens, and reads it here if it was away.
-
-        Args:
-            listed_at: loop second from which on we are among those that a command asks, for a lease.
-        """
-        await self._load_measures()
-        self.chat.revocations.forget_ended(time())
-        rows = [Revocation(*row) for row in await self.store.revocations(time())]
-        if closed := self.responder.void(rows):
-            log.warning("connections closed for revocations heard of late", closed=closed)
-        self.chat.informed_until = listed_at + self.settings.cluster.lease
-
-    async def _load_measures(self) -> None:
-        """Bans, mutes and the lockdown; read only if we missed a change, or if some have ended and are to be swept."""
-        measures, met = self.chat.measures, self.chat.met
-        if met:
-            self.chat.met = Counter()
-            await self.store.measures.count({id: times for id, times in met.items() if measures.get(id) is not None})
-        ended = measures.forget_ended(time())
-        behind = bool(ended) or await self.store.measures.version() != measures.version
-        if behind and (closed := await self.responder.read_measures()):
-            log.warning("connections closed for bans heard of late", closed=closed)
-
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(PROBE_S)
@@ -422,7 +352,7 @@ class Node:
     @property
     def lease(self) -> str:
         """Under which we stand in the cluster; another after we have been given up for dead."""
-        return f"{self.id}.{self._life}"
+        return self.membership.lease
 
     @property
     def address(self) -> str:
@@ -437,16 +367,12 @@ class Node:
             return self.state
         if self.store.batch.round_trip_s is None:
             return "the store does not answer"
-        if self._store_is_full:
+        if self.membership.store_is_full:
             return "the store is full, and takes nothing new"
         if self.clock() >= self.chat.informed_until:
             return "what is in force has not been read anew since the store was away"
         deaf = self.store.feed.silent_for(self.clock())
         return "" if deaf < DEAF_S else "the feed from the store is silent"
-
-    @property
-    def _lease_ms(self) -> int:
-        return int(self.settings.cluster.lease * 1000)
 
     def _card(self) -> dict[str, object]:
         """What the others can read of us without asking."""

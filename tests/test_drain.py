@@ -139,7 +139,7 @@ async def test_a_node_that_is_told_to_stop_while_it_is_taken_back_listens_no_mor
     assert drained.listener is not None
     news = list[str]()
     drained.on_news = news.append
-    lease = asyncio.create_task(drained._keep_lease())
+    lease = asyncio.create_task(drained.membership.keep())
     back = asyncio.create_task(drained.undrain())
     await asyncio.sleep(0)
     drained.stop()

@@ -103,7 +103,7 @@ async def test_a_bug_over_what_the_feed_brought_has_those_come_back_whom_it_was_
 
 
 async def test_who_has_gone_while_others_were_registered_anew_is_not_registered(node: Node) -> None:
-    await node._enroll()
+    await node.membership.enroll()
     ana = comes(node)
     await node.store.register(node.chat.registration(ana), 0)
     unregister, asked = node.store.unregister, asyncio.Event()
@@ -131,7 +131,7 @@ async def test_all_are_registered_anew_though_the_store_went_away_amid_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     node.settings = replace(node.settings, cluster=replace(node.settings.cluster, renew=0.01))
-    await node._enroll()
+    await node.membership.enroll()
     for n in range(3):
         await node.store.register(node.chat.registration(comes(node, f"c{n}", f"u{n}")), 0)
     old = node.lease
@@ -145,7 +145,7 @@ async def test_all_are_registered_anew_though_the_store_went_away_amid_it(
         return await register(entry, limit)
 
     monkeypatch.setattr(node.store, "register", failing_once)
-    keeping = asyncio.create_task(node._keep_lease())
+    keeping = asyncio.create_task(node.membership.keep())
 
     async def all_are_there() -> bool:
         return {each.user for each in await node.store.registered()} == {"u0", "u1", "u2"}
@@ -159,8 +159,8 @@ async def test_a_dead_node_is_cleared_up_after_at_once_though_the_store_went_awa
     node: Node,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    await node.membership.enroll()
     node.chat.settings = replace(node.settings, cluster=replace(node.settings.cluster, renew=0.01, lease=0.01))
-    await node._enroll()
     dead = "dead.1"
     await node.store.enroll(dead, 0, {})
     await node.store.register(replace(node.chat.registration(comes(node)), lease=dead), 0)
@@ -328,7 +328,7 @@ async def test_a_room_stays_noted_under_a_lease_that_ended_while_it_was_left(
         patched.setattr(presence, "leave", heard_late)
         leaving = asyncio.create_task(reading.leave(node.chat, ana, "lobby"))
         await asked.wait()
-    await node._come_back()
+    await node.membership.come_back()
     await reading.leave(node.chat, bob, "lobby")
     answered.set()
     await leaving
