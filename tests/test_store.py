@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from redis.asyncio import Redis
@@ -26,6 +26,7 @@ from tests.servers import redis_sentinel
 from tests.stores import FOR_EVER, PATIENCE_S, head, heard, in_milliseconds, listening, opened, texts
 
 ANYBODY = 1000
+Published: TypeAlias = Callable[[int], Awaitable[None]]
 INFO = b'{"user":"ana","client":"c1"}'
 
 # Rooms whose names could break out of a hash tag, a key or a channel.
@@ -442,6 +443,32 @@ class TestStore:
             async with asyncio.timeout(PATIENCE_S / 2):
                 assert await store.request(Status(), patience=PATIENCE_S, by="root") == Answers({"a": {}})
 
+    async def test_a_node_whose_line_is_down_as_it_is_asked_answers_once_it_stands(
+        self, store: Store, url: str, prefix: str, published: Published
+    ) -> None:
+        async with opened(url, prefix) as late, listening(late):
+            await late.enroll("late.1", 60_000, {})
+            asking = asyncio.create_task(store.request(Status(), patience=PATIENCE_S, by="root"))
+            await published(1)
+            await serving(late, "late.1", lambda question: {})
+            assert await asking == Answers({"late": {}})
+
+    async def test_a_node_that_takes_its_time_does_once_what_it_is_asked_for_again(
+        self, store: Store, url: str, prefix: str, published: Published
+    ) -> None:
+        acts = list[control.Question]()
+
+        async def act(question: control.Question) -> control.Object:
+            acts.append(question)
+            await published(3)
+            return {"closed": 1}
+
+        async with opened(url, prefix) as slow, listening(slow):
+            await slow.enroll("slow.1", 60_000, {})
+            await serving(slow, "slow.1", act)
+            answers = await store.request(Kick("ana"), patience=PATIENCE_S, by="root")
+            assert (answers, acts) == (Answers({"slow": {"closed": 1}}), [Kick("ana")])
+
     async def test_an_act_is_written_down_before_it_is_done_and_a_question_is_not(self, store: Store) -> None:
         await store.request(Status(), patience=0.1, by="root")
         await store.request(Kick("ana", reason="spam"), patience=0.1, by="root")
@@ -551,11 +578,37 @@ async def test_a_password_behind_sentinel_is_escaped_as_any_other(tmp_path: Path
         await behind.close()
 
 
-async def serving(store: Store, lease: str, respond: Callable[[control.Question], control.Object]) -> None:
+@pytest.fixture
+def published(store: Store) -> Published:
+    """Waits until `store` has asked its nodes so many times."""
+    times, command = 0, store.batch.command
+    more = asyncio.Condition()
+
+    async def counting(*words: Any) -> Any:
+        nonlocal times
+        reply = await command(*words)
+        if words[0] == "SPUBLISH":
+            async with more:
+                times += 1
+                more.notify_all()
+        return reply
+
+    async def until(wanted: int) -> None:
+        async with asyncio.timeout(PATIENCE_S), more:
+            await more.wait_for(lambda: times >= wanted)
+
+    store.batch.command = counting  # type: ignore[method-assign]
+    return until
+
+
+async def serving(
+    store: Store, lease: str, respond: Callable[[control.Question], control.Object | Awaitable[control.Object]]
+) -> None:
     """Have `store` answer questions, and return when its subscription stands."""
 
     async def answer(question: control.Question) -> control.Object:
-        return respond(question)
+        answer = respond(question)
+        return await answer if isinstance(answer, Awaitable) else answer
 
     async def listening() -> int:
         return int((await store.batch.command("PUBSUB", "SHARDNUMSUB", store.keys.control))[1])

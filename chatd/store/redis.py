@@ -43,6 +43,10 @@ log = structlog.get_logger("chatd.store")
 CLAIM_MS: Final = 30_000
 # An answer that nobody fetched by then is not waited for any more.
 REPLY_MS: Final = 60_000
+# Seconds after which a question is asked again: who was just subscribing anew, since the store had moved or been away,
+# has not heard it. Whoever has does not mind; he knows the last so many.
+AGAIN_S: Final = 0.25
+ASKED: Final = 4096
 # Redis 7.0.15 is the floor: sharded pub/sub came with 7.0, and 15 closed holes in the scripting engine.
 OLDEST: Final = (7, 0, 15)
 
@@ -215,19 +219,31 @@ class Store:
         waiting_for = set(await self.nodes())
         # Where nobody is alive, nobody clears up either, and who died long ago would be named for ever.
         silent = await self._silent_nodes() if waiting_for and control.must_be_heard(question) else set()
-        question_json = orjson.dumps(control.encode(question))
-        await self.batch.command("SPUBLISH", self.keys.control, request.encode() + b"\n" + question_json)
-        replies: dict[str, Any] = {}
-        deadline = asyncio.get_running_loop().time() + patience
-        while (missing := waiting_for - replies.keys()) and asyncio.get_running_loop().time() < deadline:
+        replies = await self._collect(request, orjson.dumps(control.encode(question)), waiting_for, patience)
+        missing = waiting_for - replies.keys()
+        by_node = {control.node_of(lease): reply for lease, reply in replies.items()}
+        silent |= {control.node_of(lease) for lease in missing}
+        return control.Answers(by_node, tuple(sorted(silent - by_node.keys())))
+
+    async def _collect(
+        self, request: str, question: bytes, waiting_for: set[str], patience: float
+    ) -> dict[str, control.Object]:
+        """Ask, and again, until all that are waited for have answered or patience ends; answers by lease."""
+        now = asyncio.get_running_loop().time
+        replies: dict[str, control.Object] = {}
+        asking = "SPUBLISH", self.keys.control, request.encode() + b"\n" + question
+        await self.batch.command(*asking)  # though nobody is waited for: one whose lease has ended may hear it
+        again, deadline = now() + AGAIN_S, now() + patience
+        while waiting_for - replies.keys() and now() < deadline:
+            if now() >= again:
+                await self.batch.command(*asking)
+                again += AGAIN_S
             # Asked for rather than waited for: a blocking pop would hold the connection that all requests share.
             await asyncio.sleep(0.01)
             for entry in await self.batch.command("LPOP", self.keys.reply(request), 1000) or []:
                 lease, _, reply = entry.partition(b"\n")
                 replies[lease.decode()] = orjson.loads(reply)
-        by_node = {control.node_of(lease): reply for lease, reply in replies.items()}
-        silent |= {control.node_of(lease) for lease in missing}
-        return control.Answers(by_node, tuple(sorted(silent - by_node.keys())))
+        return replies
 
     def serve(
         self,
@@ -237,7 +253,15 @@ class Store:
     ) -> None:
         """Answer what operators ask: `respond` is begun for each question at once, in the order in which they came."""
 
+        asked: dict[bytes, None] = {}
+
         def heard(payload: bytes) -> None:
+            request = payload.partition(b"\n")[0]
+            if request in asked:
+                return
+            asked[request] = None
+            if len(asked) > ASKED:
+                del asked[next(iter(asked))]
             spawn(self._answer(payload, lease, respond))
 
         self.feed.listen(self.keys.control, heard)
