@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import msgspec
+from chatd.wire.centrifuge_json import Offset
 
 # Members that would change what a request means, where its method has no such member itself.
 NOT_OFFERED: Final = frozenset({"b64data", "b64info", "data", "info", "override", "session", "delta", "version"})
-
-# As clients may ask for; see wire.
-Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ from chatd.model import (
     Unsubscribed,
 )
 from chatd.wire import Codec
-from chatd.wire.payload import whole_characters
+from chatd.wire.payload import forgiving
 
 # Flag bit of a subscribe (section 5): answer 112 rather than `recovered: false`.
 REJECT_UNRECOVERED: Final = 2
@@ -86,7 +86,7 @@ class CentrifugeJson:
             return [Request(0, Pong())]
         try:
             message.decode()  # msgspec does not look at the UTF-8 of what it leaves undecoded
-            return _requests(message)
+            return forgiving(_requests, message)
         except RecursionError:
             raise BAD_COMMAND.because("bad request: nested too deeply") from None
         except UnicodeDecodeError:
@@ -134,7 +134,7 @@ class CentrifugeJson:
 
 _Uint32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 # The protocol's uint64; msgspec compares signed numbers, and no room lives to see the upper half.
-_Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _NO_JSON: Final = msgspec.Raw()
 # As SDKs write it.
 _PONG: Final = b"{}"
@@ -149,7 +149,7 @@ class _Subscribe(_Message):
     token: str = ""
     recover: bool = False
     epoch: str = ""
-    offset: _Offset = 0
+    offset: Offset = 0
     join_leave: bool = False
     flag: int = 0
     type: int = 0
@@ -216,7 +216,7 @@ class _PresenceStats(_Message):
 
 
 class _Position(_Message):
-    offset: _Offset = 0
+    offset: Offset = 0
     epoch: str = ""
 
 
@@ -320,12 +320,7 @@ _COMMAND: Final = msgspec.json.Decoder(_Command)
 
 
 def _requests(message: bytes) -> list[Request]:
-    try:
-        return [_COMMAND.decode(line).request() for line in message.removesuffix(b"\n").split(b"\n")]
-    except msgspec.MsgspecError:
-        if (whole := whole_characters(message)) == message:
-            raise
-        return _requests(whole)
+    return [_COMMAND.decode(line).request() for line in message.removesuffix(b"\n").split(b"\n")]
 
 
 def _json(data: msgspec.Raw) -> Json | None:

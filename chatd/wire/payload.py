@@ -8,15 +8,17 @@ here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import orjson
 
 from chatd.errors import BAD_REQUEST, TOO_LARGE
 from chatd.model import Json
+
+T = TypeVar("T")
 
 # A UUID with a prefix fits well; the store keeps every cid for minutes.
 CID_CHARS: Final = 64
@@ -77,11 +79,21 @@ def check(data: bytes, *, limit: int, depth: int, chat: bool) -> Payload:
     return Payload(_one_line(data), cid, text if isinstance(text, str) else None, sig, reply_to, mentions)
 
 
-def whole_characters(json: bytes) -> bytes:
-    """JSON with U+FFFD, which is what browsers make of it in UTF-8, where it writes half a surrogate pair.
+def forgiving(parse: Callable[[bytes], T], json: bytes) -> T:
+    """What `parse` makes of JSON; where half a surrogate pair in it is all that is wrong, of JSON without.
 
-    It does so where somebody's text was cut within an emoji, and parsers refuse it: try this only then.
+    Text that was cut within an emoji has one, and msgspec refuses it.
     """
+    try:
+        return parse(json)
+    except msgspec.MsgspecError:
+        if (whole := _whole_characters(json)) == json:
+            raise
+        return parse(whole)
+
+
+def _whole_characters(json: bytes) -> bytes:
+    """JSON with U+FFFD, which is what browsers make of it in UTF-8, where it writes half a surrogate pair."""
     return _ESCAPE.sub(lambda escape: escape[1] or rb"\ufffd", json)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from chatd.errors import BAD_REQUEST, NOT_AVAILABLE
 from chatd.methods import METHODS
 from chatd.model import Json
-from chatd.wire.payload import whole_characters
+from chatd.wire.payload import forgiving
 
 T = TypeVar("T")
 
@@ -35,18 +35,13 @@ def members(method: str, data: Json | None) -> dict[str, Any]:
         Reject 107: it is none.
     """
     try:
-        return _object(data or b"{}")
+        return forgiving(_object, data or b"{}")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BAD_REQUEST.because(f"{method}: {error}") from None
 
 
 def _object(json: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(json, type=dict[str, Any])
-    except msgspec.MsgspecError:
-        if (whole := whole_characters(json)) == json:
-            raise
-        return _object(whole)
+    return msgspec.json.decode(json, type=dict[str, Any])
 
 
 def converted(method: str, members: Mapping[str, Any], kind: type[T]) -> T:
