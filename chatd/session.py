@@ -65,12 +65,11 @@ class Subscription:
         server_side: the server subscribed it; the client cannot leave.
         invited: it came with a subscription token, or by the server's word, whatever else it may be in the room.
         invitation: what that token says; None: there was none.
-        expires_at: Unix seconds at which the subscription token ends; None: never.
         since: offset of the room's last message when it came in.
         held: what was said while its history was being read; None at all other times.
     """
 
-    __slots__ = ("expires_at", "held", "invitation", "invited", "join_leave", "server_side", "since")
+    __slots__ = ("held", "invitation", "invited", "join_leave", "server_side", "since")
 
     def __init__(
         self,
@@ -84,9 +83,13 @@ class Subscription:
         self.server_side = server_side
         self.invited = invited or invitation is not None
         self.invitation = invitation
-        self.expires_at = None if invitation is None else invitation.expires_at
         self.since = 0
         self.held: list[Event] | None = None
+
+    @property
+    def expires_at(self) -> float | None:
+        """Unix seconds at which the subscription token ends; None: never."""
+        return None if self.invitation is None else self.invitation.expires_at
 
 
 class Pending:

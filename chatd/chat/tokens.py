@@ -56,7 +56,7 @@ async def sub_refresh(chat: Context, session: Session, command: SubRefresh) -> S
             raise Reject(refusal.code, refusal.text, temporary=True) from None
         raise errors.INVALID_TOKEN.anew() from None
     chat.refuse_void(invitation)
-    subscription.invitation, subscription.expires_at = invitation, invitation.expires_at
+    subscription.invitation = invitation
     chat.hub.note_end(session)
     return SubRefreshed(chat.ttl(invitation.expires_at))
 
