@@ -50,15 +50,11 @@ class Doorway:
 
     def enter(self, door: Door, now: float) -> None:
         """Begin to count, unless it has begun already."""
-        self._since.setdefault(door, now)
-        if len(self._since) > HALF_OPEN:
-            next(iter(self._since)).abort()
+        _begin(self._since, door, now)
 
     def wait(self, door: Door, now: float) -> None:
         """Begin to count how long an answer lies there that the client does not read."""
-        self._unread.setdefault(door, now)
-        if len(self._unread) > HALF_OPEN:
-            next(iter(self._unread)).abort()
+        _begin(self._unread, door, now)
 
     def has_read(self, door: Door) -> None:
         self._unread.pop(door, None)
@@ -72,6 +68,11 @@ class Doorway:
     def leave(self, door: Door) -> None:
         self._since.pop(door, None)
 
+    def forget(self, door: Door) -> None:
+        """It is gone, or speaks HTTP no more."""
+        self.leave(door)
+        self.has_read(door)
+
     def is_too_long(self, header_bytes: int) -> bool:
         return 0 < self.header_bytes < header_bytes
 
@@ -82,6 +83,13 @@ class Doorway:
                 if timeout <= 0 or since + timeout > now:
                     break
                 door.abort()
+
+
+def _begin(since: dict[Door, float], door: Door, now: float) -> None:
+    """Note when it began; of more than HALF_OPEN the oldest is cut."""
+    since.setdefault(door, now)
+    if len(since) > HALF_OPEN:
+        next(iter(since)).abort()
 
 
 class _HeadTooLong(Exception):
@@ -111,8 +119,7 @@ class Door(HttpToolsProtocol):
         self._doorway.enter(self, asyncio.get_running_loop().time())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._doorway.leave(self)
-        self._doorway.has_read(self)
+        self._doorway.forget(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -168,8 +175,7 @@ class Door(HttpToolsProtocol):
         # client that does not wait for the answer has said something behind it.
         raised = sys.exception()
         early = self._read[raised.args[0] :] if isinstance(raised, httptools.HttpParserUpgrade) else b""
-        self._doorway.leave(self)
-        self._doorway.has_read(self)
+        self._doorway.forget(self)
         self.connections.discard(self)
         make = cast("Callable[..., Handshake]", self.ws_protocol_class)
         handshake = make(config=self.config, server_state=self.server_state, app_state=self.app_state)
@@ -190,8 +196,7 @@ class Door(HttpToolsProtocol):
         del raised, self.parser  # each holds its holder: without this, they wait for the garbage collector
 
     def abort(self) -> None:
-        self._doorway.leave(self)
-        self._doorway.has_read(self)
+        self._doorway.forget(self)
         self.transport.abort()
 
     def _refuse(self) -> None:
