@@ -24,7 +24,7 @@ it back to every node, and hub, cast and outlets bring it out:
     reaper, sweep     the quiet, the expired and the dead; what rooms keep no longer
     node, drain       one daemon: owns every task; how it empties itself
     membership        a node's lease in the cluster, and what it must know to hold it
-    errands           short tasks that nobody waits for
+    errands, batched  short tasks that nobody waits for; what is many, some at a time
     store             Redis or Valkey; the only place that knows redis-py
     transport, web    the socket, the doors
     telemetry, cli    what operators see; journal: the log in systemd's

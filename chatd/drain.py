@@ -11,6 +11,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import Final
 
+from .batched import batched
 from .errors import SHUTDOWN
 from .hub import Hub
 
@@ -30,9 +31,8 @@ def batch(count: int, over_s: float) -> int:
 async def say_goodbye(hub: Hub, over_s: float) -> None:
     """Tell everybody; who was still shaking hands when it began is told in the end."""
     while leaving := [session for session in hub.sessions() if session.open]:
-        step = batch(len(leaving), over_s)
-        for start in range(0, len(leaving), step):
-            for session in leaving[start : start + step]:
+        for some in batched(leaving, batch(len(leaving), over_s)):
+            for session in some:
                 session.close(SHUTDOWN)
             await asyncio.sleep(STEP_S)
         over_s = 0.0

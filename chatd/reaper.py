@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from .batched import batched
 from .chat import Chat
 from .errors import NO_PONG, STALE
 from .hub import Hub, Shard
@@ -107,9 +108,9 @@ class Reaper:
     async def tick(self, lag: int, timeout: float) -> None:
         """One step of the wheel: ping the shard under the hand; judge the one pinged `lag` ticks ago."""
         pinged = list(self.hub.shards[self._hand % SHARDS].sessions)
-        for start in range(0, len(pinged), AT_ONCE):
+        for some in batched(pinged, AT_ONCE):
             now = self._clock()
-            for session in pinged[start : start + AT_ONCE]:
+            for session in some:
                 self._ping(session, now)
             await asyncio.sleep(0)
         # With a timeout as long as the interval the two shards are the same, a whole turn apart.

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from . import errors, rules
+from .batched import batched
 from .control import Answers, Kick
 from .errors import Reject
 from .model import Actor, Role
@@ -138,8 +139,7 @@ class Steward:
         await self._office.write_down("room.delete", room=room, members=len(members))
         answers = await self._office.ask(Kick(room=room, reason="the room was deleted"))
         await self._office.recheck(room)  # whoever was on the way in has been let in by what is there no more
-        for start in range(0, len(members), AT_ONCE):
-            told = members[start : start + AT_ONCE]
+        for told in batched(members, AT_ONCE):
             await asyncio.gather(*(self._tell_role(room, user, Role.NOBODY, by) for user in told))
         return answers
 

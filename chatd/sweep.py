@@ -8,12 +8,13 @@ time does it, in steps so small that neither the store nor this node's own peopl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
 import structlog
 
+from .batched import batched
 from .errors import Reject
 from .store.errors import StoreError
 from .store.messages import Keep
@@ -92,12 +93,12 @@ class Sweeper:
         done = Tally()
         async for rooms in self._retention.rooms():
             await self._retention.go_on(self._lease(), self._held_ms)
-            for start in range(0, len(rooms), AT_ONCE):
-                await self._sweep(rooms[start : start + AT_ONCE], done)
+            for some in batched(rooms, AT_ONCE):
+                await self._sweep(some, done)
                 await asyncio.sleep(PAUSE_S)
         return done
 
-    async def _sweep(self, rooms: list[str], done: Tally) -> None:
+    async def _sweep(self, rooms: Sequence[str], done: Tally) -> None:
         for swept in await asyncio.gather(*(self._retention.sweep(room, self._keep(room)) for room in rooms)):
             done.rooms += 1
             done.trimmed += swept.trimmed
@@ -124,8 +125,7 @@ class Sweeper:
         """
         async for users in self._retention.readers():
             await self._retention.go_on(self._lease(), self._held_ms)
-            for start in range(0, len(users), READERS_AT_ONCE):
-                some = users[start : start + READERS_AT_ONCE]
+            for some in batched(users, READERS_AT_ONCE):
                 done.cursors += sum(await asyncio.gather(*map(self._retention.forget_cursors, some)))
                 await asyncio.sleep(PAUSE_S)
 

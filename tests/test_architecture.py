@@ -68,6 +68,7 @@ MISSING = {
     "room": {"transport", "store", "hub", "web", "cli", "node", "chat", "cast"},
     "outlets": {"*"},
     "errands": {"*"},
+    "batched": {"*"},
     "hub": {"transport", "store", "web", "cli", "node", "chat"},
     "store": {"hub", "session", "transport", "web", "cli", "node", "chat"},
     "chat": {"transport", "web", "cli", "node"},

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from chatd import control, model, rules
+from chatd.batched import batched
 from chatd.chat import Chat, messages, reading
 from chatd.control import Enter, Kick, Rooms, Status
 from chatd.errors import BAD_REQUEST, FORCE_DISCONNECT, PERMISSION_DENIED, Reject
@@ -57,8 +58,7 @@ async def publish(caller: Caller, args: shapes.Publish) -> shapes.Published:
 async def broadcast(caller: Caller, args: shapes.Broadcast) -> shapes.Broadcasted:
     """What is refused in one channel is said in the others all the same."""
     responses: list[dict[str, Any]] = []
-    for start in range(0, len(args.channels), AT_ONCE):
-        some = args.channels[start : start + AT_ONCE]
+    for some in batched(args.channels, AT_ONCE):
         responses += await asyncio.gather(*(_one_of(caller, args, channel) for channel in some))
     return shapes.Broadcasted(tuple(responses))
 

@@ -15,6 +15,7 @@ import structlog
 
 from chatd import errors, rules, steward
 from chatd.auth import Revocations, Signatures, Verifier
+from chatd.batched import batched
 from chatd.errors import Disconnect, Reject
 from chatd.hub import Hub
 from chatd.measures import Lockdown, Measure, Measures, What
@@ -69,9 +70,8 @@ class Debts:
         Raises:
             StoreError: it is still away.
         """
-        owed = list(self._owed.items())
-        for start in range(0, len(owed), AT_ONCE):
-            paid = (self._pay(what, act) for what, act in owed[start : start + AT_ONCE])
+        for some in batched(list(self._owed.items()), AT_ONCE):
+            paid = (self._pay(what, act) for what, act in some)
             for outcome in await asyncio.gather(*paid, return_exceptions=True):
                 if outcome is not None:
                     raise outcome

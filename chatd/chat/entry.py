@@ -10,6 +10,7 @@ import secrets
 from typing import Final
 
 from chatd import __version__, errors, rules
+from chatd.batched import batched
 from chatd.errors import Disconnect
 from chatd.model import Connect, Connected, Identity, Subscribe, Subscribed
 from chatd.session import Session, State, Subscription
@@ -100,8 +101,8 @@ async def register_anew(chat: Context) -> None:
     """Our lease had ended, and others may have taken us for dead: say again who is here, and where."""
     chat.entered.clear()
     here = [session for session in chat.hub.sessions() if session.state is State.READY]
-    for start in range(0, len(here), AT_ONCE):
-        await asyncio.gather(*(_register_anew(chat, session) for session in here[start : start + AT_ONCE]))
+    for some in batched(here, AT_ONCE):
+        await asyncio.gather(*(_register_anew(chat, session) for session in some))
 
 
 async def _register_anew(chat: Context, session: Session) -> None:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import structlog
 
+from chatd.batched import batched
 from chatd.model import Delivery, Event, Json, Kind, Lost, Position
 
 from .connect import Servers
@@ -262,9 +263,9 @@ class Feed:
         while True:
             rooms = [watch.room for watch in self._watched.values() if watch.history]
             step = max(1, len(rooms) // int(RECHECK_S))
-            for start in range(0, len(rooms), step):
+            for some in batched(rooms, step):
                 await asyncio.sleep(RECHECK_S * step / len(rooms))
-                self._distrust(rooms[start : start + step])
+                self._distrust(some)
             if not rooms:
                 await asyncio.sleep(1.0)
 
@@ -385,7 +386,7 @@ class Feed:
         if worth_telling := [each for each in deliveries if each.events or each.lost]:
             self.on_deliveries(worth_telling)
 
-    def _distrust(self, rooms: list[str]) -> None:
+    def _distrust(self, rooms: Sequence[str]) -> None:
         self._broken.update(dict.fromkeys(rooms))
         if self._broken:
             self._mend.set()

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from chatd.batched import batched
 from chatd.model import Json
 
 from .keys import Keys, registry_shard
@@ -131,12 +132,9 @@ class Presence:
 
     async def saw(self, users: Sequence[str], ms: int) -> None:
         """The last connection of each of `users` has gone, at Unix ms `ms`."""
-        for start in range(0, len(users), AT_ONCE):
+        for some in batched(users, AT_ONCE):
             await asyncio.gather(
-                *(
-                    self._batch.command("SET", self._keys.seen(user), ms, "PX", SEEN_MS)
-                    for user in users[start : start + AT_ONCE]
-                )
+                *(self._batch.command("SET", self._keys.seen(user), ms, "PX", SEEN_MS) for user in some)
             )
 
     # --- for whoever clears up ----------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 
 from redis.exceptions import RedisError
 
+from chatd.batched import batched
+
 from .connect import Servers
 from .errors import translated
 from .keys import Keys
@@ -68,8 +70,7 @@ class Retention:
         """Forget how far `user` has read in rooms that are gone: a count that begins anew is another. In how many?"""
         cursors, forgotten = self._keys.cursors(user), 0
         rooms = await self._batch.command("HKEYS", cursors)
-        for start in range(0, len(rooms), ROOMS_AT_ONCE):
-            some = rooms[start : start + ROOMS_AT_ONCE]
+        for some in batched(rooms, ROOMS_AT_ONCE):
             there = await gather(*(self._batch.command("EXISTS", self._keys.meta(room.decode())) for room in some))
             if gone := [room for room, is_there in zip(some, there, strict=True) if not is_there]:
                 forgotten += await self._batch.command("HDEL", cursors, *gone)

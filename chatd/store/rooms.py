@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Final
 
 from chatd import errors
+from chatd.batched import batched
 from chatd.errors import Reject
 from chatd.model import Actor, Member, Position, Record, Role, Standing
 from chatd.names import dm_members
@@ -209,8 +210,8 @@ class Rooms:
         _, *members = _or_refused(await self._batch.script(DISSOLVE, self._keys.all_of(room), args))
         users = [user.decode() for user in members]
         await self.forget(room)
-        for start in range(0, len(users), AT_ONCE):
-            await asyncio.gather(*(self.belong_no_more(user, room) for user in users[start : start + AT_ONCE]))
+        for some in batched(users, AT_ONCE):
+            await asyncio.gather(*(self.belong_no_more(user, room) for user in some))
         return users
 
     async def forget(self, room: str) -> None:
