@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatd.errors import BAD_REQUEST, TOO_LARGE, Reject
-from chatd.wire.payload import Payload, check, claimed_user, with_text
+from chatd.wire.payload import DEEPEST, Payload, check, claimed_user, with_text
 
 
 def taken(data: bytes, *, limit: int = 8192, depth: int = 32, chat: bool = False) -> Payload:
@@ -98,6 +98,13 @@ def test_only_brackets_within_each_other_count_as_deep(data):
     assert taken(data, depth=2).data == data
 
 
+@pytest.mark.parametrize("depth", [0, 10_000])
+def test_no_limit_on_depth_goes_beyond_what_all_who_read_it_can_parse(depth):
+    assert taken(b"[" * DEEPEST + b"]" * DEEPEST, limit=0, depth=depth)
+    deeper = b"[" * 600 + b"]" * 600
+    assert refused(deeper, f"at most {DEEPEST} deep, 600 came", limit=0, depth=depth) == BAD_REQUEST
+
+
 def test_depth_hidden_behind_an_equal_key_counts():
     assert refused(b'{"a":[[[1]]],"a":1}', "4 came", depth=3) == BAD_REQUEST
 
@@ -119,7 +126,7 @@ def test_depth_is_what_a_parser_would_find(value, depth):
 
 
 def test_zero_means_no_limit():
-    assert taken(b"[" * 1000 + b"]" * 1000, limit=0, depth=0)
+    assert taken(b'"' + b"x" * 10_000_000 + b'"', limit=0)
 
 
 # --- what the server reads of it --------------------------------------------------------------------------------------

@@ -309,7 +309,9 @@ class Limits:
         reload=True,
     )
     body: Bytes = option(8 << 10, "Size of one chat message; no more than a frame.", reload=True)
-    depth: int = option(32, "Nesting of a message's JSON: deeper ones crash other people's parsers.", reload=True)
+    depth: int = option(
+        32, "Nesting of a message's JSON: deeper ones crash other people's parsers. Never more than 512.", reload=True
+    )
     control_frames: int = option(
         50, "Pings and other control frames a client may send in 10 s; an honest one sends a handful.", reload=True
     )

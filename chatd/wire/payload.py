@@ -24,6 +24,8 @@ T = TypeVar("T")
 CID_CHARS: Final = 64
 # Each is a notice of its own.
 MENTIONS: Final = 50
+# Nesting that all of our parsers take, wherever they are called from; msgspec gives up near 1000.
+DEEPEST: Final = 512
 # "kid:ts:nonce:hex" with a SHA-512 is about 200.
 SIG_CHARS: Final = 512
 
@@ -57,7 +59,7 @@ def check(data: bytes, *, limit: int, depth: int, chat: bool) -> Payload:
     Args:
         data: anything.
         limit: most bytes; 0: no limit.
-        depth: most objects and arrays within each other; 0: no limit but the parser's, 1024.
+        depth: most objects and arrays within each other; 0, or more than DEEPEST: that many.
         chat: it must be an object with a string "text", and where it has "reply_to" or "mentions", they must be a whole
             number and users; elsewhere something else under these names is the application's own.
     Raises:
@@ -68,8 +70,9 @@ def check(data: bytes, *, limit: int, depth: int, chat: bool) -> Payload:
     if 0 < limit < len(data):
         raise TOO_LARGE.because(f"data has at most {limit} bytes, {len(data)} came; send less")
     value = _parsed(data)
-    if 0 < depth < (found := _depth_at_most(data, depth)):
-        raise BAD_REQUEST.because(f"data is nested at most {depth} deep, {found} came; make it flatter")
+    most = min(depth or DEEPEST, DEEPEST)
+    if most < (found := _depth_at_most(data, most)):
+        raise BAD_REQUEST.because(f"data is nested at most {most} deep, {found} came; make it flatter")
     members = value if isinstance(value, dict) else {}
     text = members.get("text")
     if chat and not isinstance(text, str):
@@ -87,14 +90,14 @@ def forgiving(parse: Callable[[bytes], T], json: bytes) -> T:
     try:
         return parse(json)
     except msgspec.MsgspecError:
-        if (whole := _whole_characters(json)) == json:
+        if (whole := whole_characters(json)) == json:
             raise
         return parse(whole)
 
 
-def _whole_characters(json: bytes) -> bytes:
+def whole_characters(json: bytes) -> bytes:
     """JSON with U+FFFD, which is what browsers make of it in UTF-8, where it writes half a surrogate pair."""
-    return _ESCAPE.sub(lambda escape: escape[1] or rb"\ufffd", json)
+    return _ESCAPE.sub(lambda escape: escape[1] or rb"\ufffd", json) if rb"\u" in json else json
 
 
 # An escape of JSON: its first group is a whole character; without it, half a surrogate pair.
