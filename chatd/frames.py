@@ -50,15 +50,12 @@ def text(payload: bytes, *, deflate: bool = False) -> bytes:
         payload: UTF-8, any length; trusted, as it comes from our codecs.
         deflate: for sockets that negotiated permessage-deflate; compressed where that pays, without context takeover.
     """
-    if deflate and len(payload) >= WORTH_DEFLATING:
-        squeezer = zlib.compressobj(wbits=-15)
-        squeezed = squeezer.compress(payload) + squeezer.flush(zlib.Z_SYNC_FLUSH)
-        return _frame(FIN | RSV1 | TEXT, squeezed.removesuffix(TAIL))
-    return _frame(FIN | TEXT, payload)
+    return _message(TEXT, payload, deflate)
 
 
-def binary(payload: bytes) -> bytes:
-    return _frame(FIN | BINARY, payload)
+def binary(payload: bytes, *, deflate: bool = False) -> bytes:
+    """As `text`, of any bytes."""
+    return _message(BINARY, payload, deflate)
 
 
 def ping(payload: bytes = b"") -> bytes:
@@ -78,6 +75,14 @@ def close(code: int, reason: str = "") -> bytes:
         return _frame(FIN | CLOSE, b"")
     said = reason.encode()[: CONTROL_BYTES - 2].decode(errors="ignore")
     return _frame(FIN | CLOSE, pack("!H", code) + said.encode())
+
+
+def _message(opcode: int, payload: bytes, deflate: bool) -> bytes:
+    if deflate and len(payload) >= WORTH_DEFLATING:
+        squeezer = zlib.compressobj(wbits=-15)
+        squeezed = squeezer.compress(payload) + squeezer.flush(zlib.Z_SYNC_FLUSH)
+        return _frame(FIN | RSV1 | opcode, squeezed.removesuffix(TAIL))
+    return _frame(FIN | opcode, payload)
 
 
 def _frame(first: int, payload: bytes) -> bytes:

@@ -23,7 +23,7 @@ SCRIPTS = sorted(HOUSE.rglob("*.lua"))
 # Third parties that a room may import, by the first part of a module's name; what is not listed may import none.
 OUTSIDE = {
     "frames": {"websockets"},  # masking in C, a function of bytes
-    "wire": {"orjson", "msgspec"},
+    "wire": {"orjson", "msgspec", "google"},  # google.protobuf
     "auth": {"jwt", "cryptography"},
     "store": {"redis", "hiredis", "orjson", "structlog"},
     "hub": {"structlog"},

@@ -401,7 +401,6 @@ async def test_sighup_takes_over_new_settings_and_drops_nobody(tmp_path: Path) -
         ("/connection/websocket", {"Authorization": "nobody"}, 401),
         ("/connection/websocket", {"Cookie": "ana"}, 403),
         ("/connection/websocket", {"Cookie": "ana", "Origin": "https://evil.example"}, 403),
-        ("/connection/websocket?format=protobuf", {}, 400),
         ("/nowhere", {}, 404),
     ],
 )

@@ -15,14 +15,15 @@ from chatd.model import Delivery, Event, Identity, Kind, Position
 from chatd.session import Session, State, Subscription
 from chatd.wire import Codec
 from chatd.wire.centrifuge_json import SDK_JSON
+from chatd.wire.centrifuge_protobuf import SDK_PROTOBUF
 from chatd.wire.plain import PLAIN
 from tests.links import RecordingLink
 
 pytestmark = pytest.mark.usefixtures("recording")
 
 ROOM = "lobby"
-READERS = 500
-CODECS: Sequence[Codec] = (SDK_JSON, PLAIN)
+READERS = 600
+CODECS: Sequence[Codec] = (SDK_JSON, PLAIN, SDK_PROTOBUF)
 
 
 @pytest.fixture

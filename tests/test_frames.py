@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, pairwise
 
 import pytest
@@ -87,9 +87,10 @@ def test_a_code_that_may_not_be_sent_makes_an_empty_goodbye(code: int) -> None:
     assert frames.close(code, "whatever") == b"\x88\x00"
 
 
-def test_a_deflated_text_is_smaller_and_reads_the_same_for_every_client() -> None:
+@pytest.mark.parametrize("kind", [frames.text, frames.binary])
+def test_a_deflated_message_is_smaller_and_reads_the_same_for_every_client(kind: Callable[..., bytes]) -> None:
     payload = b'{"push":{"channel":"lobby","pub":{"data":{"text":"hello"}}}}' * 10
-    frame = frames.text(payload, deflate=True)
+    frame = kind(payload, deflate=True)
     assert len(frame) < len(payload) / 2
     for _ in range(2):
         assert bytes(they_hear(frame + frame, deflate=True)[1].data) == payload

@@ -1,4 +1,4 @@
-"""The official JavaScript SDK under Node, against two real chatd."""
+"""The official JavaScript SDK under Node, in JSON and in Protobuf, against two real chatd."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ __all__ = ["pair"]
 
 README = Path(__file__).parents[1] / "README.md"
 PACKAGE = Path(__file__).with_name("sdk_js")
+in_both_languages = pytest.mark.parametrize("language", ["json", "protobuf"])
 
 
 @pytest.fixture(scope="session")
@@ -69,9 +70,9 @@ class Script:
 
 
 @asynccontextmanager
-async def script(folder: Path, url: str, token: str) -> AsyncIterator[Script]:
+async def script(folder: Path, url: str, token: str, language: str = "json") -> AsyncIterator[Script]:
     process = await asyncio.create_subprocess_exec(
-        "node", "client.mjs", url, token, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        "node", "client.mjs", url, token, language, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         yield Script(process)
@@ -82,13 +83,14 @@ async def script(folder: Path, url: str, token: str) -> AsyncIterator[Script]:
             await process.wait()
 
 
+@in_both_languages
 async def test_it_connects_talks_and_recovers_after_its_node_was_killed(
-    pair: tuple[Daemon, Daemon], sdk_js: Path
+    pair: tuple[Daemon, Daemon], sdk_js: Path, language: str
 ) -> None:
     first, second = pair
     port = first.port
     async with (
-        script(sdk_js, first.sdk, token("ana")) as ana,
+        script(sdk_js, first.sdk, token("ana"), language) as ana,
         script(sdk_js, second.sdk, token("bob")) as bob,
     ):
         await ana.next("connected")
@@ -119,11 +121,14 @@ async def said(client: Script, n: int) -> None:
         assert done["code"] == 400, done
 
 
-async def test_it_creates_a_room_talks_changes_its_mind_and_is_moderated(tmp_path: Path, sdk_js: Path) -> None:
+@in_both_languages
+async def test_it_creates_a_room_talks_changes_its_mind_and_is_moderated(
+    tmp_path: Path, sdk_js: Path, language: str
+) -> None:
     with cluster(tmp_path, '[rooms."*"]\ncreate = "anybody"\n') as (first, second):
         async with (
-            script(sdk_js, first.sdk, token("ana")) as ana,
-            script(sdk_js, second.sdk, token("bob")) as bob,
+            script(sdk_js, first.sdk, token("ana"), language) as ana,
+            script(sdk_js, second.sdk, token("bob"), language) as bob,
         ):
             await asked(ana, "room.create", room="tea", public=False, members=["bob"])
             await bob.do("subscribe", room="tea")

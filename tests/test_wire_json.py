@@ -105,40 +105,40 @@ def test_a_ping_is_an_empty_object_in_a_text_frame():
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("line", "command"),
-    [
-        ('{"id":9,"connect":{}}', Connect()),
-        ('{"id":9,"connect":{"data":{"user":"ana"},"version":"1"}}', Connect(data=b'{"user":"ana"}', version="1")),
-        (
-            '{"id":9,"connect":{"subs":{"#ana":{"recover":true,"epoch":"e","offset":3}}}}',
-            Connect(subs={"#ana": Subscribe("#ana", recover=True, epoch="e", offset=3)}),
-        ),
-        (
-            '{"id":9,"subscribe":{"channel":"a","token":"t","recover":true,"epoch":"e","offset":9007199254740993}}',
-            Subscribe("a", token="t", recover=True, epoch="e", offset=9007199254740993),
-        ),
-        (
-            '{"id":9,"subscribe":{"channel":"a","join_leave":true,"delta":"fossil","type":1,"tf":{"op":"and"}}}',
-            Subscribe("a", join_leave=True, delta="fossil", kind=1, filtered=True),
-        ),
-        ('{"id":9,"subscribe":{"channel":"a","tf":null,"flag":3}}', Subscribe("a", reject_unrecovered=True)),
-        ('{"id":9,"subscribe":{}}', Subscribe("")),
-        ('{"id":9,"unsubscribe":{"channel":"a"}}', Unsubscribe("a")),
-        ('{"id":9,"publish":{"channel":"a"}}', Publish("a", b"")),
-        ('{"id":9,"presence_stats":{"channel":"a"}}', PresenceStats("a")),
-        ('{"id":9,"history":{"channel":"a"}}', History("a")),
-        (
-            '{"id":9,"history":{"channel":"a","limit":-1,"since":{"offset":5,"epoch":"e"},"reverse":true}}',
-            History("a", -1, Position("e", 5), reverse=True),
-        ),
-        ('{"id":9,"ping":{}}', Ping()),
-        ('{"id":9,"rpc":{"method":"typing"}}', Rpc("typing")),
-        ('{"id":9,"rpc":{"method":"typing","data":[1]}}', Rpc("typing", b"[1]")),
-        ('{"id":9,"refresh":{"token":"t"}}', Refresh("t")),
-        ('{"id":9,"sub_refresh":{"channel":"a","token":"t"}}', SubRefresh("a", "t")),
-    ],
-)
+COMMANDS = [
+    ('{"id":9,"connect":{}}', Connect()),
+    ('{"id":9,"connect":{"data":{"user":"ana"},"version":"1"}}', Connect(data=b'{"user":"ana"}', version="1")),
+    (
+        '{"id":9,"connect":{"subs":{"#ana":{"recover":true,"epoch":"e","offset":3}}}}',
+        Connect(subs={"#ana": Subscribe("#ana", recover=True, epoch="e", offset=3)}),
+    ),
+    (
+        '{"id":9,"subscribe":{"channel":"a","token":"t","recover":true,"epoch":"e","offset":9007199254740993}}',
+        Subscribe("a", token="t", recover=True, epoch="e", offset=9007199254740993),
+    ),
+    (
+        '{"id":9,"subscribe":{"channel":"a","join_leave":true,"delta":"fossil","type":1,"tf":{"op":"and"}}}',
+        Subscribe("a", join_leave=True, delta="fossil", kind=1, filtered=True),
+    ),
+    ('{"id":9,"subscribe":{"channel":"a","tf":null,"flag":3}}', Subscribe("a", reject_unrecovered=True)),
+    ('{"id":9,"subscribe":{}}', Subscribe("")),
+    ('{"id":9,"unsubscribe":{"channel":"a"}}', Unsubscribe("a")),
+    ('{"id":9,"publish":{"channel":"a"}}', Publish("a", b"")),
+    ('{"id":9,"presence_stats":{"channel":"a"}}', PresenceStats("a")),
+    ('{"id":9,"history":{"channel":"a"}}', History("a")),
+    (
+        '{"id":9,"history":{"channel":"a","limit":-1,"since":{"offset":5,"epoch":"e"},"reverse":true}}',
+        History("a", -1, Position("e", 5), reverse=True),
+    ),
+    ('{"id":9,"ping":{}}', Ping()),
+    ('{"id":9,"rpc":{"method":"typing"}}', Rpc("typing")),
+    ('{"id":9,"rpc":{"method":"typing","data":[1]}}', Rpc("typing", b"[1]")),
+    ('{"id":9,"refresh":{"token":"t"}}', Refresh("t")),
+    ('{"id":9,"sub_refresh":{"channel":"a","token":"t"}}', SubRefresh("a", "t")),
+]
+
+
+@pytest.mark.parametrize(("line", "command"), COMMANDS)
 def test_each_command_has_its_form(line, command):
     assert one(line) == (9, command)
 
@@ -272,67 +272,67 @@ def test_a_publish_survives_the_way_in(room, value, id):
 A, B = b'{"data":1,"offset":8}', b'{"data":{"b": 2.50},"offset":9}'
 
 
-@pytest.mark.parametrize(
-    ("result", "members"),
-    [
-        (Connected("c", "1.0.0", ping_s=0), '"connect":{"client":"c","version":"1.0.0"}'),
-        (
-            Connected("c", "1.0.0", ping_s=25, ttl_s=60, subs={"#ana": Subscribed(HERE), "news": Subscribed()}),
-            '"connect":{"client":"c","version":"1.0.0","expires":true,"ttl":60,"subs":{'
-            '"#ana":{"recoverable":true,"epoch":"xcf4","offset":7,"positioned":true},"news":{}},"ping":25,"pong":true}',
-        ),
-        (Refreshed("c", "1.0.0", ttl_s=60), '"refresh":{"client":"c","version":"1.0.0","expires":true,"ttl":60}'),
-        (Refreshed("c", "1.0.0", ttl_s=None), '"refresh":{"client":"c","version":"1.0.0"}'),
-        (Subscribed(), '"subscribe":{}'),
-        (Subscribed(ttl_s=5), '"subscribe":{"expires":true,"ttl":5}'),
-        (Subscribed(Position("e", 0)), '"subscribe":{"recoverable":true,"epoch":"e","positioned":true}'),
-        (
-            Subscribed(HERE, publications=(A, B), was_recovering=True, recovered=True),
-            '"subscribe":{"recoverable":true,"epoch":"xcf4","publications":[{"data":1,"offset":8},'
-            '{"data":{"b": 2.50},"offset":9}],"recovered":true,"offset":7,"positioned":true,"was_recovering":true}',
-        ),
-        (
-            Subscribed(HERE, was_recovering=True, recovered=True),
-            '"subscribe":{"recoverable":true,"epoch":"xcf4","recovered":true,"offset":7,"positioned":true,'
-            '"was_recovering":true}',
-        ),
-        (
-            Subscribed(HERE, was_recovering=True),
-            '"subscribe":{"recoverable":true,"epoch":"xcf4","offset":7,"positioned":true,"was_recovering":true}',
-        ),
-        (SubRefreshed(ttl_s=5), '"sub_refresh":{"expires":true,"ttl":5}'),
-        (SubRefreshed(ttl_s=None), '"sub_refresh":{}'),
-        (Unsubscribed(), '"unsubscribe":{}'),
-        (Published(None, 1), '"publish":{}'),
-        (PresenceResult({}), '"presence":{"presence":{}}'),
-        (PresenceStatsResult(0, 0), '"presence_stats":{"num_clients":0,"num_users":0}'),
-        (PresenceStatsResult(3, 2), '"presence_stats":{"num_clients":3,"num_users":2}'),
-        (HistoryResult((), Position("", 0)), '"history":{"publications":[],"epoch":"","offset":0}'),
-        (
-            HistoryResult((B, A), Position("e", 9)),
-            '"history":{"publications":[{"data":{"b": 2.50},"offset":9},{"data":1,"offset":8}],"epoch":"e","offset":9}',
-        ),
-        (RpcResult(b"[ 1 ]"), '"rpc":{"data":[ 1 ]}'),
-    ],
-)
+RESULTS = [
+    (Connected("c", "1.0.0", ping_s=0), '"connect":{"client":"c","version":"1.0.0"}'),
+    (
+        Connected("c", "1.0.0", ping_s=25, ttl_s=60, subs={"#ana": Subscribed(HERE), "news": Subscribed()}),
+        '"connect":{"client":"c","version":"1.0.0","expires":true,"ttl":60,"subs":{'
+        '"#ana":{"recoverable":true,"epoch":"xcf4","offset":7,"positioned":true},"news":{}},"ping":25,"pong":true}',
+    ),
+    (Refreshed("c", "1.0.0", ttl_s=60), '"refresh":{"client":"c","version":"1.0.0","expires":true,"ttl":60}'),
+    (Refreshed("c", "1.0.0", ttl_s=None), '"refresh":{"client":"c","version":"1.0.0"}'),
+    (Subscribed(), '"subscribe":{}'),
+    (Subscribed(ttl_s=5), '"subscribe":{"expires":true,"ttl":5}'),
+    (Subscribed(Position("e", 0)), '"subscribe":{"recoverable":true,"epoch":"e","positioned":true}'),
+    (
+        Subscribed(HERE, publications=(A, B), was_recovering=True, recovered=True),
+        '"subscribe":{"recoverable":true,"epoch":"xcf4","publications":[{"data":1,"offset":8},'
+        '{"data":{"b": 2.50},"offset":9}],"recovered":true,"offset":7,"positioned":true,"was_recovering":true}',
+    ),
+    (
+        Subscribed(HERE, was_recovering=True, recovered=True),
+        '"subscribe":{"recoverable":true,"epoch":"xcf4","recovered":true,"offset":7,"positioned":true,'
+        '"was_recovering":true}',
+    ),
+    (
+        Subscribed(HERE, was_recovering=True),
+        '"subscribe":{"recoverable":true,"epoch":"xcf4","offset":7,"positioned":true,"was_recovering":true}',
+    ),
+    (SubRefreshed(ttl_s=5), '"sub_refresh":{"expires":true,"ttl":5}'),
+    (SubRefreshed(ttl_s=None), '"sub_refresh":{}'),
+    (Unsubscribed(), '"unsubscribe":{}'),
+    (Published(None, 1), '"publish":{}'),
+    (PresenceResult({}), '"presence":{"presence":{}}'),
+    (PresenceStatsResult(0, 0), '"presence_stats":{"num_clients":0,"num_users":0}'),
+    (PresenceStatsResult(3, 2), '"presence_stats":{"num_clients":3,"num_users":2}'),
+    (HistoryResult((), Position("", 0)), '"history":{"publications":[],"epoch":"","offset":0}'),
+    (
+        HistoryResult((B, A), Position("e", 9)),
+        '"history":{"publications":[{"data":{"b": 2.50},"offset":9},{"data":1,"offset":8}],"epoch":"e","offset":9}',
+    ),
+    (RpcResult(b"[ 1 ]"), '"rpc":{"data":[ 1 ]}'),
+]
+
+
+@pytest.mark.parametrize(("result", "members"), RESULTS)
 def test_each_result_has_its_form_and_zeros_are_left_out(result: Result, members: str):
     assert SDK_JSON.reply(4, result).decode() == '{"id":4,' + members + "}"
 
 
-@pytest.mark.parametrize(
-    ("why", "error"),
-    [
-        (errors.NOT_AVAILABLE, '{"code":108,"message":"not available"}'),
-        (
-            Reject(100, 'a "quoted" text', temporary=True),
-            '{"code":100,"message":"a \\"quoted\\" text","temporary":true}',
-        ),
-        (
-            errors.TOO_MANY_REQUESTS.because("too fast", retry_after_ms=1500),
-            '{"code":111,"message":"too fast","temporary":true,"retry_after_ms":1500}',
-        ),
-    ],
-)
+REFUSALS = [
+    (errors.NOT_AVAILABLE, '{"code":108,"message":"not available"}'),
+    (
+        Reject(100, 'a "quoted" text', temporary=True),
+        '{"code":100,"message":"a \\"quoted\\" text","temporary":true}',
+    ),
+    (
+        errors.TOO_MANY_REQUESTS.because("too fast", retry_after_ms=1500),
+        '{"code":111,"message":"too fast","temporary":true,"retry_after_ms":1500}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("why", "error"), REFUSALS)
 def test_a_refusal_says_why_and_when_to_try_again(why: Reject, error: str):
     assert SDK_JSON.reject(4, why).decode() == '{"id":4,"error":' + error + "}"
 

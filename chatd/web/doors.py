@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from http import HTTPStatus
@@ -35,6 +35,7 @@ from chatd.telemetry import Meters
 from chatd.transport import LinkRules
 from chatd.wire import Codec
 from chatd.wire.centrifuge_json import SDK_JSON, SDK_JSON_DEFLATED
+from chatd.wire.centrifuge_protobuf import SDK_PROTOBUF, SDK_PROTOBUF_DEFLATED
 from chatd.wire.plain import PLAIN
 
 from .origin import BEARER, client_address, origin_allowed, subprotocol, token_of
@@ -42,7 +43,11 @@ from .origin import BEARER, client_address, origin_allowed, subprotocol, token_o
 log = structlog.get_logger("chatd")
 
 DEFAULT_ROOM = "lobby"
-SUBPROTOCOLS = ("centrifuge-json", BEARER)
+# The SDK door's languages, as clients offer them; of those who offer none it is the first.
+LANGUAGES = {"centrifuge-json": SDK_JSON, "centrifuge-protobuf": SDK_PROTOBUF}
+SUBPROTOCOLS = (*LANGUAGES, BEARER)
+# Of a language, what those speak who negotiated permessage-deflate. The plain door's lines are not worth it.
+DEFLATED: Mapping[Codec, Codec] = {SDK_JSON: SDK_JSON_DEFLATED, SDK_PROTOBUF: SDK_PROTOBUF_DEFLATED}
 # Where waiting helps, this is how long, in seconds: a drain or a burst of connects is over by then.
 RETRY_AFTER_S = 2
 NOWHERE = "expected /connection/websocket or /chat/{username}?room=lobby, got another path"
@@ -115,14 +120,11 @@ class Doors:
     # --- routes -------------------------------------------------------------------------------------------------------
 
     async def sdk(self, websocket: WebSocket) -> None:
-        """`/connection/websocket`: the Centrifuge protocol in JSON. A token may come now or in `connect`."""
+        """`/connection/websocket`: the Centrifuge protocol. A token may come now or in `connect`."""
         try:
-            query = websocket.query_params if websocket.scope["query_string"] else {}
-            if "protobuf" in (query.get("format"), query.get("cf_protocol")):
-                raise Refusal(HTTPStatus.BAD_REQUEST, "chatd speaks JSON at this door, protobuf was asked for")
             with self._admitted(websocket) as address:
                 identity = await self._identity(websocket)
-                await self._take_over(websocket, SDK_JSON, address, identity)
+                await self._take_over(websocket, _language(websocket), address, identity)
         except Refusal as refusal:
             await self._refuse(websocket, refusal)
 
@@ -170,8 +172,8 @@ class Doors:
         )
         ear = Ear(self._chat, session, network)
         link = websocket.scope["extensions"]["chatd.takeover"]["take"](ear, link_rules)
-        if link.deflates and codec is SDK_JSON:  # the plain door's lines are not worth it
-            session.codec = SDK_JSON_DEFLATED
+        if link.deflates:
+            session.codec = DEFLATED.get(codec, codec)
         session.attach(link)
         if wish is not None:
             self._chat.seat(session, wish)
@@ -280,6 +282,14 @@ class Doors:
             return room_name(text, self._settings.limits.room_name)
         except Reject as refusal:
             raise Refusal(HTTPStatus.BAD_REQUEST, refusal.text) from None
+
+
+def _language(websocket: WebSocket) -> Codec:
+    """The SDK door's language of the one who comes: JSON, unless Protobuf is offered or asked for (section 1)."""
+    query = websocket.query_params if websocket.scope["query_string"] else {}
+    if "protobuf" in (query.get("format"), query.get("cf_protocol")):
+        return SDK_PROTOBUF
+    return LANGUAGES.get(subprotocol(websocket.scope["subprotocols"], LANGUAGES) or "", SDK_JSON)
 
 
 def _username(websocket: WebSocket) -> str:

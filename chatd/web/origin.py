@@ -5,7 +5,7 @@ Nothing is decided here on the request's URL, which the Host header can make up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -94,7 +94,7 @@ def token_of(headers: Mapping[str, str], subprotocols: Sequence[str], cookie: st
     return None
 
 
-def subprotocol(offered: Sequence[str], supported: Sequence[str]) -> str | None:
+def subprotocol(offered: Sequence[str], supported: Container[str]) -> str | None:
     """The first of the client's subprotocols that we speak; None: none, which is no reason to refuse."""
     return next((name for name in offered if name in supported), None)
 

@@ -266,8 +266,8 @@ class _SubRefresh(_Message):
         return SubRefresh(self.channel, self.token)
 
 
-class _Command(_Message):
-    """The envelope; of several requests the first in this order counts (section 2)."""
+class Envelope(_Message):
+    """A command; of several requests the first in this order counts (section 2)."""
 
     id: _Uint32 = 0
     connect: _Connect | None = None
@@ -316,7 +316,7 @@ _Asked = (
     | _Ping | _Send | _Rpc | _Refresh | _SubRefresh
 )  # fmt: skip
 
-_COMMAND: Final = msgspec.json.Decoder(_Command)
+_COMMAND: Final = msgspec.json.Decoder(Envelope)
 
 
 def _requests(message: bytes) -> list[Request]:

@@ -1,12 +1,17 @@
 // Drives the official JavaScript SDK as tests/test_sdk_js.py asks: one JSON command a line in, one JSON event a line out.
+// With Protobuf the SDK takes and gives data as bytes; what we put into them is JSON.
 import { createInterface } from "node:readline";
-import { Centrifuge } from "centrifuge";
 import WebSocket from "ws";
 
-const [url, token] = process.argv.slice(2);
+const [url, token, language] = process.argv.slice(2);
+const binary = language === "protobuf";
+const { Centrifuge } = await import(binary ? "centrifuge/build/protobuf" : "centrifuge");
+const out = (data) => (binary ? new TextEncoder().encode(JSON.stringify(data)) : data);
+const read = (data) => (binary ? JSON.parse(new TextDecoder().decode(data)) : data);
 const tell = (event, details = {}) => process.stdout.write(JSON.stringify({ event, ...details }) + "\n");
 
 const client = new Centrifuge(url, {
+  protocol: language,
   websocket: WebSocket,
   token: token || "",
   getToken: async () => token,
@@ -23,7 +28,7 @@ const commands = {
     const subscription = client.newSubscription(room, { recoverable: true, joinLeave: true, token });
     subscriptions.set(room, subscription);
     subscription.on("publication", ({ data, offset, info, tags }) =>
-      tell("publication", { data, offset, tags, user: info?.user }),
+      tell("publication", { data: read(data), offset, tags, user: info?.user }),
     );
     subscription.on("join", ({ info }) => tell("join", { user: info.user }));
     subscription.on("leave", ({ info }) => tell("leave", { user: info.user }));
@@ -32,11 +37,11 @@ const commands = {
     await subscription.ready();
     return {};
   },
-  publish: ({ room, data }) => client.publish(room, data),
+  publish: ({ room, data }) => client.publish(room, out(data)),
   history: ({ room, limit }) => client.history(room, { limit }),
   presence: ({ room }) => client.presence(room),
   presenceStats: ({ room }) => client.presenceStats(room),
-  rpc: ({ method, data }) => client.rpc(method, data),
+  rpc: async ({ method, data }) => ({ data: read((await client.rpc(method, out(data))).data) }),
 };
 
 createInterface({ input: process.stdin })
