@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from enum import IntEnum
 from typing import Any, TypeAlias, get_args
 
 SCHEMA_VERSION = 1
@@ -152,8 +153,28 @@ class Undrain:
     node: str
 
 
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """At the node of this id, a client said `data`, who has no WebSocket and whose request came to another node.
+
+    `session` is its session's secret, `data` bytes as characters of Latin-1. Answered with `heard`, as Heard has it.
+    """
+
+    node: str
+    session: str
+    data: str
+
+
+class Heard(IntEnum):
+    """What became of a client's word that came by a request of its own."""
+
+    NOBODY = 0  # there is no such session
+    TOO_MUCH = 1  # it waits for too many answers
+    YES = 2
+
+
 Question: TypeAlias = (
-    Status | Who | Rooms | Granted | Kick | Enter | Revoke | Impose | Lift | Lock | Recheck | Drain | Undrain
+    Status | Who | Rooms | Granted | Kick | Enter | Revoke | Impose | Lift | Lock | Recheck | Drain | Undrain | Relay
 )
 _QUESTIONS: Mapping[str, Any] = {kind.__name__.lower(): kind for kind in get_args(Question)}
 

@@ -70,6 +70,7 @@ class Hub:
         self.unknown: dict[Session, float] = {}
         self.size = 0
         self._by_id: dict[str, Session] = {}
+        self._by_secret: dict[str, Session] = {}
         self._came = 0
         self.delivered = 0
         self.sent = [0, 0]
@@ -91,6 +92,8 @@ class Hub:
         self._came += 1
         self.shards[session.shard].sessions[session] = None
         self._by_id[session.id] = session
+        if session.secret:
+            self._by_secret[session.secret] = session
         self.by_network[network] = self.by_network.get(network, 0) + 1
         self.unknown[session] = known_by
         self.size += 1
@@ -110,6 +113,7 @@ class Hub:
         """Its socket is gone. Its rooms are left one by one with `leave`."""
         if self._by_id.pop(session.id, None) is None:
             return
+        self._by_secret.pop(session.secret, None)
         del self.shards[session.shard].sessions[session]
         self.size -= 1
         self.unknown.pop(session, None)
@@ -123,6 +127,9 @@ class Hub:
 
     def find(self, client: str) -> Session | None:
         return self._by_id.get(client)
+
+    def of_secret(self, secret: str) -> Session | None:
+        return self._by_secret.get(secret)
 
     # --- who is in which room -----------------------------------------------------------------------------------------
 

@@ -341,13 +341,18 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The welcome. `ping_s` is the heartbeat in seconds; `ttl_s` as in Subscribed; `subs` are the server's own."""
+    """The welcome. `ping_s` is the heartbeat in seconds; `ttl_s` as in Subscribed; `subs` are the server's own.
+
+    `session` and `node` are what a client names that speaks by requests of its own; "" where it has a socket.
+    """
 
     client: str
     version: str
     ping_s: int
     ttl_s: int | None = None
     subs: Mapping[str, Subscribed] = field(default_factory=dict)
+    session: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from .control import (
     Lock,
     Object,
     Recheck,
+    Relay,
     Revoke,
     Rooms,
     Status,
@@ -106,6 +107,8 @@ class Responder:
                 return {}
             case Undrain():
                 return await self.undrain() if question.node == self.node.id else {}
+            case Relay():
+                return self.relay(question) if question.node == self.node.id else {}
 
     async def undrain(self) -> Object:
         """Let people in again; "problem" says why that cannot be."""
@@ -192,6 +195,9 @@ class Responder:
                 yield session
 
     # --- acting -------------------------------------------------------------------------------------------------------
+
+    def relay(self, relay: Relay) -> Object:
+        return {"heard": int(self.chat.emulated(relay.session, relay.data.encode("latin-1")))}
 
     def kick(self, kick: Kick) -> Object:
         """Throw out whoever matches; `tokens` are the revocations that the asker is to write down, with `revoke`."""

@@ -134,6 +134,7 @@ class Session:
         codec: the door's language.
         ip: the client's address, behind trusted proxies too.
         home: the room a plain client is in; "" at the SDK door.
+        secret: what a client shows that speaks by requests of its own; "" where its words come through its link.
         since: Unix seconds of the handshake.
         shard: number of the hub's shard that it lives in.
         identity: who it is, None while unknown. At the handshake it may be offered, and is taken up by `connect`.
@@ -147,14 +148,17 @@ class Session:
 
     __slots__ = (
         "__weakref__", "bytes_due", "codec", "goodbye", "heard_at", "home", "id", "identity", "ip", "joins_due", "link",
-        "messages_due", "pinged_at", "rooms", "shard", "since", "state", "strikes", "waiting",
+        "messages_due", "pinged_at", "rooms", "secret", "shard", "since", "state", "strikes", "waiting",
     )  # fmt: skip
 
-    def __init__(self, id: str, codec: Codec, ip: str, *, now: float, since: float, home: str = "") -> None:
+    def __init__(
+        self, id: str, codec: Codec, ip: str, *, now: float, since: float, home: str = "", secret: str = ""
+    ) -> None:
         self.id = id
         self.codec = codec
         self.ip = ip
         self.home = home
+        self.secret = secret
         self.since = since
         self.shard = 0
         self.heard_at = now

@@ -22,6 +22,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -32,6 +33,7 @@ from websockets.exceptions import InvalidStatus
 from tests.conftest import Daemon, running
 from tests.sdk import sdk_client, subscribed
 from tests.servers import free_port
+from tests.streams import streaming
 from tests.test_cluster import FAST, said, until
 from tests.test_doors import PATIENCE_S, Raw, next_push, until_present
 from tests.test_listeners import on_files
@@ -195,6 +197,18 @@ class BehindAProxy:
             await subscription.publish({"text": "hi ana"})
             assert str(await asyncio.wait_for(ana.recv(), PATIENCE_S)).endswith(": hi ana")
 
+    async def test_who_gets_no_websocket_through_hears_by_http_and_speaks_to_any_node(
+        self, proxy: tuple[Proxy, Daemon, Daemon]
+    ) -> None:
+        site, *nodes = proxy
+        url = f"http://127.0.0.1:{site.port}"
+        async with streaming(url, {"id": 2, "subscribe": {"channel": "http"}}) as client:
+            await client.hear("subscribe")
+            for n, node in enumerate((url, url, *(each.url for each in nodes))):
+                command = {"id": 3 + n, "publish": {"channel": "http", "data": {"text": f"word {n}"}}}
+                assert (await client.say(node, command)).status_code == 204
+                assert (await client.hear("pub"))["data"] == {"text": f"word {n}"}
+
     async def test_an_escaped_slash_reaches_the_node_as_it_is(self, proxy: tuple[Proxy, Daemon, Daemon]) -> None:
         site, *_ = proxy
         async with connect(f"{site.ws}/chat/team%2Fana?room=slashes"):
@@ -257,6 +271,9 @@ class BehindAProxy:
         with pytest.raises(InvalidStatus) as refused:
             await connect(f"{site.ws}/chat/one-too-many?room=crowd", local_addr=crowd)
         assert refused.value.response.status_code == 429
+        by_http = httpx.AsyncHTTPTransport(local_address=crowd[0])
+        async with streaming(f"http://127.0.0.1:{site.port}", transport=by_http) as one_more:
+            assert one_more.response.status_code == 429
         async with connect(f"{site.ws}/chat/neighbour?room=crowd"):
             pass
         for client in opened:

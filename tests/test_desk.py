@@ -13,12 +13,14 @@ import pytest
 from chatd.auth import Key, Revocations, Verifier
 from chatd.chat import Chat
 from chatd.chat.desk import STRIKES, WAITING
+from chatd.control import Heard
 from chatd.errors import BANNED_HERE, INTERNAL_ERROR, TOO_MANY_MESSAGES
 from chatd.hub import Hub
 from chatd.node import Node
 from chatd.session import Session, State
 from chatd.settings import Settings
 from chatd.wire.centrifuge_json import SDK_JSON
+from chatd.wire.streams import STREAM_JSON
 from tests.links import RecordingLink, link_of
 from tests.test_auth import SECRET, token
 from tests.test_hub import member
@@ -82,6 +84,26 @@ async def test_a_client_whose_requests_pile_up_is_read_from_again_when_half_of_t
     await working_off
     assert link_of(session).reading == [(False, 0), (True, WAITING // 2)]
     assert len(link_of(session).written) == WAITING
+
+
+async def test_who_has_no_socket_to_be_read_from_is_told_when_too_much_waits() -> None:
+    jobs: list[Coroutine[Any, Any, None]] = []
+    nobody: Any = None
+    clocks = {"clock": lambda: 0.0, "now": lambda: 0.0}
+    chat = Chat(Settings(), Hub(), nobody, nobody, nobody, Revocations(), lease=lambda: "", spawn=jobs.append, **clocks)
+    session = Session("c1", STREAM_JSON, "127.0.0.1", now=0.0, since=0.0, secret="s1")
+    session.attach(RecordingLink())
+    session.state = State.READY
+    chat.hub.add(session, "127.0.0.1", math.inf)
+    for _ in range(WAITING):
+        assert chat.emulated("s1", b'{"id":1,"ping":{}}') is Heard.YES
+    assert chat.emulated("s1", b'{"id":1,"ping":{}}') is Heard.TOO_MUCH
+    (working_off,) = jobs
+    await working_off
+    assert chat.emulated("s1", b'{"id":1,"ping":{}}') is Heard.YES
+    jobs[-1].close()
+    session.close()
+    assert chat.emulated("s1", b'{"id":1,"ping":{}}') is Heard.NOBODY
 
 
 @pytest.mark.parametrize(

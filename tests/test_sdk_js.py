@@ -1,4 +1,4 @@
-"""The official JavaScript SDK under Node, in JSON and in Protobuf, against two real chatd."""
+"""The official JavaScript SDK under Node, in JSON and in Protobuf, by WebSocket and by HTTP, against two real chatd."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ class Script:
 
 
 @asynccontextmanager
-async def script(folder: Path, url: str, token: str, language: str = "json") -> AsyncIterator[Script]:
+async def script(folder: Path, url: str, token: str, language: str = "json", *more: str) -> AsyncIterator[Script]:
     process = await asyncio.create_subprocess_exec(
-        "node", "client.mjs", url, token, language, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        "node", "client.mjs", url, token, language, *more, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         yield Script(process)
@@ -84,13 +84,16 @@ async def script(folder: Path, url: str, token: str, language: str = "json") -> 
 
 
 @in_both_languages
+@pytest.mark.parametrize("way", ["by WebSocket", "by HTTP"])
 async def test_it_connects_talks_and_recovers_after_its_node_was_killed(
-    pair: tuple[Daemon, Daemon], sdk_js: Path, language: str
+    pair: tuple[Daemon, Daemon], sdk_js: Path, language: str, way: str
 ) -> None:
     first, second = pair
     port = first.port
+    # By HTTP she hears from one node, and what she says comes to the other.
+    by_http = (f"{first.url}/connection/http_stream", token("ana"), language, f"{second.url}/emulation")
     async with (
-        script(sdk_js, first.sdk, token("ana"), language) as ana,
+        script(sdk_js, *(by_http if way == "by HTTP" else (first.sdk, token("ana"), language))) as ana,
         script(sdk_js, second.sdk, token("bob")) as bob,
     ):
         await ana.next("connected")

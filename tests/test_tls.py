@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.conftest import Daemon, running
+from tests.streams import streaming
 from tests.test_cluster import until
 from tests.test_doors import PATIENCE_S, Raw
 from tests.test_transport import certificate
@@ -163,3 +164,11 @@ def test_a_certificate_that_cannot_be_used_is_78_in_one_sentence(
     assert sentence.startswith("chatd: ")
     assert says in sentence
     assert "Traceback" not in done.stderr
+
+
+async def test_who_gets_no_websocket_through_hears_by_https(chatd: Daemon, tmp_path: Path) -> None:
+    url = f"https://localhost:{chatd.port}"
+    async with streaming(url, {"id": 2, "subscribe": {"channel": "tea"}}, verify=trusting(tmp_path)) as client:
+        await client.hear("subscribe")
+        await client.say(url, {"id": 3, "publish": {"channel": "tea", "data": {"text": "hi"}}})
+        assert (await client.hear("pub"))["data"] == {"text": "hi"}

@@ -31,6 +31,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -135,6 +136,7 @@ class House:
                 WebSocketRoute("/waits", self.waits),
                 Route("/hello", self.hello, methods=["GET", "POST"]),
                 Route("/large", self.large),
+                Route("/stream", Streaming(self), methods=["POST"]),
             ]
         )
         self.may_enter = asyncio.Event()
@@ -201,8 +203,30 @@ class House:
     async def large(self, request: Request) -> Response:
         return PlainTextResponse("x" * LARGE)
 
+    async def stream(self, scope: Scope, send: Send) -> None:
+        guest, take = Guest(), scope["extensions"]["chatd.takeover"]["take"]
+        beginning = {"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]}
+        for message in (None, beginning, None):
+            try:
+                if message is not None:
+                    await send(message)
+                guest.link = take(guest, self.rules, lambda goodbye: b"%d" % goodbye.code)
+            except RuntimeError as failure:
+                self.failures.append(failure)
+        self.guests.put_nowait(guest)
+
     async def guest(self) -> Guest:
         return await asyncio.wait_for(self.guests.get(), PATIENCE_S)
+
+
+class Streaming:
+    """A route that is an ASGI application, and takes over its answer: too early, in time, and once more."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._house.stream(scope, send)
 
 
 class _Server(uvicorn.Server):
@@ -224,7 +248,7 @@ async def serving(
     house.port = 0 if path else listener.getsockname()[1]
     config = uvicorn.Config(
         house.app,
-        http=functools.partial(Door, house.doorway),  # type: ignore[arg-type]  # called like a class
+        http=functools.partial(Door, house.doorway, house.closing),  # type: ignore[arg-type]  # called like a class
         ws=functools.partial(Handshake, house.closing, Arrivals(), deflate),  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
@@ -1125,3 +1149,70 @@ async def test_an_idle_connection_has_no_task_no_timer_and_nothing_of_its_handsh
             gc.enable()
             for client in clients:
                 await client.__aexit__()
+
+
+# --- an answer that does not end --------------------------------------------------------------------------------------
+
+POSTED = b"POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@on_both_loops
+async def test_an_answer_taken_over_is_a_stream_and_ends_with_its_farewell() -> None:
+    async with serving() as house, Bare(house) as client:
+        client.send(POSTED)
+        assert b"transfer-encoding: chunked" in await client.head()
+        guest = await house.guest()
+        assert len(house.failures) == 2, "neither before the answer has begun, nor twice"
+        guest.link.write(b"1\r\na\r\n")
+        guest.link.close(KICKED)
+        guest.link.close(SLOW)
+        assert await client.rest() == b"1\r\na\r\n4500"
+        assert await guest.farewell() == (KICKED.code, KICKED.reason)
+
+
+@on_both_loops
+async def test_what_comes_on_a_stream_is_thrown_away_and_a_hang_up_is_noticed_at_all_times() -> None:
+    async with serving() as house:
+        async with Bare(house) as client:
+            client.send(POSTED + POSTED)
+            await client.head()
+            guest = await house.guest()
+            guest.link.pause_reading()
+            client.send(POSTED + b"\0" * 10_000)
+        assert await guest.farewell() == (ABNORMAL.code, ABNORMAL.reason)
+        assert guest.messages.empty()
+
+
+@on_both_loops
+async def test_a_stream_that_is_not_read_is_cut_when_its_time_is_over() -> None:
+    async with serving() as house, Bare(house) as client:
+        client.send(POSTED)
+        await client.head()
+        client.writer.transport.pause_reading()
+        guest = await house.guest()
+        guest.link.write(b"x" * 10_000_000)
+        guest.link.close(KICKED)
+        await asyncio.sleep(0)
+        assert guest.farewells == []
+        house.closing.sweep(asyncio.get_running_loop().time() + CLOSING_S + 1)
+        assert await guest.farewell() == (KICKED.code, KICKED.reason)
+
+
+@on_both_loops
+async def test_nothing_of_http_is_left_of_a_stream() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        await leaves_no_door()
+    finally:
+        gc.enable()
+
+
+async def leaves_no_door() -> None:
+    async with serving() as house, Bare(house) as client:
+        client.send(POSTED)
+        await client.head()
+        guest = await house.guest()
+        house.failures.clear()  # whose tracebacks hold all there was
+        await until(lambda: not [thing for thing in gc.get_objects() if isinstance(thing, Door)])
+        assert guest.farewells == []

@@ -60,6 +60,17 @@ def one(command: Message) -> Request:
     return request
 
 
+def unframed(data: bytes) -> list[official.Reply]:
+    """Replies as SDKs read them."""
+    replies = []
+    while data:
+        head = next(n for n in range(1, 5) if data[n - 1] <= 0x7F)
+        length = sum((byte & 0x7F) << 7 * n for n, byte in enumerate(data[:head]))
+        replies.append(official.Reply.FromString(data[head : head + length]))
+        data = data[head + length :]
+    return replies
+
+
 def filled(message: Message, json: dict[str, Any]) -> Message:
     """An official message with what `json` says; data is JSON within."""
     for name, value in json.items():

@@ -30,6 +30,7 @@ class Chat(Context):
 
     seat = desk.seat
     received = desk.received
+    emulated = desk.emulated
     heard = desk.heard
     lost = entry.lost
     register_anew = entry.register_anew

@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 import structlog
 
 from chatd import errors, rules
+from chatd.control import Heard
 from chatd.errors import Disconnect, Reject
 from chatd.model import Command, Connect, Pong, Request, Result, Subscribe
 from chatd.session import Pending, Session, State
@@ -61,6 +62,17 @@ def received(chat: Context, session: Session, message: bytes) -> None:
                 _enqueue(chat, session, _admitted(chat, session, request, now, early))
     except Disconnect as goodbye:
         session.close(goodbye)
+
+
+def emulated(chat: Context, secret: str, message: bytes) -> Heard:
+    """A client without a WebSocket said something, by a request of its own."""
+    session = chat.hub.of_secret(secret)
+    if session is None or not session.open:
+        return Heard.NOBODY
+    if session.waiting is not None and len(session.waiting) >= WAITING:
+        return Heard.TOO_MUCH
+    received(chat, session, message)
+    return Heard.YES
 
 
 def heard(chat: Context, session: Session) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 from chatd import __version__, errors, rules
 from chatd.batched import batched
+from chatd.control import node_of
 from chatd.errors import Disconnect
 from chatd.model import Connect, Connected, Identity, Subscribe, Subscribed
 from chatd.session import Session, State, Subscription
@@ -37,6 +38,8 @@ async def connect(chat: Context, session: Session, command: Connect) -> Connecte
         ping_s=int(chat.settings.heartbeat.interval) or 1,
         ttl_s=chat.ttl(identity.expires_at),
         subs=subs,
+        session=session.secret,
+        node=node_of(chat.lease()) if session.secret else "",
     )
 
 

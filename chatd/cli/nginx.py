@@ -92,8 +92,13 @@ upstream chatd {
 """)
 
 ZONES = Part("""
-# Only handshakes are counted: what has an empty key is not. chatd itself counts IPv6 by the /64.
-map $http_upgrade $chatd_client {
+# Only handshakes are counted, and who comes to stay by plain HTTP: what has an empty key is not. chatd itself counts
+# IPv6 by the /64.
+map $uri $chatd_stream {
+    default                 "";
+    /connection/http_stream stream;
+}
+map $http_upgrade$chatd_stream $chatd_client {
     default $binary_remote_addr;
     ""      "";
 }

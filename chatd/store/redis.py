@@ -206,17 +206,20 @@ class Store:
 
     # --- control ------------------------------------------------------------------------------------------------------
 
-    async def request(self, question: control.Question, *, patience: float, by: str) -> control.Answers:
+    async def request(
+        self, question: control.Question, *, patience: float, by: str, of: str | None = None
+    ) -> control.Answers:
         """Ask every node that is alive, and collect the answers.
 
         Args:
+            of: the id of the only node whose answer is waited for; None: all of them.
             patience: seconds to wait for the last of them; who has not answered by then is named as missing.
             by: who asks, for the audit stream, in which acts are written down before they are done.
         """
         request = secrets.token_urlsafe(9)
         if control.changes_something(question):
             await self.audit.write({"at": await self.clock(), "by": by, "request": request, **control.encode(question)})
-        waiting_for = set(await self.nodes())
+        waiting_for = {lease for lease in await self.nodes() if of in (None, control.node_of(lease))}
         # Where nobody is alive, nobody clears up either, and who died long ago would be named for ever.
         silent = await self._silent_nodes() if waiting_for and control.must_be_heard(question) else set()
         replies = await self._collect(request, orjson.dumps(control.encode(question)), waiting_for, patience)

@@ -8,9 +8,13 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from chatd.errors import Disconnect
 
 from .handshake import Asked, Handshake
+from .link import Closing, LinkRules, Receiver
+from .stream import Stream
 
 # Sockets that have not sent a whole request: half-open ones past this are cut, oldest first.
 HALF_OPEN: Final = 4096
@@ -101,15 +105,23 @@ class _TooMany(Exception):
 
 
 class Door(HttpToolsProtocol):
-    """uvicorn's HTTP protocol behind a Doorway: one whole request in time and within bounds, or no connection."""
+    """uvicorn's HTTP protocol behind a Doorway: one whole request in time and within bounds, or no connection.
 
-    def __init__(self, doorway: Doorway, **kwargs: Any) -> None:
+    An application that has begun an answer in chunks may then call
+    `scope["extensions"]["chatd.takeover"]["take"](receiver, rules, farewell)`, which makes the rest of it a Stream's.
+    """
+
+    def __init__(self, doorway: Doorway, closing: Closing, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._doorway = doorway
+        self._closing = closing
         self._read = b""
         self._head_bytes = 0  # of a head that is not whole yet
         self._head_is_whole = False
         self._too_long = False
+        self._answering: RequestResponseCycle | None = (
+            None  # of the request whose turn it is; uvicorn's is the last one's
+        )
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -121,6 +133,7 @@ class Door(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._doorway.forget(self)
         super().connection_lost(exc)
+        self._let_go()
 
     def data_received(self, data: bytes) -> None:
         if self._too_long:
@@ -138,6 +151,7 @@ class Door(HttpToolsProtocol):
         self._doorway.enter(self, asyncio.get_running_loop().time())
         self._head_is_whole = False
         super().on_message_begin()
+        self.scope["extensions"] = {"chatd.takeover": {"take": self._take}}
 
     def on_headers_complete(self) -> None:
         self._head_is_whole = True
@@ -149,6 +163,13 @@ class Door(HttpToolsProtocol):
             self.abort()
             raise _TooMany
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answering = self.cycle
+
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._answering = self.pipeline[-1][0]
+        super().on_response_complete()
 
     def on_message_complete(self) -> None:
         self._doorway.leave(self)
@@ -193,7 +214,33 @@ class Door(HttpToolsProtocol):
             ),
             early,
         )
-        del raised, self.parser  # each holds its holder: without this, they wait for the garbage collector
+        del raised
+        self._let_go()
+
+    def _take(self, receiver: Receiver, rules: LinkRules, farewell: Callable[[Disconnect], bytes]) -> Stream:
+        """Make the rest of the answer a Stream's."""
+        cycle = self._answering
+        if cycle is None or not cycle.chunked_encoding or cycle.response_complete:
+            raise RuntimeError("an answer is taken over once, after http.response.start and in chunks")
+        cycle.disconnected = True  # for uvicorn it is as if the client had gone
+        self._answering = None
+        self._doorway.forget(self)
+        self.connections.discard(self)
+        self.pipeline.clear()  # who has asked for this gets nothing after it
+        stream = Stream(self.transport, receiver, rules, self._closing, farewell)
+        if self.transport.is_closing():
+            asyncio.get_running_loop().call_soon(stream.connection_lost, None)
+        else:
+            self.transport.set_protocol(stream)
+            self.transport.resume_reading()  # or nobody would notice that the client hangs up
+        self._let_go()
+        return stream
+
+    def _let_go(self) -> None:
+        """Of what holds us: without this, we wait for the garbage collector."""
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does
+        if self.scope is not None:
+            self.scope.pop("extensions", None)
 
     def abort(self) -> None:
         self._doorway.forget(self)

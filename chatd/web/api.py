@@ -13,6 +13,8 @@ from chatd.api.desk import ApiError, Desk
 from chatd.node import Node
 from chatd.office import Office
 
+from .body import TooLong, body_of
+
 KEY_HEADER = "X-API-Key"
 
 
@@ -49,10 +51,8 @@ JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """The request's body, of which no more is read than may come."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > limit:
-            raise ApiError(413, f"expected at most {limit} bytes, more came; see api.body, or send less at a time")
-    return body
+    try:
+        return await body_of(request, limit)
+    except TooLong:
+        sentence = f"expected at most {limit} bytes, more came; see api.body, or send less at a time"
+        raise ApiError(413, sentence) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from importlib.resources import files
 
@@ -11,11 +12,13 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from chatd.chat import Chat
 from chatd.node import Node
 
 from .api import api_routes
 from .doors import Doors
 from .health import Health
+from .streams import Emulation, HttpStream, preflight
 
 PAGE = files(__package__).joinpath("page.html").read_text("utf-8")
 # Only the page's own script and style run, and nothing is loaded from anywhere: user text cannot become code.
@@ -55,6 +58,7 @@ def build(node: Node) -> ASGIApp:
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
             Route("/metrics", health.metrics_for_the_allowed),
+            *stream_routes(doors, node.chat),
             *(api_routes(node) if node.settings.api.public else ()),
         ]
     )
@@ -64,6 +68,16 @@ def build(node: Node) -> ASGIApp:
         await (sockets if scope["type"] == "websocket" else requests)(scope, receive, send)
 
     return public
+
+
+def stream_routes(doors: Doors, chat: Chat) -> list[BaseRoute]:
+    """The SDK door for those who get no WebSocket through."""
+    asked = functools.partial(preflight, doors)
+    return [
+        Route("/connection/http_stream", HttpStream(doors, chat), methods=["POST"]),
+        Route("/emulation", Emulation(doors, chat).say, methods=["POST"]),
+        *(Route(path, asked, methods=["OPTIONS"]) for path in ("/connection/http_stream", "/emulation")),
+    ]
 
 
 def build_admin(node: Node) -> Starlette:

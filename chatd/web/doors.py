@@ -17,6 +17,7 @@ from time import time
 from urllib.parse import unquote
 
 import structlog
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -32,7 +33,7 @@ from chatd.session import Session
 from chatd.settings import Settings, is_loopback, unix_path
 from chatd.store.errors import StoreError
 from chatd.telemetry import Meters
-from chatd.transport import LinkRules
+from chatd.transport import Link, LinkRules
 from chatd.wire import Codec
 from chatd.wire.centrifuge_json import SDK_JSON, SDK_JSON_DEFLATED
 from chatd.wire.centrifuge_protobuf import SDK_PROTOBUF, SDK_PROTOBUF_DEFLATED
@@ -122,8 +123,8 @@ class Doors:
     async def sdk(self, websocket: WebSocket) -> None:
         """`/connection/websocket`: the Centrifuge protocol. A token may come now or in `connect`."""
         try:
-            with self._admitted(websocket) as address:
-                identity = await self._identity(websocket)
+            with self.admitted(websocket) as address:
+                identity = await self.identity(websocket)
                 await self._take_over(websocket, _language(websocket), address, identity)
         except Refusal as refusal:
             await self._refuse(websocket, refusal)
@@ -132,7 +133,7 @@ class Doors:
         """`/chat/{username}?room=lobby`: text in, text out. A slash in the username is written %2F."""
         try:
             username = _username(websocket)
-            with self._admitted(websocket) as address:
+            with self.admitted(websocket) as address:
                 identity = await self._plain_identity(websocket, username)
                 wish = await self._wish(identity, websocket.query_params.get("room", DEFAULT_ROOM))
                 await self._take_over(websocket, PLAIN, address, identity, wish)
@@ -144,8 +145,13 @@ class Doors:
         await self._refuse(WebSocket(scope, receive, send), Refusal(HTTPStatus.NOT_FOUND, NOWHERE))
 
     async def _refuse(self, websocket: WebSocket, refusal: Refusal) -> None:
+        await websocket.send_denial_response(self.refused(websocket, refusal))
+
+    def refused(self, comer: HTTPConnection, refusal: Refusal) -> JSONResponse:
         self._meters.refused[refusal.status.value] += 1
-        await websocket.send_denial_response(refusal.response())
+        response = refusal.response()
+        response.headers.update(self.cors(comer))
+        return response
 
     async def _take_over(
         self,
@@ -155,39 +161,58 @@ class Doors:
         identity: Identity | None,
         wish: Subscribe | None = None,
     ) -> None:
-        if reason := self._closed():  # since it was asked first, a token was looked at
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"this node lets nobody in: {reason}")
+        self.refuse_if_closed()  # since it was asked first, a token was looked at
         await websocket.accept(subprotocol(websocket.scope["subprotocols"], SUBPROTOCOLS))
         home = "" if wish is None else wish.room
-        session = Session(str(uuid.uuid4()), codec, address, now=self._chat.clock(), since=round(time(), 3), home=home)
+        take = websocket.scope["extensions"]["chatd.takeover"]["take"]
+        session = self.seat(take, codec, address, identity, home=home)
+        if wish is not None:
+            self._chat.seat(session, wish)
+
+    def seat(
+        self,
+        take: Callable[[Ear, LinkRules], Link],
+        codec: Codec,
+        address: str,
+        identity: Identity | None,
+        *,
+        home: str = "",
+        secret: str = "",
+    ) -> Session:
+        """Make an accepted connection, of which `take` makes a link, a session.
+
+        From the hand-over on, what the client says reaches the session: nothing may wait until it has its link.
+        """
+        now, limits = self._chat.clock(), self._settings.limits
+        session = Session(str(uuid.uuid4()), codec, address, now=now, since=round(time(), 3), home=home, secret=secret)
         session.identity = identity
         network = rules.network_of(address)
-        limits = self._settings.limits
-        # From the hand-over on, what the client says reaches the session: nothing may wait between these lines.
-        self._hub.add(session, network, self._chat.clock() + (limits.connect_timeout or math.inf))
         link_rules = _link_rules(
             max_message=limits.frame,
             outbox=limits.outbox,
             control_frames=limits.control_frames,
         )
-        ear = Ear(self._chat, session, network)
-        link = websocket.scope["extensions"]["chatd.takeover"]["take"](ear, link_rules)
+        link = take(Ear(self._chat, session, network), link_rules)
         if link.deflates:
             session.codec = DEFLATED.get(codec, codec)
         session.attach(link)
-        if wish is not None:
-            self._chat.seat(session, wish)
+        self._hub.add(session, network, now + (limits.connect_timeout or math.inf))
         self._meters.opened[codec.door] += 1
+        return session
 
     # --- what may be refused ------------------------------------------------------------------------------------------
 
+    def refuse_if_closed(self) -> None:
+        if reason := self._closed():
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"this node lets nobody in: {reason}")
+
     @contextmanager
-    def _admitted(self, websocket: WebSocket) -> Iterator[str]:
+    def admitted(self, comer: HTTPConnection) -> Iterator[str]:
         """Whoever may come in counts as here from now on, while others are asked who it is; gives the address.
 
         From the hub's taking it over until this ends nothing may wait, for it counts twice.
         """
-        address = self._admit(websocket)
+        address = self._admit(comer)
         network = rules.network_of(address)
         self._coming += 1
         self._coming_by_network[network] += 1
@@ -199,13 +224,12 @@ class Doors:
             if not self._coming_by_network[network]:
                 del self._coming_by_network[network]
 
-    def _admit(self, websocket: WebSocket) -> str:
+    def _admit(self, comer: HTTPConnection) -> str:
         """Whether anybody may come in from there now; returns the client's address."""
-        if reason := self._closed():
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"this node lets nobody in: {reason}")
+        self.refuse_if_closed()
         trusted = self._settings.server.trusted_proxies
-        peer = websocket.client.host if websocket.client is not None else None
-        address = client_address(peer, websocket.headers.getlist("x-forwarded-for"), rules.networks(trusted))
+        peer = comer.client.host if comer.client is not None else None
+        address = client_address(peer, comer.headers.getlist("x-forwarded-for"), rules.networks(trusted))
         if (ban := self._chat.measures.covering_address(What.BAN, address, "", time())) is not None:
             self._chat.met[ban.id] += 1
             raise Refusal(HTTPStatus.FORBIDDEN, "this address is banned")
@@ -233,13 +257,10 @@ class Doors:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many connect at once; try again in a moment")
         self._connects_due = due
 
-    async def _identity(self, websocket: WebSocket) -> Identity | None:
+    async def identity(self, comer: HTTPConnection) -> Identity | None:
         """Who comes, as far as the handshake says; None: it does not."""
-        token = token_of(websocket.headers, websocket.scope["subprotocols"], self._settings.auth.cookie)
-        by_cookie = token is not None and token.by_cookie
-        origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
-        origins, here = self._settings.server.origins, self._is_for_this_machine
-        if not origin_allowed(origin, host, origins, mandatory=by_cookie, here=here):
+        token = token_of(comer.headers, comer.scope.get("subprotocols", ()), self._settings.auth.cookie)
+        if not self._is_of_an_allowed_page(comer, by_cookie=token is not None and token.by_cookie):
             self._meters.auth_failures["origin"] += 1
             raise Refusal(HTTPStatus.FORBIDDEN, "pages of this origin may not connect; see server.origins")
         if token is None:
@@ -254,8 +275,22 @@ class Doors:
             raise Refusal(HTTPStatus.UNAUTHORIZED, errors.REVOKED.reason)
         return identity
 
+    def _is_of_an_allowed_page(self, comer: HTTPConnection, *, by_cookie: bool) -> bool:
+        origin, host = comer.headers.get("origin"), comer.headers.get("host")
+        origins, here = self._settings.server.origins, self._is_for_this_machine
+        return origin_allowed(origin, host, origins, mandatory=by_cookie, here=here)
+
+    def cors(self, comer: HTTPConnection) -> Mapping[str, str]:
+        """What lets a page of another origin read an answer; nothing where it may not, or there is no page."""
+        origin = comer.headers.get("origin")
+        if origin is None or not self._is_of_an_allowed_page(comer, by_cookie=False):
+            return {}
+        with_cookies = self._is_of_an_allowed_page(comer, by_cookie=True)
+        allowed = {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+        return {**allowed, "Access-Control-Allow-Credentials": "true"} if with_cookies else allowed
+
     async def _plain_identity(self, websocket: WebSocket, username: str) -> Identity:
-        identity = await self._identity(websocket)
+        identity = await self.identity(websocket)
         if identity is None:
             if self._settings.auth.effective_mode != "open":
                 self._meters.auth_failed(errors.NO_TOKEN)

@@ -102,7 +102,7 @@ class Listener:
         self._doorway = Doorway(timeout=limits.handshake_timeout, header_bytes=limits.handshake_bytes)
         config = uvicorn.Config(
             app,
-            http=functools.partial(Door, self._doorway),  # type: ignore[arg-type]  # called like a class
+            http=functools.partial(Door, self._doorway, self._closing),  # type: ignore[arg-type]  # called like a class
             ws=functools.partial(Handshake, self._closing, Arrivals(), settings.server.compression),  # type: ignore[arg-type]
             lifespan="off",
             log_config=None,

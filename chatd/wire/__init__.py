@@ -2,8 +2,8 @@
 
 A codec is one language. It turns a message into commands, and results, refusals and events into payloads; `plain` is
 the plain door's, `centrifuge_json` and `centrifuge_protobuf` are the SDK door's, the latter with its fields in
-`centrifuge_schema`. Beside them `publication` makes the JSON that the store keeps, and `payload` judges the JSON that
-clients bring. Nothing here waits, looks at a clock or knows a socket.
+`centrifuge_schema`, and `streams` has both over plain HTTP. Beside them `publication` makes the JSON that the store
+keeps, and `payload` judges the JSON that clients bring. Nothing here waits, looks at a clock or knows a socket.
 
 Here is only what the codecs have in common, so that a hub or a session can be imported without their libraries.
 """

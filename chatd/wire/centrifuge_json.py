@@ -351,7 +351,7 @@ def _connected(result: Connected) -> _Members:
         "version": result.version,
         **_ttl(result.ttl_s),
         **_filled(subs={room: _subscribed(state) for room, state in result.subs.items()}),
-        **_filled(ping=result.ping_s, pong=result.ping_s > 0),
+        **_filled(ping=result.ping_s, pong=result.ping_s > 0, session=result.session, node=result.node),
     }
 
 

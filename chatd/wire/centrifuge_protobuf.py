@@ -68,16 +68,16 @@ class CentrifugeProtobuf:
         return requests
 
     def reply(self, id: int, result: Result) -> bytes:
-        return _transcribed(SDK_JSON.reply(id, result))
+        return transcribed(SDK_JSON.reply(id, result))
 
     def reject(self, id: int, why: Reject) -> bytes:
         """As in JSON, but for `retry_after_ms`, which this protocol's Error has no field for."""
-        return _transcribed(SDK_JSON.reject(id, why))
+        return transcribed(SDK_JSON.reject(id, why))
 
     def event(self, room: str, event: Event) -> bytes:
         """As in JSON; b"" for a body that is not what it should be, which the store may hold by mistake."""
         body, place = _EVENTS[event.kind]
-        reply: Any = _CLASSES["Reply"]()
+        reply: Any = CLASSES["Reply"]()
         reply.push.channel = room
         try:
             _fill(place(reply), body.decode(event.body))
@@ -86,14 +86,14 @@ class CentrifugeProtobuf:
         return bytes(reply.SerializeToString())
 
     def unsubscribed(self, room: str, code: int, reason: str) -> bytes:
-        return _transcribed(SDK_JSON.unsubscribed(room, code, reason))
+        return transcribed(SDK_JSON.unsubscribed(room, code, reason))
 
     def subscribed(self, room: str, position: Position | None) -> bytes:
-        return _transcribed(SDK_JSON.subscribed(room, position))
+        return transcribed(SDK_JSON.subscribed(room, position))
 
     def frame(self, payloads: Sequence[bytes]) -> bytes:
-        """All of them in one binary frame, each behind its length (section 1)."""
-        message = b"".join(_length(payload) + payload for payload in payloads if payload)
+        """All of them in one binary frame."""
+        message = joined(payloads)
         return frames.binary(message, deflate=self._deflate) if message else b""
 
     def author(self, event: Event) -> None:
@@ -101,6 +101,11 @@ class CentrifugeProtobuf:
 
 
 # --- lengths (section 1) ----------------------------------------------------------------------------------------------
+
+
+def joined(payloads: Sequence[bytes]) -> bytes:
+    """Each payload behind its length, the empty ones left out."""
+    return b"".join(_length(payload) + payload for payload in payloads if payload)
 
 
 def _length(payload: bytes) -> bytes:
@@ -125,7 +130,7 @@ def _commands(message: bytes) -> Iterator[Message]:
         at = start + length
         if at > len(message):
             raise DecodeError(f"A command of {length} bytes was announced, {len(message) - start} came.")
-        yield _CLASSES["Command"].FromString(message[start:at])
+        yield CLASSES["Command"].FromString(message[start:at])
 
 
 def _length_at(message: bytes, at: int) -> tuple[int, int]:
@@ -164,9 +169,9 @@ def _member(value: Any) -> Any:
 # --- replies, from JSON to messages of Protobuf -----------------------------------------------------------------------
 
 
-def _transcribed(payload: bytes) -> bytes:
+def transcribed(payload: bytes) -> bytes:
     """A reply in JSON as one in Protobuf; b"" for b""."""
-    reply = _CLASSES["Reply"]()
+    reply = CLASSES["Reply"]()
     if payload:
         _fill(reply, _REPLY.decode(payload))
     return bytes(reply.SerializeToString())
@@ -220,7 +225,7 @@ def _typed(many: str, kind: str, name: str, number: int) -> tuple[str, Any, Any]
     return (name, one | None, None) if kind in SCHEMA else (name, one, one())
 
 
-_CLASSES: Final = message_classes()
+CLASSES: Final = message_classes()
 # How a member is set, by its type.
 _FILL: Final[Mapping[type, Callable[[Any, str, Any], None]]] = {
     **dict.fromkeys(SCALARS.values(), setattr),

@@ -120,6 +120,8 @@ SCHEMA: Final[Mapping[str, str]] = {
         map SubscribeResult subs 6
         uint32 ping 7
         bool pong 8
+        string session 9
+        string node 10
     """,
     "SubscribeResult": """
         bool expires 1
@@ -162,6 +164,7 @@ SCHEMA: Final[Mapping[str, str]] = {
         Leave leave 6
         Unsubscribe unsubscribe 7
         Subscribe subscribe 9
+        Disconnect disconnect 11
     """,
     "Publication": """
         bytes data 4
@@ -187,6 +190,15 @@ SCHEMA: Final[Mapping[str, str]] = {
         string epoch 4
         uint64 offset 5
         bool positioned 6
+    """,
+    "Disconnect": """
+        uint32 code 1
+        string reason 2
+    """,
+    "EmulationRequest": """
+        string node 1
+        string session 2
+        bytes data 3
     """,
 }
 

@@ -3,15 +3,18 @@
 import { createInterface } from "node:readline";
 import WebSocket from "ws";
 
-const [url, token, language] = process.argv.slice(2);
+// With a fourth argument the SDK has no WebSocket: it hears by an HTTP stream, and speaks to the address given there.
+const [url, token, language, emulation] = process.argv.slice(2);
 const binary = language === "protobuf";
 const { Centrifuge } = await import(binary ? "centrifuge/build/protobuf" : "centrifuge");
 const out = (data) => (binary ? new TextEncoder().encode(JSON.stringify(data)) : data);
 const read = (data) => (binary ? JSON.parse(new TextDecoder().decode(data)) : data);
 const tell = (event, details = {}) => process.stdout.write(JSON.stringify({ event, ...details }) + "\n");
 
-const client = new Centrifuge(url, {
+const stream = [{ transport: "http_stream", endpoint: url }];
+const client = new Centrifuge(emulation ? stream : url, {
   protocol: language,
+  emulationEndpoint: emulation,
   websocket: WebSocket,
   token: token || "",
   getToken: async () => token,

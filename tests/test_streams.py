@@ -1,0 +1,220 @@
+"""The SDK door over plain HTTP, for those who get no WebSocket through: a real node or two, and a client by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from centrifuge.protocol import client_pb2 as official
+from websockets.asyncio.client import connect
+
+from tests.conftest import Daemon
+from tests.people import token
+from tests.streams import streaming
+from tests.test_cluster import FAST, pair, running, until
+from tests.test_doors import PATIENCE_S, Raw, chatd
+from tests.test_wire_protobuf import framed, unframed
+
+__all__ = ["chatd", "pair"]
+
+APP = "https://app.example"
+
+
+def subscribe(room: str, **more: Any) -> dict[str, Any]:
+    return {"id": 2, "subscribe": {"channel": room, **more}}
+
+
+def publish(room: str, text: str) -> dict[str, Any]:
+    return {"id": 3, "publish": {"channel": room, "data": {"text": text}}}
+
+
+async def test_it_talks_with_those_who_have_a_socket(chatd: Daemon) -> None:
+    async with (
+        connect(f"{chatd.ws}/chat/bob?room=http") as bob,
+        streaming(chatd.url, subscribe("http"), connect={"data": {"user": "ana"}}) as ana,
+    ):
+        assert "positioned" in await ana.hear("subscribe")
+        await bob.send("hello")
+        heard = await ana.hear("pub")
+        assert (heard["data"], heard["offset"], heard["info"]["user"]) == ({"text": "hello"}, 1, "bob")
+        assert (await ana.say(chatd.url, publish("http", "hi bob"))).status_code == 204
+        assert await ana.hear("publish") == {}
+        assert await asyncio.wait_for(bob.recv(), PATIENCE_S) == "ana: hi bob"
+        assert ana.response.headers["x-accel-buffering"] == "no", "a proxy must not keep it back"
+
+
+async def test_what_it_says_may_come_to_any_node(pair: tuple[Daemon, Daemon]) -> None:
+    first, second = pair
+    async with streaming(first.url, subscribe("lobby"), connect={"token": token("ana")}) as ana:
+        for node in (first, second):
+            assert (await ana.say(node.url, publish("lobby", node.url))).status_code == 204
+            assert (await ana.hear("pub"))["data"] == {"text": node.url}
+
+
+async def test_it_hears_why_it_must_go_and_the_answer_ends(chatd: Daemon) -> None:
+    async with streaming(chatd.url, subscribe("gone"), connect={"data": {"user": "eve"}}) as eve:
+        await eve.hear("subscribe")
+        assert "closed 1 connection" in chatd.cli("kick", "eve", "--reason", "enough")
+        assert await eve.hear("disconnect") == {"code": 4500, "reason": "enough"}
+        with pytest.raises(StopAsyncIteration):
+            await eve.next()
+        assert (await eve.say(chatd.url, publish("gone", "still here?"))).status_code == 404
+
+
+async def test_who_hangs_up_has_left(chatd: Daemon) -> None:
+    async with Raw(chatd) as bob:
+        await bob.ask({"subscribe": {"channel": "left", "join_leave": True}})
+        async with streaming(chatd.url, subscribe("left"), connect={"data": {"user": "ana"}}) as ana:
+            await ana.hear("subscribe")
+        told: list[str] = []
+        while "leave" not in told:
+            told += [next(iter(set(reply["push"]) - {"channel"})) for reply in await bob.receive() if "push" in reply]
+
+
+async def test_a_ping_wants_its_pong(tmp_path: Path) -> None:
+    quick = {"CHATD_HEARTBEAT__INTERVAL": "1s", "CHATD_HEARTBEAT__TIMEOUT": "1s"}
+    with running(tmp_path, "--port", "0", **quick) as node:
+        async with streaming(node.url) as ana, streaming(node.url) as silent:
+            async with asyncio.timeout(PATIENCE_S):
+                for _ in range(3):
+                    assert await anext(ana._lines) == "{}"
+                    assert (await ana.say(node.url, {})).status_code == 204
+            assert (await silent.hear("disconnect"))["code"] == 3012
+
+
+async def test_a_client_that_does_not_read_is_cut_at_its_bound(tmp_path: Path) -> None:
+    environ = {**FAST, "CHATD_LIMITS__OUTBOX": "64KiB", "CHATD_LIMITS__BYTES_PER_SECOND": "0"}
+    with running(tmp_path, "--port", "0", **environ) as node:
+        deaf = socket.socket()
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that little waits outside of chatd
+        deaf.connect(("127.0.0.1", node.port))
+        first = "\n".join(map(json.dumps, ({"id": 1, "connect": {}}, subscribe("big"))))
+        deaf.sendall(b"POST /connection/http_stream HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(first))
+        deaf.sendall(first.encode())
+        async with Raw(node) as writer:
+            await until(lambda: [room["room"] for room in node.ask("rooms")["rooms"]] == ["big"])
+            for _ in range(100):
+                assert "publish" in await writer.ask({"publish": {"channel": "big", "data": {"text": "x" * 7000}}})
+            await until(lambda: "3008" in node.ask("status")["nodes"][0]["closed"])
+        deaf.close()
+
+
+async def test_it_is_told_when_its_node_ends(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0") as node:
+        async with streaming(node.url) as ana:
+            node.process.terminate()
+            assert (await ana.hear("disconnect"))["code"] == 3001
+            with pytest.raises(StopAsyncIteration):
+                await ana.next()
+
+
+async def test_in_protobuf_each_reply_comes_behind_its_length(chatd: Daemon) -> None:
+    connecting = framed(official.Command(id=1, connect=official.ConnectRequest(data=b'{"user":"eve"}')))
+    binary = {"Content-Type": "application/octet-stream"}
+    async with (
+        httpx.AsyncClient(timeout=PATIENCE_S, headers=binary) as http,
+        http.stream("POST", f"{chatd.url}/connection/http_stream", content=connecting) as response,
+    ):
+        assert response.headers["content-type"] == "application/octet-stream"
+        parts = response.aiter_bytes()
+        (first,) = unframed(await anext(parts))
+        welcome = first.connect
+        presence = official.Command(id=2, presence_stats=official.PresenceStatsRequest(channel="#eve"))
+        said = official.EmulationRequest(node=welcome.node, session=welcome.session, data=framed(presence))
+        answer = await http.post(f"{chatd.url}/emulation", content=said.SerializeToString())
+        assert answer.status_code == 204
+        assert [reply.id for reply in unframed(await anext(parts))] == [2]
+
+
+# --- who may not ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Authorization": "Bearer not.a.token"}, 401),
+        ({"Cookie": "chatd_token=ana"}, 403),
+        ({"Cookie": "chatd_token=ana", "Origin": "https://evil.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+    ],
+)
+async def test_whom_a_node_does_not_want_it_refuses_before_it_answers(
+    pair: tuple[Daemon, Daemon], headers: dict[str, str], status: int
+) -> None:
+    headers = {name: value.replace("=ana", f"={token('ana')}") for name, value in headers.items()}
+    async with streaming(pair[0].url, headers=headers) as refused:
+        assert refused.response.status_code == status
+        assert refused.response.json()["error"]
+        assert "access-control-allow-origin" not in refused.response.headers
+
+
+async def test_who_does_not_say_who_they_are_hears_a_goodbye(pair: tuple[Daemon, Daemon]) -> None:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
+        for first in ('{"id":1,"connect":{}}', '{"id":1,"subscribe":{"channel":"lobby"}}', "nonsense", ""):
+            answer = await http.post(f"{pair[0].url}/connection/http_stream", content=first)
+            assert answer.status_code == 200
+            assert json.loads(answer.text)["push"]["disconnect"]["code"] == 3501
+
+
+async def test_an_answer_in_chunks_needs_http_1_1(chatd: Daemon) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", chatd.port)
+    writer.write(b"POST /connection/http_stream HTTP/1.0\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+    assert (await asyncio.wait_for(reader.readline(), PATIENCE_S)).startswith(b"HTTP/1.1 505")
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_no_more_comes_in_one_request_than_in_one_message(chatd: Daemon) -> None:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
+        long = await http.post(f"{chatd.url}/connection/http_stream", content="x" * 70_000)
+        assert long.status_code == 413
+    async with streaming(chatd.url) as ana:
+        for data in ("x" * 66_000, '"' * 66_000, "x" * 200_000):
+            assert (await ana.say(chatd.url, data=data)).status_code == 413
+
+
+async def test_only_the_secret_speaks_for_a_session(chatd: Daemon) -> None:
+    async with streaming(chatd.url, subscribe("secret")) as ana:
+        client = ana.welcome["client"]  # which others see
+        assert ana.welcome["session"] != client
+        for other in ({"session": client}, {"session": ""}, {"session": "x"}, {"node": ""}, {"node": "no-such"}):
+            answer = await ana.say(chatd.url, publish("secret", "not hers"), **other)
+            assert (answer.status_code, answer.json()["error"]) == (404, "there is no such session; connect again")
+
+
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b'{"session":1}', b'{"data":{}}', b"\xff"])
+async def test_what_is_no_request_of_a_client_is_refused_with_a_reason(chatd: Daemon, body: bytes) -> None:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
+        answer = await http.post(f"{chatd.url}/emulation", content=body)
+        assert answer.status_code == 400
+        assert "expected" in answer.json()["error"]
+
+
+# --- pages of other origins -------------------------------------------------------------------------------------------
+
+
+async def test_a_page_of_an_allowed_origin_may_ask_and_read(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0", CHATD_SERVER__ORIGINS=APP) as node:
+        async with httpx.AsyncClient(timeout=PATIENCE_S, headers={"Origin": APP}) as http:
+            for path in ("/connection/http_stream", "/emulation"):
+                may = await http.options(node.url + path, headers={"Access-Control-Request-Method": "POST"})
+                assert may.status_code == 204
+                assert may.headers["access-control-allow-origin"] == APP
+                assert "Content-Type" in may.headers["access-control-allow-headers"]
+            refused = await http.post(f"{node.url}/emulation", json={"session": "x"})
+            assert refused.headers["access-control-allow-origin"] == APP, "or the page could not read why"
+        async with streaming(node.url, headers={"Origin": APP}) as ana:
+            assert ana.response.headers["access-control-allow-origin"] == APP
+            assert (await ana.say(node.url, {"id": 5, "ping": {}})).headers["access-control-allow-origin"] == APP
+
+
+async def test_a_page_of_another_origin_may_not(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0", CHATD_SERVER__ORIGINS=APP) as node:
+        async with httpx.AsyncClient(timeout=PATIENCE_S, headers={"Origin": "https://evil.example"}) as http:
+            may = await http.options(node.url + "/emulation", headers={"Access-Control-Request-Method": "POST"})
+            assert "access-control-allow-origin" not in may.headers
