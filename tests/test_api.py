@@ -394,6 +394,23 @@ def test_a_text_that_was_cut_within_an_emoji_is_taken_as_from_clients(nodes: Any
     assert [each["data"] for each in kept] == [{"text": "hi \ufffd"}] * 2
 
 
+def test_a_whole_number_may_be_written_with_a_fraction_of_nothing(nodes: Any) -> None:
+    for n in range(3):
+        post(nodes[0], "publish", {"channel": "whole", "data": {"text": str(n), "n": 1.0}})
+    epoch = post(nodes[0], "history", {"channel": "whole"})[1]["result"]["epoch"]
+    since = {"offset": 1.0, "epoch": epoch}
+    page = post(nodes[0], "history", {"channel": "whole", "limit": 1.0, "since": since})[1]["result"]["publications"]
+    assert [each["offset"] for each in page] == [2]
+    [message] = post(nodes[0], "message.history", {"room": "whole", "before": 2.0})[1]["result"]["messages"]
+    assert message["offset"] == 1
+    assert post(nodes[0], "read", {"room": "whole", "offset": 3.0, "as": "ana"})[1] == {"result": {"offset": 3}}
+    reply = {"room": "whole", "text": "b", "as": "ana", "reply_to": 2.0, "data": {"n": 1.0}}
+    assert post(nodes[0], "message.send", reply)[1]["result"]["offset"] == 4
+    for offset in (1.5, 1e300):
+        status, answer = post(nodes[0], "read", {"room": "whole", "offset": offset, "as": "ana"})
+        assert (status, "Expected `int`" in answer["error"]) == (400, True)
+
+
 def test_a_user_who_is_not_named_is_not_everybody(nodes: Any) -> None:
     assert post(nodes[0], "disconnect", {"user": ""})[1]["error"]["code"] == 107
     assert post(nodes[0], "unsubscribe", {"user": "", "channel": "a"})[1]["error"]["code"] == 107

@@ -208,6 +208,12 @@ def test_what_it_answers_and_whom_it_mentions_is_read():
     assert (said.reply_to, said.mentions) == (7, ("ben", "cem"))
 
 
+def test_a_whole_number_may_be_written_with_a_fraction_of_nothing():
+    said = taken(b'{"text":"hi","reply_to":7.0}', chat=True)
+    assert (said.reply_to, said.data) == (7, b'{"text":"hi","reply_to":7.0}')
+    refused(b'{"text":"hi","reply_to":7.5}', "reply_to", chat=True)
+
+
 @pytest.mark.parametrize(
     "data", [b'{"reply_to":"7"}', b'{"reply_to":true}', b'{"mentions":"ben"}', b'{"mentions":[7]}']
 )

@@ -160,6 +160,8 @@ def _word(members: dict[str, Any], name: str, limit: int) -> str | None:
 
 def _reply_to(members: dict[str, Any], *, strict: bool) -> int | None:
     offset = members.get("reply_to")
+    if isinstance(offset, float):
+        offset = whole(offset)
     if type(offset) is int:
         return offset
     if strict and offset is not None:
@@ -176,6 +178,11 @@ def _mentions(members: dict[str, Any], *, strict: bool) -> tuple[str, ...]:
     if strict and users is not None:
         raise BAD_REQUEST.because('"mentions" is a list of users, and this is none')
     return ()
+
+
+def whole(number: float) -> int | float:
+    """5 for 5.0; what is no whole number, or too large for a float to be a certain one, stays as it is."""
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
 # What is not a bracket that counts: strings, and all between strings and brackets.

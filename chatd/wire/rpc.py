@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
+from functools import cache
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
 from chatd.errors import BAD_REQUEST, NOT_AVAILABLE
 from chatd.methods import METHODS
 from chatd.model import Json
-from chatd.wire.payload import forgiving
+from chatd.wire.payload import forgiving, whole
 
 T = TypeVar("T")
 
@@ -47,11 +49,13 @@ def _object(json: bytes) -> dict[str, Any]:
 def converted(method: str, members: Mapping[str, Any], kind: type[T]) -> T:
     """Return `members` as a `kind`, which is a dataclass; those that it does not know are left out.
 
+    Whole numbers are taken as 5.0, too: to JSON it is the same number, and some encoders have no other.
+
     Raises:
         Reject 107: a member is missing, or of another type.
     """
     try:
-        return msgspec.convert({_field(name): value for name, value in members.items()}, kind)
+        return msgspec.convert(_fields(members, kind), kind)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BAD_REQUEST.because(f"{method}: {error}") from None
 
@@ -63,6 +67,25 @@ def encode(answer: object) -> Json:
 def raw(json: Json) -> object:
     """JSON that `encode` passes on as it is."""
     return msgspec.Raw(json)
+
+
+def _fields(members: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    types = _types(kind)
+    return {(name := _field(member)): _fitting(value, types.get(name, ())) for member, value in members.items()}
+
+
+def _fitting(value: object, types: Iterable[type]) -> object:
+    if isinstance(value, float) and int in types:
+        return whole(value)
+    if isinstance(value, dict):
+        return next((_fields(value, kind) for kind in types if is_dataclass(kind)), value)
+    return value
+
+
+@cache
+def _types(kind: type) -> Mapping[str, tuple[type, ...]]:
+    """What each field of a dataclass may be."""
+    return {name: get_args(hint) or (hint,) for name, hint in get_type_hints(kind).items()}
 
 
 def _field(name: str) -> str:
