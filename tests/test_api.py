@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -432,6 +433,18 @@ def test_the_public_listener_does_not_serve_the_api_and_secrets_are_in_no_log(no
     with missing.value:
         assert missing.value.code == 404
     assert not [line for node in nodes for line in node.log if SECRET in line or NARROW in line]
+
+
+def test_a_node_that_does_not_answer_is_named_and_not_passed_over(tmp_path: Path) -> None:
+    environ = {"CHATD_ADMIN__LISTEN": "127.0.0.1:0", "CHATD_CLUSTER__LEASE": "60s", "CHATD_CLUSTER__ANSWER": "0.5s"}
+    with cluster(tmp_path, CONFIG, **environ) as (first, second):
+        [stuck] = [node["id"] for node in first.ask("status")["nodes"] if node["address"] == second.address]
+        second.signal(signal.SIGSTOP)
+        user = {"user": "ana", "channel": "a"}
+        for method, data in (
+            ("subscribe", user), ("unsubscribe", user), ("disconnect", {"user": "ana"}), ("info", {}), ("channels", {}),
+        ):  # fmt: skip
+            assert post(first, method, data)[1]["result"]["silent"] == [stuck], method
 
 
 def test_the_public_listener_serves_the_api_where_the_settings_say_so(tmp_path: Path) -> None:

@@ -86,9 +86,9 @@ SHARED: Final[Mapping[str, Method]] = {
     "presence_stats": Method(shapes.PresenceStats, shared.presence_stats, shapes.Counted),
     "history": Method(shapes.History, shared.history, shapes.Page),
     "history_remove": Method(shapes.HistoryRemove, shared.history_remove, shapes.Nothing),
-    "subscribe": Method(shapes.Subscribe, shared.subscribe, shapes.Nothing),
-    "unsubscribe": Method(shapes.Unsubscribe, shared.unsubscribe, shapes.Nothing),
-    "disconnect": Method(shapes.Disconnect, shared.disconnect, shapes.Nothing),
+    "subscribe": Method(shapes.Subscribe, shared.subscribe, shapes.Done),
+    "unsubscribe": Method(shapes.Unsubscribe, shared.unsubscribe, shapes.Done),
+    "disconnect": Method(shapes.Disconnect, shared.disconnect, shapes.Done),
     "info": Method(shapes.Info, shared.info, shapes.Nodes),
     "channels": Method(shapes.Channels, shared.channels, shapes.ChannelList),
 }

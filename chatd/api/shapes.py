@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from msgspec import UNSET, UnsetType
+
 from chatd.wire.centrifuge_json import Offset
 
 # Members that would change what a request means, where its method has no such member itself.
@@ -124,7 +126,8 @@ class HistoryRemove:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Make the connections of `user`, or one of them, readers of `channel`, for as long as they last.
+    """Make the connections of `user`, or one of them, readers of `channel`, for as long as they last; answers {}, and
+    `silent` names nodes that did not answer.
 
     What is others' by its name, their personal channels and direct rooms, is refused.
     """
@@ -137,7 +140,7 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribe:
-    """Put the connections of `user`, or one of them, out of `channel`."""
+    """Put the connections of `user`, or one of them, out of `channel`; answers as subscribe."""
 
     user: str
     channel: str
@@ -146,7 +149,7 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """Close the connections of `user`, or one of them; those in `whitelist` stay."""
+    """Close the connections of `user`, or one of them; those in `whitelist` stay. Answers as subscribe."""
 
     user: str
     client: str = ""
@@ -156,24 +159,41 @@ class Disconnect:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """How the nodes are."""
+    """How the nodes are; `silent` names those that did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
+    """Of each node how it is; `silent` names nodes that did not answer."""
+
     nodes: tuple[Mapping[str, Any], ...]
+    silent: tuple[str, ...] | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """Which channels have readers, and how many; `pattern` with `*` for any run of characters."""
+    """Which channels have readers, and how many; `silent` names nodes that did not answer.
+
+    Attributes:
+        pattern: with `*` for any run of characters.
+    """
 
     pattern: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelList:
+    """Channels of the nodes that answered; `silent` names those that did not."""
+
     channels: Mapping[str, Mapping[str, int]]
+    silent: tuple[str, ...] | UnsetType = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It is done on the nodes that answered; `silent` names those that did not."""
+
+    silent: tuple[str, ...] | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)

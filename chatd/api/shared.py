@@ -101,29 +101,29 @@ async def history_remove(caller: Caller, args: shapes.HistoryRemove) -> shapes.N
     return shapes.Nothing()
 
 
-async def subscribe(caller: Caller, args: shapes.Subscribe) -> shapes.Nothing:
+async def subscribe(caller: Caller, args: shapes.Subscribe) -> shapes.Done:
     room_name(args.channel, caller.chat.limits.room_name)
     if rules.role_in(Identity(args.user), args.channel, public=True, matches=matches) is Role.NOBODY:
         raise PERMISSION_DENIED.because("personal channels and direct rooms are read by nobody but their users")
     since = args.recover_since or shapes.Position()
-    await caller.office.ask(Enter(_named(args.user), args.channel, args.client, since.epoch, since.offset))
-    return shapes.Nothing()
+    entered = await caller.office.ask(Enter(_named(args.user), args.channel, args.client, since.epoch, since.offset))
+    return shapes.Done(**entered.silent)
 
 
-async def unsubscribe(caller: Caller, args: shapes.Unsubscribe) -> shapes.Nothing:
+async def unsubscribe(caller: Caller, args: shapes.Unsubscribe) -> shapes.Done:
     room_name(args.channel, caller.chat.limits.room_name)
-    await caller.office.kick(Kick(_named(args.user), room=args.channel, client=args.client))
-    return shapes.Nothing()
+    kicked = await caller.office.kick(Kick(_named(args.user), room=args.channel, client=args.client))
+    return shapes.Done(**kicked.silent)
 
 
-async def disconnect(caller: Caller, args: shapes.Disconnect) -> shapes.Nothing:
+async def disconnect(caller: Caller, args: shapes.Disconnect) -> shapes.Done:
     said = args.disconnect or shapes.Goodbye()
     code = said.code or FORCE_DISCONNECT.code
     if not 3000 <= code < 5000:
         raise BAD_REQUEST.because(f"expected a close code from 3000 to 4999, {code} came")
     reason = said.reason or FORCE_DISCONNECT.reason
-    await caller.office.kick(Kick(_named(args.user), reason=reason, client=args.client, keep=args.whitelist, code=code))
-    return shapes.Nothing()
+    kick = Kick(_named(args.user), reason=reason, client=args.client, keep=args.whitelist, code=code)
+    return shapes.Done(**(await caller.office.kick(kick)).silent)
 
 
 def _named(user: str) -> str:
@@ -135,7 +135,7 @@ def _named(user: str) -> str:
 
 async def info(caller: Caller, args: shapes.Info) -> shapes.Nodes:
     answers = await caller.office.ask(Status())
-    return shapes.Nodes(tuple(_node(answer["node"]) for answer in answers.by_node.values()))
+    return shapes.Nodes(tuple(_node(answer["node"]) for answer in answers.by_node.values()), **answers.silent)
 
 
 def _node(node: control.Object) -> control.Object:
@@ -153,11 +153,10 @@ def _node(node: control.Object) -> control.Object:
 
 
 async def channels(caller: Caller, args: shapes.Channels) -> shapes.ChannelList:
-    found = control.rooms(await caller.office.ask(Rooms()))["rooms"]
-    return shapes.ChannelList(
-        {
-            each["room"]: {"num_clients": each["connections"]}
-            for each in found
-            if not args.pattern or matches(args.pattern, each["room"])
-        }
-    )
+    answers = await caller.office.ask(Rooms())
+    found = {
+        each["room"]: {"num_clients": each["connections"]}
+        for each in control.rooms(answers)["rooms"]
+        if not args.pattern or matches(args.pattern, each["room"])
+    }
+    return shapes.ChannelList(found, **answers.silent)
