@@ -106,6 +106,23 @@ async def test_who_has_no_socket_to_be_read_from_is_told_when_too_much_waits() -
     assert chat.emulated("s1", b'{"id":1,"ping":{}}') is Heard.NOBODY
 
 
+async def test_what_came_along_with_connect_is_taken_from_its_users_allowance_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node.chat, "clock", lambda: 0.0)
+    says = [b'{"id":%d,"publish":{"channel":"lobby","data":{"text":"hi"}}}' % id for id in range(3, 13)]
+    for user, connects in (("ana", 1), ("ben", 2)):
+        connect = [b'{"id":%d,"connect":{"data":{"user":"%s"}}}' % (n, user.encode()) for n in range(1, connects + 1)]
+        session = Session(f"c-{user}", SDK_JSON, "127.0.0.1", now=0.0, since=0.0)
+        session.attach(RecordingLink())
+        node.hub.add(session, "127.0.0.1", math.inf)
+        node.chat.received(session, b"\n".join(connect + says))
+        async with asyncio.timeout(PATIENCE_S):
+            while session.waiting is not None:
+                await asyncio.sleep(0)
+    assert node.chat.speaking["ben"] == node.chat.speaking["ana"] > 0
+
+
 @pytest.mark.parametrize(
     "behind",
     [b'{"id":2,"subscribe":{"channel":"lobby"}}', b'{"id":2,"publish":{"channel":"lobby","data":{"text":"hi"}}}'],

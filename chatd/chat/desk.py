@@ -151,6 +151,7 @@ def _charge_user(chat: Context, session: Session, waiting: Iterable[Pending]) ->
     for entry in waiting:
         if not entry.unpaid:
             continue
+        entry.unpaid = False
         theirs, wait = _one_more(chat, session.user, now)
         if wait > PATIENCE_S:
             entry.refusal = _too_fast(wait)
