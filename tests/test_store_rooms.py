@@ -203,6 +203,14 @@ async def test_whatever_happens_is_a_sign_of_life(store: Store, sign: str) -> No
     assert await store.rooms.dissolve("den", by=None, idle_ms=60_000)
 
 
+async def test_who_never_belonged_to_a_room_is_no_sign_of_life_by_leaving_it(store: Store) -> None:
+    await created(store)
+    await store.batch.command("HSET", store.keys.room("den"), "created", 1)
+    await store.batch.command("HDEL", store.keys.room("den"), "alive")
+    assert await placed(store, "eve", Role.NOBODY, by="eve") == (Role.NOBODY, Role.NOBODY)
+    assert await store.rooms.dissolve("den", by=None, idle_ms=60_000) == ["ana"]
+
+
 @pytest.mark.parametrize("by", ["a history", "somebody"])
 async def test_a_name_in_use_is_not_taken_over(store: Store, by: str) -> None:
     if by == "somebody":

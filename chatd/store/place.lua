@@ -28,7 +28,7 @@ elseif ARGV[4] ~= '' then
   local below = stays or actor == OWNER or (before < actor and after <= actor)
   if actor < tonumber(ARGV[6]) or not below then return {-1, 'rank'} end
 end
-if stays then return {before, before} end
+if stays or before == after then return {before, before} end
 if before == OWNER and after < OWNER then
   local owners = 0
   for _, member in ipairs(redis.call('HVALS', KEYS[2])) do
