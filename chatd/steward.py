@@ -90,6 +90,8 @@ class Steward:
             if fresh:
                 await self._rooms.belong_no_more(owner, room)
             raise
+        if owner and not fresh:
+            await self._see_noted(owner, room)
         await self._office.write_down("room.create", room=room, public=public, owner=owner)
         if not public:
             await self._office.recheck(room)
@@ -227,7 +229,13 @@ class Steward:
             raise
         if role is Role.NOBODY:
             await self._rooms.belong_no_more(user, room)
+        elif placed[0] is Role.NOBODY and not fresh:
+            await self._see_noted(user, room)
         return placed
+
+    async def _see_noted(self, user: str, room: str) -> None:
+        """What had been noted before somebody became a member is from an earlier time, and may just be taken back."""
+        await self._rooms.belong(user, room, 0)
 
     # --- the telling --------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from typing import Any
 
 import pytest
 
 from chatd.errors import EXISTS, FULL, NO_SUCH, PERMISSION_DENIED, Reject
 from chatd.model import Actor, Role
 from chatd.names import dm_room
+from chatd.office import Office
+from chatd.settings import Settings
+from chatd.steward import Steward
 from chatd.store.redis import Store
 from chatd.store.rooms import RECORD_KEYS
 from tests.stores import FOR_EVER, head, in_milliseconds
@@ -109,6 +114,29 @@ async def test_who_invites_must_be_enough_for_it_and_changes_nobody(store: Store
     assert refusal.value == PERMISSION_DENIED
     assert await invited("eve", Role.MEMBER) == (Role.NOBODY, Role.MEMBER)
     assert await invited("ana", Role.MEMBER) == (OWNER, OWNER)
+
+
+@pytest.mark.parametrize("first", ["invite", "remove"])
+async def test_who_is_removed_and_invited_at_once_finds_the_room_among_his(
+    store: Store, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    steward = Steward(Office(store, patience=0.1, by="root"), Settings())
+    remove = partial(steward.set_role, "den", "ben", Role.NOBODY, by=None)
+    invite = partial(steward.invite, "den", "ben", by=None)
+    await created(store)
+    await invite()
+    whole, halved, step = (remove, invite, "place") if first == "invite" else (invite, remove, "belong_no_more")
+    rest = getattr(store.rooms, step)
+
+    async def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.undo()
+        await whole()
+        return await rest(*args, **kwargs)
+
+    monkeypatch.setattr(store.rooms, step, meanwhile)
+    await halved()
+    assert (await store.rooms.standing("den", "ben")).role is Role.MEMBER
+    assert await store.rooms.rooms_of("ben") == ["den"]
 
 
 async def test_a_member_is_there_since_the_offset_at_which_they_came_in_this_epoch(store: Store) -> None:

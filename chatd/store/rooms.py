@@ -139,7 +139,11 @@ class Rooms:
         return bool(noted)
 
     async def belong_no_more(self, user: str, room: str) -> None:
-        await self._batch.command("SREM", self._keys.rooms_of(user), room)
+        """Take back what `belong` noted, unless he has become a member meanwhile."""
+        noted = self._keys.rooms_of(user)
+        await self._batch.command("SREM", noted, room)
+        if await self.members_among(room, [user]):
+            await self._batch.command("SADD", noted, room)
 
     async def place(
         self, room: str, user: str, role: Role, *, by: Actor | None, least: Role, keep: bool = False, most: int = 0
