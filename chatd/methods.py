@@ -316,7 +316,7 @@ class ListBlocked:
 class ReportMessage:
     """Tell the operators that the message at `offset` in `room` should not be there; answers {id}, the report's.
 
-    Whoever reports the same message again before it is closed has still that one.
+    Whoever reports the same message again before it is closed has still that one. A user has at most 100 open.
     """
 
     room: str

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from chatd import control
 from chatd.control import Answers, Kick, Status
+from chatd.errors import FULL, Reject
 from chatd.measures import Lockdown, Measure, On, What
 from chatd.model import Kind, Position
 from chatd.store.connect import servers
@@ -402,6 +403,23 @@ class TestStore:
         assert list((await store.reports.open()).values()) == made[1:]
         assert (await store.reports.file(made[0], "e"))[1]
         assert list((await store.reports.open()).values()) == [made[2], made[0]]
+
+    async def test_who_reports_everything_is_refused_and_pushes_out_nobody_elses_report(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("chatd.store.reports.OPEN_OF_ONE", 2)
+        reports = store.reports
+        made = [Report("lobby", offset, "ana", "spam", "eve", 0.0) for offset in (1, 2, 3)]
+        first, _ = [(await reports.file(report, "e"))[0] for report in made[:2]]
+        with pytest.raises(Reject, match="at most 2 reports") as refusal:
+            await reports.file(made[2], "e")
+        assert refusal.value == FULL
+        assert await reports.file(made[0], "e") == (first, False)
+        for name in ('e","', "ev", "eve2", "\xff"):
+            assert (await reports.file(replace(made[2], by=name), "e"))[1]
+        await reports.close(first)
+        assert (await reports.file(made[2], "e"))[1]
+        assert len(await reports.open()) == 6
 
     # --- control ------------------------------------------------------------------------------------------------------
 

@@ -204,7 +204,7 @@ class Keys:
 
     @property
     def reported(self) -> str:
-        return f"{self.prefix}:{{nodes}}:reported"
+        return f"{self.prefix}:{{nodes}}:open"
 
     @property
     def audit(self) -> str:

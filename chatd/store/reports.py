@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import orjson
 
+from chatd import errors
+
 from .keys import Keys
 from .rooms import pairs
 from .scripts import Batch, Script
@@ -16,6 +18,8 @@ REPORT = Script("report")
 
 # Open reports beyond this push out the oldest: somebody who reports everything must not fill the store.
 OPEN: Final = 10_000
+# And he must not push out what others have reported, perhaps about him; nobody sees to so many of one user's in a day.
+OPEN_OF_ONE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,16 @@ class Reports:
 
         Args:
             epoch: of the message's offset.
+        Raises:
+            Reject 415: its author has too many open.
         """
         about = orjson.dumps((report.by, report.room, report.offset, epoch))
+        whose = b"[" + orjson.dumps(report.by) + b","
         keys = [self._keys.reports, self._keys.reported]
-        id, filed = await self._batch.script(REPORT, keys, (orjson.dumps(asdict(report)), about, OPEN))
+        args = (orjson.dumps(asdict(report)), about, whose, OPEN, OPEN_OF_ONE)
+        id, filed = await self._batch.script(REPORT, keys, args)
+        if filed < 0:
+            raise errors.FULL.because(f"a user has at most {OPEN_OF_ONE} reports open; wait until some are seen to")
         return id.decode(), bool(filed)
 
     async def open(self) -> dict[str, Report]:
@@ -65,8 +75,10 @@ class Reports:
         closed = await self._batch.command("XDEL", self._keys.reports, id) if entries else 0
         if not closed:
             return None
-        await self._batch.command("HDEL", self._keys.reported, dict(pairs(entries[0][1])).get(b"about", b""))
-        return _reports(entries)[id]
+        [(known, fields)] = entries
+        about = dict(pairs(fields)).get(b"about", b"")
+        await self._batch.command("ZREM", self._keys.reported, about + b"\0" + known)
+        return _reports(entries)[known.decode()]
 
     async def forget(self, user: str) -> int:
         """Close what was reported by `user`, or about them; how many these were."""
