@@ -295,9 +295,9 @@ class UnbanUser:
 
 @dataclass(frozen=True, slots=True)
 class BlockUser:
-    """Take no direct messages from `user` any more, or (`on` false) again; answers {}. He is told when he writes.
+    """Take no direct messages, mentions or invitations from `user` any more, or (`on` false) again; answers {}.
 
-    A user blocks at most 1,000 others.
+    He is told when he writes or invites, and not that a mention was not told. A user blocks at most 1,000 others.
     """
 
     user: str

@@ -72,7 +72,8 @@ class Steward:
         Args:
             unused: not where something was said or somebody is present, as that would be taking over others' room.
         Raises:
-            Reject 406: there is one. Reject 107, 415: it was not created; or, where that is said, not all are members.
+            Reject 406: there is one. Reject 107, 412, 415: it was not created; or, where that is said, not all are
+                members.
         """
         self._named(room)
         own = {key: value for key, value in _checked_keys(keys or {}).items() if value}
@@ -151,7 +152,7 @@ class Steward:
         """Make `user` a member and tell him; who is a member already stays what he is.
 
         Raises:
-            Reject 404, 103, 415.
+            Reject 404, 103, 412, 415.
         """
         before, _ = await self._place(room, user, Role.MEMBER, by, LEAST[Act.INVITE], keep=True)
         if before is Role.NOBODY:
@@ -161,18 +162,20 @@ class Steward:
     async def _invite_all(self, room: str, users: Sequence[str], by: Actor | None) -> None:
         """
         Raises:
-            Reject 415: some are members of too many rooms already; the others are members.
+            Reject 415, 412: some are members of too many rooms already, or have blocked `by`; the others are members.
         """
-        left_out = []
+        left_out = {}
         for user in dict.fromkeys(users):
             try:
                 await self.invite(room, user, by=by)
             except Reject as refusal:
-                if refusal != errors.FULL:
+                if refusal not in (errors.FULL, errors.BLOCKED):
                     raise
-                left_out.append(user)
-        if left_out:
-            raise errors.FULL.because(f"the room is there, without those who are in too many already: {left_out}")
+                left_out[user] = refusal
+        for why in left_out.values():
+            raise why.because(
+                f"the room is there, without those who are in too many already or have blocked you: {[*left_out]}"
+            )
 
     async def set_role(self, room: str, user: str, role: Role, *, by: Actor | None) -> Answers:
         """Make `user` what `role` says, tell him, and see that he is out if he may not be there any more.
@@ -180,7 +183,7 @@ class Steward:
         Args:
             role: NOBODY ends the membership.
         Raises:
-            Reject 404, 103, 415.
+            Reject 404, 103, 412, 415.
         """
         least = LEAST[Act.MODERATE if role is Role.NOBODY else Act.GOVERN]
         before, after = await self._place(room, user, role, by, least)
@@ -222,6 +225,8 @@ class Steward:
         limits = self._settings.limits
         fresh = role is not Role.NOBODY and await self._rooms.belong(user, room, limits.rooms_per_user)
         try:
+            if fresh and by is not None and await self._rooms.blocks(user, by.user):
+                raise errors.BLOCKED.because(f"{user!r} does not take invitations from you")
             placed = await self._rooms.place(room, user, role, by=by, least=least, keep=keep, most=limits.members)
         except Reject:
             if fresh:

@@ -206,6 +206,26 @@ async def test_whoever_is_blocked_writes_no_direct_message_and_hears_why(nodes: 
         await eve.says(room, "thanks")
 
 
+async def test_whoever_is_blocked_neither_invites_nor_is_told_of_by_mentions(nodes: tuple[Daemon, ...]) -> None:
+    room = "eves-den"
+    async with person(nodes[0], "kim") as kim, person(nodes[1], "eve") as eve, person(nodes[1], "ben") as ben:
+        await kim.call("user.block", user="eve")
+        assert await refused(eve.call("room.create", room=room, public=False, members=["kim", "ben"])) == 412
+        assert await refused(eve.call("room.invite", room=room, user="kim")) == 412
+        assert await refused(eve.call("room.role", room=room, user="kim", role="guest")) == 412
+        assert [m["user"] for m in (await eve.call("room.members", room=room))["members"]] == ["ben", "eve"]
+        assert (await kim.call("room.list", mine=True))["rooms"] == []
+        await ben.call("room.invite", room=room, user="kim")
+        assert (await kim.hears("invite"))["data"]["by"] == "ben"
+        await eve.call("room.role", room=room, user="kim", role="guest")
+        assert (await kim.hears("role"))["data"]["role"] == "guest"
+        await eve.says(room, "@kim @ben", mentions=["kim", "ben"])
+        assert (await ben.hears("mention"))["info"]["user"] == "eve"
+        offset = await ben.says(room, "@kim", mentions=["kim"])
+        heard = await kim.hears("mention")
+        assert (heard["info"]["user"], heard["tags"]["of"]) == ("ben", str(offset))
+
+
 async def test_whom_one_has_blocked_is_listed_to_oneself_on_any_device_until_it_ends(nodes: tuple[Daemon, ...]) -> None:
     async with person(nodes[0], "fay") as fay, person(nodes[1], "fay") as desk, person(nodes[1], "gus") as gus:
         assert await desk.call("user.blocked") == {"users": [], "next": ""}

@@ -1,4 +1,5 @@
-"""Telling users that somebody spoke of them: those who belong to the room or are in it, on their own channels.
+"""Telling users that somebody spoke of them: those who belong to the room or are in it, on their own channels. Whoever
+has blocked the speaker is told nothing.
 
 A notice says who spoke, and where, but not what: who may not read the room any more learns nothing from it. It comes
 after the message and is not repeated, so it can be lost with its node.
@@ -26,7 +27,9 @@ async def notify(chat: Context, session: Session, room: str, offset: int, mentio
     others = [user for user in mentioned if user and user != session.user and not chat.banned(user, room)]
     notice = head(NOTHING, chat.byline(session), {"type": "mention", "room": room, "of": str(offset)})
     inside = await among(chat, room, others)
-    await asyncio.gather(*(_tell(chat, user, notice) for user in inside))
+    blocking = await asyncio.gather(*(chat.store.rooms.blocks(user, session.user) for user in inside))
+    told = [user for user, blocks in zip(inside, blocking, strict=True) if not blocks]
+    await asyncio.gather(*(_tell(chat, user, notice) for user in told))
 
 
 async def among(chat: Context, room: str, users: list[str]) -> list[str]:

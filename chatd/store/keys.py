@@ -126,7 +126,7 @@ class Keys:
         return f"{self.prefix}:{{u:{tag(user)}}}:rooms"
 
     def blocked_by(self, user: str) -> str:
-        """The set of users from whom `user` takes no direct messages."""
+        """The set of users from whom `user` takes no direct messages, mentions or invitations."""
         return f"{self.prefix}:{{u:{tag(user)}}}:blocked"
 
     def seen(self, user: str) -> str:

@@ -197,6 +197,10 @@ class Rooms:
         if not on:
             await self._batch.command("SREM", noted, user)
 
+    async def blocks(self, user: str, other: str) -> bool:
+        """Whether `user` has shut `other` out."""
+        return bool(await self._batch.command("SISMEMBER", self._keys.blocked_by(user), other))
+
     async def blocked_by(self, user: str) -> list[str]:
         """Whom `user` has shut out, by name; may have one he has just let in again."""
         return sorted(other.decode() for other in await self._batch.command("SMEMBERS", self._keys.blocked_by(user)))
