@@ -86,6 +86,16 @@ class Tab:
         """The sentence about why the page stays away; "" while it does not."""
         return self._front().find_element(By.CSS_SELECTOR, "#farewell span").text
 
+    def whisper(self) -> str:
+        """What is said beside the conversation for a while; "" where nothing is."""
+        return self._front().find_element(By.ID, "whisper").text
+
+    def trouble(self) -> list[str]:
+        """Why messages of one's own did not go out, without what can be done about it."""
+        script = "return [...document.querySelectorAll('.trouble')].map((each) => each.firstChild.textContent)"
+        sentences: list[str] = self.run(script)
+        return sentences
+
     def asks_for_token(self) -> bool:
         return self._front().find_element(By.ID, "sign-in").is_displayed()
 

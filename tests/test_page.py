@@ -82,6 +82,19 @@ def test_everybody_in_the_room_is_listed_oneself_first(browser: Browser, daemon:
         ana.until(ana.people, shows=["ana", "bob"])
 
 
+def test_who_came_anew_before_his_leave_was_told_is_gone_when_he_goes(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
+    with daemon(tmp_path, "--port", "0") as chatd:
+        ana, bob = come_in(browser, chatd.url, "ana"), come_in(browser, chatd.url, "bob")
+        ana.until(ana.people, shows=["ana", "bob"])
+        bob.reload()
+        bob.until(bob.state, shows="connected")
+        chatd.cli("kick", "bob")
+        ana.until(ana.whisper, shows="bob left.")
+        assert ana.people() == ["ana"]
+
+
 def test_what_operators_say_and_do_is_told_as_theirs(browser: Browser, daemon: Daemon, tmp_path: Path) -> None:
     with daemon(tmp_path, "--port", "0") as chatd:
         ana = come_in(browser, chatd.url, "ana")
@@ -90,6 +103,48 @@ def test_what_operators_say_and_do_is_told_as_theirs(browser: Browser, daemon: D
         assert ana.run("return document.querySelector('.message .name').textContent") == "the server"
         chatd.cli("ban", "add", "ana", "--reason", "flood")
         ana.until(ana.farewell, shows="You are banned. The reason given: flood.")
+
+
+def test_who_is_taken_out_of_the_room_sees_nobody_there_until_he_is_back(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
+    with daemon(tmp_path, "--port", "0") as chatd:
+        ana, bob = come_in(browser, chatd.url, "ana"), come_in(browser, chatd.url, "bob")
+        bob.until(bob.people, shows=["bob", "ana"])
+        chatd.cli("kick", "bob", "--room", "lobby", "--reason", "caps")
+        bob.until(bob.farewell, shows="You were taken out of this room. The reason given: caps.")
+        assert bob.people() == []
+        bob.run("document.querySelector('#farewell button').click()")
+        bob.until(bob.people, shows=["bob", "ana"])
+        assert bob.farewell() == ""
+        chatd.cli("ban", "add", "bob", "--room", "lobby", "--reason", "flood")
+        bob.until(bob.people, shows=[])
+        bob.run("document.querySelector('#farewell button').click()")
+        banned = "You may not be in this room. The reason given: banned from this room: flood."
+        bob.until(bob.farewell, shows=banned)
+        ana.until(ana.people, shows=["ana"])
+
+
+def test_who_may_not_speak_now_is_told_why_and_whether_it_will_come(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
+    with daemon(tmp_path, "--port", "0") as chatd:
+        bob = come_in(browser, chatd.url, "bob")
+        chatd.cli("mute", "add", "bob", "--reason", "caps")
+        bob.say("HELLO")
+        told = ["You may not speak here. The reason given: muted: caps."]
+        bob.until(bob.trouble, shows=told)
+        chatd.cli("mute", "rm", "bob")
+        chatd.cli("room", "lock", "lobby")
+        bob.say("hello?")
+        told.append("Only moderators speak here for now. The reason given: the room is locked.")
+        bob.until(bob.trouble, shows=told)
+        chatd.cli("room", "unlock", "lobby")
+        chatd.cli("room", "slow", "lobby", "2s")
+        bob.say("one")
+        bob.say("two")
+        bob.until(bob.whisper, shows="This room is slow: your message follows when it is your turn.")
+        bob.until(bob.waiting, shows=[])
 
 
 def test_two_tabs_opened_without_a_name_are_two_people_and_stay_who_they_are(
