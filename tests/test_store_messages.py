@@ -129,6 +129,22 @@ class TestChanges:
         assert await store.changes.notes("lobby", [said]) == [Notes(None, {})]
         assert await offsets(store) == [1]
 
+    @pytest.mark.parametrize("reverse", [False, True])
+    async def test_whoever_folds_the_history_is_not_given_all_the_texts_that_hold_no_more(
+        self, store: Store, reverse: bool
+    ) -> None:
+        said = await say(store, "helo")
+        for text in ("hell", "hello"):
+            await change(store, What.EDIT, said, text=text)
+        await change(store, What.REACT, said, BEN, kind="👍")
+        await say(store, "bye")
+        entries, top = await store.messages.to_fold(
+            "lobby", 0, after=None if reverse else 0, limit=10, reverse=reverse, floor=0
+        )
+        texts = [(offset, body and json.loads(body)["data"]["text"]) for offset, body in entries]
+        whole = [(1, "helo"), (2, b""), (3, b""), (4, b""), (5, "bye")]
+        assert (texts, top.offset) == (whole[::-1] if reverse else whole, 5)
+
     # --- deletions ----------------------------------------------------------------------------------------------------
 
     async def test_a_deleted_message_leaves_a_tombstone_at_its_offset(self, store: Store) -> None:

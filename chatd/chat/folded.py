@@ -68,19 +68,20 @@ async def find(chat: Context, room: str, stretch: Stretch, limit: int) -> Found:
     found: list[Publication] = []
     at, epoch = stretch.start, ""
     for _ in range(PAGES):
-        page = await chat.store.messages.history(
+        entries, top = await chat.store.messages.to_fold(
             room, chat.keep(room).ms, after=at, limit=limit + SPARE, reverse=stretch.back, floor=stretch.floor
         )
-        epoch = page.top.epoch
-        for each in map(parse, page.publications):
-            if not stretch.back and stretch.stop is not None and each.offset >= stretch.stop:
+        epoch = top.epoch
+        for offset, body in entries:
+            if not stretch.back and stretch.stop is not None and offset >= stretch.stop:
                 return Found(epoch, found, None)
-            if each.is_message and len(found) == limit:
-                return Found(epoch, found, at)
-            if each.is_message:
-                found.append(each)
-            at = each.offset
-        if len(page.publications) < limit + SPARE:
+            message = parse(body) if body else None
+            if message is not None and message.is_message:
+                if len(found) == limit:
+                    return Found(epoch, found, at)
+                found.append(message)
+            at = offset
+        if len(entries) < limit + SPARE:
             return Found(epoch, found, None)
     return Found(epoch, found, at)
 

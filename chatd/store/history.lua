@@ -7,6 +7,7 @@
 --       4 keep_ms  older messages are not shown; 0: all are
 --       5 epoch    epoch to begin if the room has none
 --       6 floor    only offsets above it; 0: all
+--       7 folding  1: events about earlier messages come without body, as the notes say what they did
 -- Returns {epoch, top offset, offset, body, offset, body, ...}, of offsets that follow on each other; what was erased is
 -- there as its tombstone.
 
@@ -23,7 +24,7 @@ if reply[2] == 0 then redis.call('PEXPIRE', KEYS[1], 604800000) end
 local limit = tonumber(ARGV[2])
 if limit == 0 then return reply end
 
-local after, reverse, floor = tonumber(ARGV[1]), ARGV[3] == '1', tonumber(ARGV[6])
+local after, reverse, floor, folding = tonumber(ARGV[1]), ARGV[3] == '1', tonumber(ARGV[6]), ARGV[7] == '1'
 local oldest = keep_ms > 0 and now - keep_ms or 0
 
 -- Whoever reads on from `after` begins behind what is past its age, however much of that waits for the sweep.
@@ -63,7 +64,7 @@ local function next_one()
   end
   if said then
     i = i + 1
-    return said, entry[2][2], tonumber(entry[2][4])
+    return said, entry[2][5] and folding and '' or entry[2][2], tonumber(entry[2][4])
   end
 end
 

@@ -171,14 +171,29 @@ class Messages:
         entries, top = await self._history(room, keep_ms, after, limit, reverse, floor)
         return HistoryResult(tuple(body for _, body in entries), top)
 
+    async def to_fold(
+        self, room: str, keep_ms: int, *, after: int | None, limit: int, reverse: bool, floor: int
+    ) -> tuple[list[tuple[int, Json]], Position]:
+        """As history, with its offsets; events about earlier messages come without body: there may be very many."""
+        return await self._history(room, keep_ms, after, limit, reverse, floor, folding=True)
+
     async def page(self, room: str, after: int | None, limit: int) -> tuple[list[tuple[int, Json]], Position]:
         """As feed.ReadHistory: offsets with it, whatever the age."""
         return await self._history(room, 0, after, limit, reverse=False)
 
     async def _history(
-        self, room: str, keep_ms: int, after: int | None, limit: int, reverse: bool, floor: int = 0
+        self,
+        room: str,
+        keep_ms: int,
+        after: int | None,
+        limit: int,
+        reverse: bool,
+        floor: int = 0,
+        *,
+        folding: bool = False,
     ) -> tuple[list[tuple[int, Json]], Position]:
-        args = (-1 if after is None else min(after, BEYOND - 1), limit, int(reverse), keep_ms, new_epoch(), floor)
+        start = -1 if after is None else min(after, BEYOND - 1)
+        args = (start, limit, int(reverse), keep_ms, new_epoch(), floor, int(folding))
         epoch, top, *rest = await self._batch.script(HISTORY, self._keys.history(room), args)
         return list(zip(rest[::2], rest[1::2], strict=True)), Position(epoch.decode(), top)
 
