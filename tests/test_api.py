@@ -439,10 +439,13 @@ def test_a_node_that_does_not_answer_is_named_and_not_passed_over(tmp_path: Path
     environ = {"CHATD_ADMIN__LISTEN": "127.0.0.1:0", "CHATD_CLUSTER__LEASE": "60s", "CHATD_CLUSTER__ANSWER": "0.5s"}
     with cluster(tmp_path, CONFIG, **environ) as (first, second):
         [stuck] = [node["id"] for node in first.ask("status")["nodes"] if node["address"] == second.address]
+        post(first, "room.create", {"room": "private-a", "public": True, "members": ["ana"]})
         second.signal(signal.SIGSTOP)
-        user = {"user": "ana", "channel": "a"}
+        user, member = {"user": "ana", "channel": "a"}, {"room": "private-a", "user": "ana"}
         for method, data in (
             ("subscribe", user), ("unsubscribe", user), ("disconnect", {"user": "ana"}), ("info", {}), ("channels", {}),
+            ("mod.kick", member), ("mod.ban", member), ("mod.unban", member), ("room.set", {**member, "public": False}),
+            ("room.role", {**member, "role": "nobody"}), ("room.delete", member),
         ):  # fmt: skip
             assert post(first, method, data)[1]["result"]["silent"] == [stuck], method
 

@@ -29,9 +29,10 @@ Who talks to chatd in the Centrifuge protocol, by an official SDK, asks by `rpc(
 has no command for. An application's back end posts the same data to `/api/<method>` on the admin listener
 (`admin.listen`), with a key of `[[api.keys]]` in `X-API-Key`; it acts as the server, who may do everything, or with
 `"as": "<user>"` as a user. It vouches for that user as a token of its making would: in every room a member, or what
-the store knows the user to be beyond that; bans, mutes and locks hold. The answer is `{"result": ...}` or `{"error":
-{"code", "message", "retry_after_ms"?}}` with status 200; a request that cannot be taken is another status with
-`{"error": "<sentence>"}`. `/api/openapi.json` describes all of it.
+the store knows the user to be beyond that; bans, mutes and locks hold. Where the server changes who may be in a room,
+and nodes do not answer in time, the result names them in `silent`: somebody may still be there. The answer is
+`{"result": ...}` or `{"error": {"code", "message", "retry_after_ms"?}}` with status 200; a request that cannot be taken
+is another status with `{"error": "<sentence>"}`. `/api/openapi.json` describes all of it.
 """
 HOOKS: Final = """\
 With `hooks.url` set, events are posted there as `{"id", "event", "room", "time", "data"}`, `time` in Unix ms, until

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Final
 
 from chatd import errors, rules
-from chatd.control import Granted, Kick
+from chatd.control import Answers, Granted, Kick
 from chatd.measures import LONGEST_S, Measure, On, What
 from chatd.methods import BanUser, BlockUser, KickUser, ListBlocked, MuteUser, ReportMessage, UnbanUser, UnmuteUser
 from chatd.model import SERVER, Role
@@ -23,7 +23,7 @@ from chatd.wire import rpc
 from chatd.wire.publication import head, parse
 
 from .context import Context
-from .rooms import next_after, page
+from .rooms import next_after, page, unheard
 
 Answer = Mapping[str, object]
 
@@ -45,24 +45,23 @@ async def kick(chat: Context, session: Session, args: KickUser) -> Answer:
     lasts, rank = lasting(args.for_), await _rank_over(chat, session, args.room, args.user)
     reason = args.reason[:REASON_CHARS]
     if lasts:
-        _, closed = await _impose(chat, session, What.BAN, args, rank)
+        _, answers = await _impose(chat, session, What.BAN, args, rank)
     else:
         answers = await chat.office(session).ask(Kick(args.user, room=args.room, reason=reason, rank=rank))
-        closed = answers.closed
         await _tell(chat, session, "kick", args.user, {"room": args.room, "reason": reason})
-    return {"closed": closed}
+    return {"closed": answers.closed, **unheard(session, answers)}
 
 
 async def mute(chat: Context, session: Session, args: MuteUser) -> Answer:
     rank = await _rank_over(chat, session, args.room, args.user)
-    measure, _ = await _impose(chat, session, What.MUTE, args, rank)
-    return {"until": measure.until or None}
+    measure, answers = await _impose(chat, session, What.MUTE, args, rank)
+    return {"until": measure.until or None, **unheard(session, answers)}
 
 
 async def ban(chat: Context, session: Session, args: BanUser) -> Answer:
     rank = await _rank_over(chat, session, args.room, args.user)
-    measure, _ = await _impose(chat, session, What.BAN, args, rank)
-    return {"until": measure.until or None}
+    measure, answers = await _impose(chat, session, What.BAN, args, rank)
+    return {"until": measure.until or None, **unheard(session, answers)}
 
 
 async def unmute(chat: Context, session: Session, args: UnmuteUser) -> Answer:
@@ -75,8 +74,8 @@ async def unban(chat: Context, session: Session, args: UnbanUser) -> Answer:
 
 async def _impose(
     chat: Context, session: Session, what: What, args: KickUser | MuteUser | BanUser, rank: Role
-) -> tuple[Measure, int]:
-    """The measure as it is in force, and how many subscriptions ended for it."""
+) -> tuple[Measure, Answers]:
+    """The measure as it is in force, and what the nodes said, who count the subscriptions that ended for it."""
     lasts, reason = lasting(args.for_), args.reason[:REASON_CHARS]
     wanted = Measure(what, On.USER, args.user, args.room, reason=reason, rank=rank)
     _see_rank(chat, wanted)
@@ -84,18 +83,18 @@ async def _impose(
     await _tell(
         chat, session, IMPOSED[what], args.user, {"room": args.room, "reason": reason, "until": measure.until or None}
     )
-    return measure, answers.closed
+    return measure, answers
 
 
 async def _lift(chat: Context, session: Session, what: What, args: UnmuteUser | UnbanUser) -> Answer:
     rank = await _rank_over(chat, session, args.room, args.user)
     measure = Measure(what, On.USER, args.user, args.room, rank=rank)
     _see_rank(chat, measure)
-    lifted, _ = await chat.office(session).lift(measure)
+    lifted, answers = await chat.office(session).lift(measure)
     if not lifted:
         raise errors.NO_SUCH.because(f"there is no {what} of this user in this room")
     await _tell(chat, session, LIFTED[what], args.user, {"room": args.room})
-    return {}
+    return unheard(session, answers)
 
 
 async def _rank_over(chat: Context, session: Session, room: str, user: str) -> Role:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from chatd import errors, rules
+from chatd.control import Answers
 from chatd.measures import What
 from chatd.methods import (
     CreateRoom,
@@ -25,7 +26,7 @@ from chatd.methods import (
     SetRole,
     SetRoom,
 )
-from chatd.model import ROLES, Member, Role
+from chatd.model import ROLES, SERVER, Member, Role
 from chatd.session import Session
 from chatd.store.presence import Seen
 
@@ -148,13 +149,13 @@ async def set_role(chat: Context, session: Session, args: SetRole) -> Answer:
     role = ROLES.get(args.role, Role.NOBODY)
     if role is Role.NOBODY and args.role != Role.NOBODY.word:
         raise errors.BAD_REQUEST.because(f"a role is one of {', '.join(ROLES)} or nobody; {args.role[:64]!r} came")
-    await chat.steward(session).set_role(args.room, args.user, role, by=chat.actor(session, args.room))
-    return {}
+    actor = chat.actor(session, args.room)
+    return unheard(session, await chat.steward(session).set_role(args.room, args.user, role, by=actor))
 
 
 async def change(chat: Context, session: Session, args: SetRoom) -> Answer:
     chat.refuse_muted(session, args.room)
-    await chat.steward(session).set(
+    answers = await chat.steward(session).set(
         args.room,
         by=chat.actor(session, args.room),
         topic=args.topic,
@@ -163,13 +164,17 @@ async def change(chat: Context, session: Session, args: SetRoom) -> Answer:
         keys=args.keys,
         public=args.public,
     )
-    return {}
+    return unheard(session, answers)
 
 
 async def delete(chat: Context, session: Session, args: DeleteRoom) -> Answer:
     chat.refuse_banned(session, args.room)
-    await chat.steward(session).delete(args.room, by=chat.actor(session, args.room))
-    return {}
+    return unheard(session, await chat.steward(session).delete(args.room, by=chat.actor(session, args.room)))
+
+
+def unheard(session: Session, answers: Answers) -> Answer:
+    """Which nodes did not answer, so that somebody may still be there: for the server; no client knows of nodes."""
+    return answers.silent if session.identity is SERVER else {}
 
 
 def page(limit: int) -> int:
