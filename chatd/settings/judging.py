@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field
 from typing import Any, NamedTuple
 
-from .declaring import Option, SettingsError, kind_of, option_of, options
+from .declaring import SettingsError, kind_of, option_of, options
 from .kinds import Mode, show_bool, show_text, show_texts
 from .tree import SECTIONS
 
@@ -37,25 +37,34 @@ def judged(section: type, title: str, given: Given) -> Any:
         value = kind.read(raw)
     except ValueError:
         value = None
-    if value is None or not _allowed(option_of(setting), value):
+    if value is None or not _allowed(setting, value):
         came = "something else" if kind.secret else _came(raw)
-        raise SettingsError(f"{given.where}: expected {title}.{given.key} to be {_expected(setting)}, got {came}")
+        expected = _expected(setting, value)
+        raise SettingsError(f"{given.where}: expected {title}.{given.key} to be {expected}, got {came}")
     return value
 
 
-def _allowed(declared: Option, value: object) -> bool:
+def _allowed(setting: Field[Any], value: object) -> bool:
+    declared = option_of(setting)
     if isinstance(value, int | float):
-        return declared.least <= value <= declared.most
+        return declared.least <= value <= _most(setting)
     return not declared.choices or value in declared.choices
 
 
-def _expected(setting: Field[Any]) -> str:
+def _most(setting: Field[Any]) -> float:
+    return min(option_of(setting).most, kind_of(setting).most)
+
+
+def _expected(setting: Field[Any], value: object) -> str:
+    """What to write instead of `value`, which is None where it could not be read."""
     kind, declared = kind_of(setting), option_of(setting)
     if declared.choices:
         return f"one of {', '.join(map(show_text, declared.choices))}"
     if not isinstance(setting.default, int | float) or isinstance(setting.default, bool | Mode):
         return kind.expected
-    most = "" if declared.most == math.inf else f" and at most {kind.show(declared.most)}"
+    # What holds for every number of the kind is said only to who went beyond it.
+    beyond = isinstance(value, int | float) and value > kind.most
+    most = f" and at most {kind.show(_most(setting))}" if beyond or declared.most < math.inf else ""
     return f"{kind.expected}, at least {kind.show(declared.least)}{most}"
 
 

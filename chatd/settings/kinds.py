@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -60,6 +61,14 @@ MS_BY_UNIT = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 BYTES_BY_UNIT = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 
 
+# JSON, Lua and Redis all hold whole numbers up to 2 ** 53 - 1, and not all of them any greater.
+MOST_NUMBER = (1 << 53) - 1
+
+
+# 2,700 years: as good as for ever, and far from where its milliseconds do not fit.
+MOST_SECONDS = 1_000_000 * 86_400.0
+
+
 class Secret(str):
     """Text that `repr` and `config show` do not tell."""
 
@@ -96,6 +105,7 @@ class Kind(NamedTuple):
         show: from ours to TOML.
         from_text: from a variable's text to what would have stood in the TOML.
         secret: what came is never repeated in an error.
+        most: what a number of this kind may be, in its unit, where the setting itself names no less.
     """
 
     expected: str
@@ -103,6 +113,7 @@ class Kind(NamedTuple):
     show: Callable[[Any], str]
     from_text: Callable[[str], object]
     secret: bool = False
+    most: float = math.inf
 
 
 def _read_text(value: object) -> str:
@@ -276,10 +287,10 @@ KINDS: Mapping[str, Kind] = {
     "Secret": Kind("text", _read_secret, _show_secret, str, secret=True),
     "Url": Kind("text", _read_url, _show_secret, str, secret=True),
     "bool": Kind("true or false", _read_bool, show_bool, _bool_from_text),
-    "int": Kind("a whole number", _read_whole, _show_number, _number_from_text),
-    "Rate": Kind("a number", _read_number, _show_number, _number_from_text),
-    "Seconds": Kind('a duration such as "25s"', _read_seconds, show_seconds, _number_from_text),
-    "Bytes": Kind('a size such as "64KiB"', _read_bytes, show_bytes, _number_from_text),
+    "int": Kind("a whole number", _read_whole, _show_number, _number_from_text, most=MOST_NUMBER),
+    "Rate": Kind("a number", _read_number, _show_number, _number_from_text, most=MOST_NUMBER),
+    "Seconds": Kind('a duration such as "25s"', _read_seconds, show_seconds, _number_from_text, most=MOST_SECONDS),
+    "Bytes": Kind('a size such as "64KiB"', _read_bytes, show_bytes, _number_from_text, most=MOST_NUMBER),
     "Networks": Kind(
         'a list of addresses or networks such as ["10.0.0.0/8"]', _read_networks, show_texts, _texts_from_text
     ),

@@ -21,6 +21,9 @@ HOOK_EVENTS = ("message", "edit", "delete", "join", "leave", "undelivered", "rep
 # What only an application that keeps messages itself needs to hear of.
 ON_REQUEST = frozenset({"edit", "delete"})
 
+# uvloop counts the bytes that wait in 32 bits, with a sign; who wants no limit says 0.
+OUTBOX_BYTES = 2 << 30
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -347,6 +350,7 @@ class Limits:
         "Bytes waiting for a client that does not read. At half of it typing and presence are no longer queued, at all "
         "of it the client is cut off and may come back for what it missed. Times the connections, this is what the "
         "worst day costs in memory.",
+        most=OUTBOX_BYTES,
         reload=True,
     )
     room_name: Bytes = option(255, "Length of a room's name, in bytes of UTF-8.", reload=True)
