@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from chatd.cli import checks, doctor, main
 from chatd.cli.checks import State
+from chatd.cli.common import STORE_UNAVAILABLE
 from chatd.store import redis as store
 from chatd.web import tls
 from tests.conftest import running
@@ -172,6 +173,22 @@ async def test_a_store_that_answers_and_takes_nothing_is_told_under_a_name_of_it
         await operator.execute_command("ACL", "SETUSER", "default", "-spublish")
         judged = await asyncio.to_thread(found, CHATD_REDIS__URL=server.url)
     assert (judged["store"]["state"], judged["store commands"]["state"]) == ("ok", "fail")
+
+
+async def test_a_store_that_may_take_no_writes_is_told_with_what_it_waits_for(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, Redis(port=server.port) as operator:
+        assert (await asyncio.to_thread(found, CHATD_REDIS__URL=server.url))["writes"]["state"] == "ok"
+        # As config/README.md has it, and the only replica is gone.
+        await operator.config_set("min-replicas-to-write", 1)
+        lonely = (await asyncio.to_thread(found, CHATD_REDIS__URL=server.url))["writes"]
+        said = await asyncio.to_thread(
+            CliRunner().invoke, main, ["send", "lobby", "hi"], env={"CHATD_REDIS__URL": server.url}
+        )
+        await operator.replicaof("127.0.0.1", 1)
+        replica = (await asyncio.to_thread(found, CHATD_REDIS__URL=server.url))["writes"]
+    assert (lonely["state"], "no replica copies the store" in lonely["finding"]) == ("fail", True)
+    assert (said.exit_code, "not ready: NOREPLICAS" in said.stderr) == (STORE_UNAVAILABLE, True)
+    assert (replica["state"], replica["finding"]) == ("fail", "the store is a replica, which takes no writes")
 
 
 def test_a_drained_node_is_told_with_what_takes_it_back(tmp_path: Path) -> None:

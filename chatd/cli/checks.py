@@ -86,6 +86,20 @@ def persistence(facts: Mapping[str, str]) -> Check:
     return Check("persistence", State.WARN, finding, "`appendonly yes` in the store's configuration")
 
 
+def writes(facts: Mapping[str, str]) -> Check:
+    """Whether the store may take any, as a replica may not, nor a master whose min-replicas-to-write is not met.
+
+    How many it waits for it does not say here, so only that there is none is found.
+    """
+    if facts.get("role") == "slave":
+        remedy = "name its master in redis.url, or its Sentinels (redis+sentinel://)"
+        return Check("writes", State.FAIL, "the store is a replica, which takes no writes", remedy)
+    if facts.get("min_slaves_good_slaves") == "0":
+        finding = "no replica copies the store, and by its min-replicas-to-write it takes no writes without"
+        return Check("writes", State.FAIL, finding, "start a replica, or see in its log why it lags")
+    return Check("writes", State.OK, "the store may take writes")
+
+
 def memory(facts: Mapping[str, str]) -> Check:
     """Whether the store has room for more."""
     used, most = int(facts.get("used_memory", "0")), int(facts.get("maxmemory", "0"))

@@ -45,6 +45,7 @@ from .checks import (
     refused,
     stranger,
     who_listens,
+    writes,
 )
 from .cluster import office, opened, run
 from .common import FAILED, NO_DAEMON, Failure, loaded
@@ -254,6 +255,7 @@ async def asked_the_store(store: Store) -> list[Check]:
     clients = plural(int(facts.get("connected_clients", 0)), "client")
     return [
         Check("store", State.OK, f"answers; {product(facts)}, {clients}"),
+        writes(facts),
         persistence(facts),
         memory(facts),
         eviction(facts),

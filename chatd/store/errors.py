@@ -46,8 +46,8 @@ def translated(error: BaseException) -> StoreError:
     for words, sentence in _MISCONFIGURED.items():
         if words in text:
             return StoreMisconfigured(sentence)
-    # A replica after a failover, or half a cluster, answers, but not usefully.
-    if isinstance(error, ClusterDownError | ReadOnlyError | TryAgainError) or text.startswith("BUSY "):
+    # A replica after a failover, a master without replicas, or half a cluster answers, but not usefully.
+    if isinstance(error, ClusterDownError | ReadOnlyError | TryAgainError) or text.startswith(("BUSY ", "NOREPLICAS ")):
         return StoreUnavailable(f"the store is not ready: {text}")
     if isinstance(error, ResponseError):
         return StoreError(f"the store refused: {text}")
