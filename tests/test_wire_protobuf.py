@@ -6,6 +6,9 @@ What commands mean and what answers hold is in `test_wire_json`, and is shown he
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -204,6 +207,15 @@ def test_what_is_no_command_ends_the_connection(message: bytes):
     with pytest.raises(Disconnect, match=r"^bad request: expected ") as goodbye:
         SDK_PROTOBUF.decode(message)
     assert goodbye.value == errors.BAD_COMMAND
+
+
+def test_protobuf_without_its_part_in_c_says_so_too():
+    """So it is installed where there is no wheel for the machine, and tells of such bytes by another error."""
+    message = framed(COMMAND(id=1, presence=official.PresenceRequest(channel="a"))).replace(b"a", b"\xff")
+    decode = f"from chatd.wire.centrifuge_protobuf import SDK_PROTOBUF; SDK_PROTOBUF.decode({message!r})"
+    environ = os.environ | {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
+    ended = subprocess.run([sys.executable, "-c", decode], env=environ, capture_output=True, text=True, timeout=30)
+    assert "chatd.errors.Disconnect: bad request: expected commands in Protobuf. " in ended.stderr
 
 
 def test_one_bad_command_spoils_its_message():

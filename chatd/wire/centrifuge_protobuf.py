@@ -61,7 +61,7 @@ class CentrifugeProtobuf:
             return [Request(0, Pong())]
         try:
             requests = [_envelope(command).request() for command in islice(_commands(message), MOST_COMMANDS + 1)]
-        except (DecodeError, msgspec.ValidationError) as error:
+        except (DecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
             raise BAD_COMMAND.because(f"bad request: expected commands in Protobuf. {error}") from None
         if not 0 < len(requests) <= MOST_COMMANDS:
             raise BAD_COMMAND.because(f"bad request: expected 1 to {MOST_COMMANDS} commands in Protobuf")
