@@ -15,7 +15,7 @@ import pytest
 from centrifuge import Client, ReplyError
 from redis.asyncio import Redis
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conftest import Daemon, running
 from tests.people import SECRET, token
@@ -368,6 +368,26 @@ async def test_a_subscription_token_is_refreshed_and_an_ended_one_is_refused_gen
         assert refused["error"]["temporary"] is True
         await ana.send({"id": 99, "sub_refresh": {"channel": "private-1", "token": token("eve", channel="private-1")}})
         assert (await ana.goodbye())[0] == 3500
+
+
+async def test_sighup_without_the_last_key_lets_nobody_in_and_not_anybody(tmp_path: Path) -> None:
+    """Behind a proxy on the same machine a loopback address is everybody's."""
+    config = tmp_path / "chatd.toml"
+    config.write_text(f'[[auth.keys]]\nkid = "main"\nalgorithm = "HS256"\nsecret = "{SECRET}"\n')
+    with running(tmp_path, "--config", str(config), "--port", "0") as node:
+        async with Raw(node, {"token": token("ana")}) as ana:
+            config.write_text("")
+            node.signal(signal.SIGHUP)
+            await asyncio.to_thread(node.until_log, "settings reloaded")
+            assert any("auth.mode" in line and "restart" in line for line in node.log)
+            for connecting in ({"data": {"user": "ana"}}, {"token": token("ana")}):
+                async with connect(node.sdk) as nobody:
+                    await nobody.send(json.dumps({"id": 1, "connect": connecting}))
+                    with pytest.raises(ConnectionClosed, match="token"):
+                        await nobody.recv()
+            with pytest.raises(InvalidStatus, match="401"):
+                await connect(f"{node.ws}/chat/ana?room=lobby")
+            assert "presence" in await ana.ask({"presence": {"channel": "lobby"}}), "who is in stays"
 
 
 async def test_sighup_takes_over_new_settings_and_drops_nobody(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from chatd.settings import (
     matches,
     origin,
     reading,
+    reloaded,
     to_toml,
     warnings,
 )
@@ -473,7 +474,25 @@ def test_a_reload_names_what_wants_a_restart(write: Write):
     assert changed_needing_restart(old, reloadable) == []
     assert changed_needing_restart(old, load(None, {}, {"server.port": 1})) == ["server.port"]
     assert changed_needing_restart(old, load(write(KEY), {})) == ["auth.mode"]
-    assert changed_needing_restart(old, load(None, {}, {"auth.mode": "open"})) == ["auth.mode"]
+    closed = load(write(KEY), {})
+    assert changed_needing_restart(closed, load(write(KEY), {}, {"auth.mode": "open"})) == ["auth.mode"]
+    assert changed_needing_restart(closed, load(write(KEY), {}, {"auth.mode": "jwt"})) == [], "as it was"
+
+
+def test_what_wants_a_restart_stays_as_it_was_until_then(write: Write):
+    old = load(write(KEY + '[heartbeat]\ninterval = "20s"\n'), {})
+    text = '[server]\nport = 1\norigins = ["https://app.example"]\n[heartbeat]\ninterval = "15s"\ntimeout = "9s"\n'
+    new = reloaded(old, load(write(text + '[rooms."*"]\nhistory = 1\n'), {}))
+    assert (new.server.port, new.server.origins) == (8000, ("https://app.example",))
+    assert (new.heartbeat, new.rooms.overrides) == (old.heartbeat, {"*": {"history": 1}})
+
+
+@pytest.mark.parametrize(("before", "after", "mode"), [(KEY, "", "jwt"), ("", KEY, "open"), (KEY, KEY, "jwt")])
+def test_keys_that_come_or_go_do_not_change_who_may_come_without_one(write: Write, before: str, after: str, mode: str):
+    old, new = load(write(before), {}), load(write(after), {})
+    auth = reloaded(old, new).auth
+    assert (auth.effective_mode, auth.keys) == (mode, new.auth.keys)
+    assert changed_needing_restart(reloaded(old, new), old) == [], "and can be taken back"
 
 
 @pytest.mark.parametrize(

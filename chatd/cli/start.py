@@ -21,6 +21,7 @@ from chatd.settings import (
     changed_needing_restart,
     host_and_port,
     load,
+    reloaded,
     unix_path,
 )
 from chatd.telemetry import configure_log
@@ -98,7 +99,7 @@ def addressed(setting: str, host: str, port: int) -> Iterator[None]:
 
 
 def reread(before: Settings, start: Start, usable: Callable[[Settings], None]) -> Settings | None:
-    """The settings as they are now; None: they cannot be used, and the log has why.
+    """The settings as they are now, but for what needs a restart; None: they cannot be used, and the log has why.
 
     Args:
         usable: raises ValueError for what settings.load cannot judge.
@@ -111,6 +112,7 @@ def reread(before: Settings, start: Start, usable: Callable[[Settings], None]) -
         return None
     for name in changed_needing_restart(before, settings):
         log.warning("this setting changes with a restart only", setting=name)
+    settings = reloaded(before, settings)
     configure_log(settings.log.level, settings.log.format)
     return settings
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping
-from dataclasses import Field
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, replace
 from typing import Any
 
 from .declaring import kind_of, option_of, options
@@ -35,18 +35,37 @@ HEAD = """\
 def changed_needing_restart(old: Settings, new: Settings) -> list[str]:
     """The keys, as "section.key", that differ and that SIGHUP may not change; rooms may always change.
 
-    auth.mode counts as changed too when keys came or went, and with them what an empty mode means; so does
-    tls.certificate when there was none, or is none any more.
+    auth.mode counts as changed when what it comes to does: also when keys came or went, and with them what an empty
+    mode means. So does tls.certificate when there was none, or is none any more.
     """
     changed = [
         f"{title}.{key}"
         for title, section in SECTIONS.items()
-        for key, setting in options(section).items()
-        if not option_of(setting).reload and getattr(getattr(old, title), key) != getattr(getattr(new, title), key)
+        for key in _lasting(section)
+        if getattr(getattr(old, title), key) != getattr(getattr(new, title), key) and (title, key) != ("auth", "mode")
     ]
-    mode_flipped = old.auth.effective_mode != new.auth.effective_mode and "auth.mode" not in changed
+    mode_flipped = old.auth.effective_mode != new.auth.effective_mode
     tls_flipped = bool(old.tls.certificate) is not bool(new.tls.certificate)
     return [*["auth.mode"] * mode_flipped, *["tls.certificate"] * tls_flipped, *changed]
+
+
+def reloaded(old: Settings, new: Settings) -> Settings:
+    """`new` where SIGHUP may change something, and `old` where it may not: nobody who reads a setting sees it change.
+
+    Above all auth.mode: when the last key is removed, nobody comes in, rather than anybody as anybody.
+    """
+    sections = {
+        title: replace(getattr(new, title), **{key: getattr(getattr(old, title), key) for key in _lasting(section)})
+        for title, section in SECTIONS.items()
+    }
+    stays = new.auth.effective_mode == old.auth.effective_mode
+    sections["auth"] = replace(new.auth, mode=new.auth.mode if stays else old.auth.effective_mode)
+    return replace(new, **sections)
+
+
+def _lasting(section: type) -> Iterator[str]:
+    """The keys of a section that stay as they are until a restart."""
+    return (key for key, setting in options(section).items() if not option_of(setting).reload)
 
 
 def origin(settings: Settings) -> dict[str, str]:
