@@ -172,6 +172,7 @@ SCHEMA: Final[Mapping[str, str]] = {
         uint64 offset 6
         map string tags 7
         int64 time 9
+        string epoch 14
     """,
     "ClientInfo": """
         string user 1
