@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect, unix_connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from chatd.cli.supervisor import Child
 from chatd.cli.workers import Place, environment
 from chatd.settings import Settings, SettingsError, load, numbered
 from tests.conftest import Daemon, running
+from tests.people import KEYS
 from tests.servers import free_port
 from tests.test_cluster import FAST, until
 from tests.test_doors import PATIENCE_S, Raw
@@ -179,6 +180,25 @@ async def test_a_worker_that_is_killed_comes_back_and_takes_nobody_of_the_others
     assert [node["id"] == there["id"] for node, there in zip(nodes(chatd), before, strict=True)] == [False, True]
 
 
+async def test_a_worker_started_again_without_the_last_key_lets_in_nobody_as_the_others(tmp_path: Path) -> None:
+    config = tmp_path / "chatd.toml"
+    config.write_text(KEYS)
+    with running(tmp_path, "--config", str(config), *TWO, **FAST) as chatd:
+        config.write_text("")
+        chatd.signal(signal.SIGHUP)
+        for worker in (1, 2):
+            await asyncio.to_thread(chatd.until_log, f'settings reloaded.*"worker": {worker}')
+        for worker in (1, 2):
+            os.kill(process_of(chatd, f"worker {worker}"), signal.SIGKILL)
+        await until(lambda: [times_ready(chatd, worker) for worker in (1, 2)] == [2, 2])
+        with pytest.raises(InvalidStatus, match="401"):
+            await connect(f"{chatd.ws}/chat/ana?room=tea")
+
+
+def times_ready(chatd: Daemon, worker: int) -> int:
+    return len([line for line in chatd.log if '"ready"' in line and f'"worker": {worker}' in line])
+
+
 async def test_systemd_hears_from_the_supervisor_what_is_true_of_all(tmp_path: Path) -> None:
     with closing(Manager(tmp_path)) as manager, running(tmp_path, *TWO, NOTIFY_SOCKET=manager.path) as chatd:
         await asyncio.to_thread(manager.hears, "READY=1", f"STATUS=2 of 2 workers ready on {chatd.address}")
@@ -315,15 +335,15 @@ def test_a_second_signal_ends_it_without_a_drain(tmp_path: Path) -> None:
 def test_what_a_worker_finds_says_which_it_is_and_nothing_of_systemds() -> None:
     settings = load(None, {"CHATD_ADMIN__LISTEN": "127.0.0.1:9000", "CHATD_CLUSTER__NAME": "tea"})
     around = {"NOTIFY_SOCKET": "/run/systemd/notify", "LISTEN_FDS": "1", "WATCHDOG_USEC": "1", "PATH": "/bin"}
-    found = environment(Place(7, 2, -1, "[::1]:8000"), settings, "@inbox", around)
+    found = environment(Place(7, 2, -1, "open", "[::1]:8000"), settings, "@inbox", around)
     assert found == {
         "PATH": "/bin",
         "NOTIFY_SOCKET": "@inbox",
-        "CHATD_WORKER": "7 2 -1 [::1]:8000",
+        "CHATD_WORKER": "7 2 -1 open [::1]:8000",
         "CHATD_CLUSTER__NAME": "tea/2",
         "CHATD_ADMIN__LISTEN": "127.0.0.1:9001",
     }
-    assert "CHATD_ADMIN__LISTEN" not in environment(Place(7, 0, -1, "[::1]:8000"), Settings(), "@inbox", around)
+    assert "CHATD_ADMIN__LISTEN" not in environment(Place(7, 0, -1, "open", "[::1]:8000"), Settings(), "@inbox", around)
 
 
 def test_admin_listeners_are_counted_from_the_one_that_is_named() -> None:

@@ -12,7 +12,7 @@ import sys
 
 import click
 
-from chatd.settings import Settings, host_and_port, numbered, unix_path
+from chatd.settings import Settings, host_and_port, in_mode, numbered, unix_path
 from chatd.store.embedded import Embedded
 from chatd.telemetry import configure_log
 from chatd.web.sockets import address_of
@@ -41,6 +41,8 @@ def serve(context: click.Context, host: str | None, port: int | None, workers: i
     flags: dict[str, object] = {"server.host": host, "server.port": port, "server.workers": workers}
     start = Start(settings_file(context), flags, passed, place)
     settings = loaded(context, flags)
+    if place is not None:
+        settings = in_mode(settings, place.mode)
     configure_log(settings.log.level, settings.log.format)
     # A watchdog's SIGABRT, or a fault in C, leaves in the log where every thread was.
     faulthandler.enable()

@@ -47,12 +47,15 @@ class Place(NamedTuple):
         supervisor: its process id.
         number: of the worker, from 1; or STORE.
         fd: the listening socket that the process inherits; -1: it shares the port at `address`.
+        mode: "open" or "jwt": who may come in is the same at all of them, also at one that is started again after keys
+            came or went.
         address: where the public comes in, as address_of says it.
     """
 
     supervisor: int
     number: int
     fd: int
+    mode: str
     address: str
 
     def text(self) -> str:
@@ -67,8 +70,8 @@ def taken() -> Place | None:
     text = os.environ.pop(VARIABLE, "")
     if not text:
         return None
-    supervisor, number, fd, address = text.split(" ", 3)
-    place = Place(int(supervisor), int(number), int(fd), address)
+    supervisor, number, fd, mode, address = text.split(" ", 4)
+    place = Place(int(supervisor), int(number), int(fd), mode, address)
     if not tied(place.supervisor):
         sys.exit(FAILED)
     if place.number != STORE:
@@ -101,7 +104,8 @@ def supervised(
     listens = bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
     def start(number: int, notify_socket: str) -> subprocess.Popen[bytes]:
-        place = Place(os.getpid(), number, sock.fileno() if listens and number != STORE else -1, address)
+        fd = sock.fileno() if listens and number != STORE else -1
+        place = Place(os.getpid(), number, fd, settings.auth.effective_mode, address)
         return started(place, environment(place, settings, notify_socket, os.environ))
 
     supervisor = Supervisor(

@@ -21,7 +21,7 @@ from .declaring import SettingsError, options
 from .keys import HMAC_KEY_BYTES, ApiKey, Key, SigningKey
 from .kinds import KINDS, Bytes, host_and_port, is_loopback, moment, numbered, seconds_in, unix_path
 from .reading import DEFAULT_FILE, NO_FLAGS, load
-from .rendering import HEAD, changed_needing_restart, origin, reloaded, to_toml
+from .rendering import HEAD, changed_needing_restart, in_mode, origin, reloaded, to_toml
 from .rooms import RoomRules, matches
 from .secrets import TABLES
 from .tree import HOOK_EVENTS, SECTIONS, Admin, Hooks, Limits, Server, Settings, Tls
@@ -50,6 +50,7 @@ __all__ = [
     "Tls",
     "changed_needing_restart",
     "host_and_port",
+    "in_mode",
     "is_loopback",
     "load",
     "matches",

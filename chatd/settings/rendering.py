@@ -57,10 +57,16 @@ def reloaded(old: Settings, new: Settings) -> Settings:
     sections = {
         title: replace(getattr(new, title), **{key: getattr(getattr(old, title), key) for key in _lasting(section)})
         for title, section in SECTIONS.items()
+        if title != "auth"
     }
-    stays = new.auth.effective_mode == old.auth.effective_mode
-    sections["auth"] = replace(new.auth, mode=new.auth.mode if stays else old.auth.effective_mode)
-    return replace(new, **sections)
+    return in_mode(replace(new, **sections), old.auth.effective_mode)
+
+
+def in_mode(settings: Settings, mode: str) -> Settings:
+    """`settings`, with auth.mode set where it does not come to `mode` ("open" or "jwt") by itself."""
+    if settings.auth.effective_mode == mode:
+        return settings
+    return replace(settings, auth=replace(settings.auth, mode=mode))
 
 
 def _lasting(section: type) -> Iterator[str]:
