@@ -26,6 +26,8 @@ from chatd.settings.kinds import Url
 from chatd.store.keys import hook_shard
 from tests.conftest import Daemon
 from tests.people import KEYS, PATIENCE_S, Refused, cluster, may, person
+from tests.servers import redis_server
+from tests.stores import opened
 
 SECRET = "a secret between chatd and the shop"
 
@@ -317,6 +319,24 @@ async def test_of_what_somebody_may_not_read_or_nobody_can_any_more_it_is_not_to
             after = await ana.says("told-1", "welcome")
             told = [event["data"] for event in await receiver.told("undelivered", count=2)]
             assert [(each["offset"], each["users"]) for each in told] == [(said, ["ben"]), (after, ["ben", "late"])]
+
+
+async def test_what_cannot_be_found_out_of_one_message_holds_up_neither_the_others_nor_the_node(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    told = config(receiver, undelivered_after="1s", events=["undelivered"])
+    users = [user for n in range(100) if hook_shard(f"dm#ana,{(user := f'user-{n}')}") == 0]
+    async with redis_server(tmp_path) as server, opened(server.url, "chatd") as store:
+        no_hash, no_position = map(store.keys.cursors, users[:2])
+        await store.batch.command("SET", no_hash, "")
+        await store.batch.command("HSET", no_position, f"dm#ana,{users[1]}", "no position")
+        with cluster(tmp_path, told, nodes=1, CHATD_REDIS__URL=server.url) as (node,):
+            async with person(node, "ana") as ana:
+                for user in users[:3]:
+                    await ana.says(f"dm#ana,{user}", "hi")
+                [event] = await receiver.told("undelivered")
+                assert event["data"]["users"] == [users[2]]
+                assert node.get("/readyz")[0] == 200
 
 
 async def test_a_ban_and_a_report_are_told(tmp_path: Path, receiver: Receiver) -> None:

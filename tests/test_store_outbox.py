@@ -159,3 +159,13 @@ async def test_what_is_no_message_among_what_is_unread_is_dropped_and_the_rest_i
         await store.batch.command("ZADD", store.keys.unread_due(shard), 1, row)
     assert [message.offset for message in await store.outbox.due(shard, 100)] == [1]
     assert await store.batch.command("ZCARD", store.keys.unread_due(shard)) == 1
+
+
+async def test_what_is_no_entry_in_an_outbox_is_dropped_and_the_rest_is_told(store: Store) -> None:
+    foreign = [("e", "message"), ("e", "message", "b", "{}", "t", "soon"), ("e", b"\xff", "b", "{}", "t", 1)]
+    for fields in foreign:
+        await store.batch.command("XADD", store.keys.outbox(ROOM), "*", *fields)
+    await say(store)
+    await store.outbox.withdraw(ROOM, "eve")
+    assert [each.event for each in await store.outbox.waiting(ROOM, len(foreign))] == ["message"]
+    assert await store.batch.command("XLEN", store.keys.outbox(ROOM)) == 1

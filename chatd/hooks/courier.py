@@ -22,7 +22,7 @@ import structlog
 from chatd.model import Position
 from chatd.names import dm_members
 from chatd.settings import Hooks
-from chatd.store.errors import StoreError
+from chatd.store.errors import StoreError, StoreFull, StoreUnavailable
 from chatd.store.keys import HOOK_SHARDS, hook_shard
 from chatd.store.outbox import Entry, Watched
 from chatd.store.redis import Store
@@ -238,10 +238,19 @@ class Courier:
     # --- undelivered --------------------------------------------------------------------------------------------------
 
     async def _see_who_has_not_read(self, message: Watched) -> None:
-        """Write down for the application who is offline and has not read a message."""
-        if users := await self._unaware(message):
-            what = {"offset": message.offset, "epoch": message.epoch, "user": message.author, "users": users}
-            await self._store.outbox.add("undelivered", message.room, what)
+        """Write down for the application who is offline and has not read a message.
+
+        Raises:
+            StoreUnavailable, StoreFull: it is to be tried again.
+        """
+        try:
+            if users := await self._unaware(message):
+                what = {"offset": message.offset, "epoch": message.epoch, "user": message.author, "users": users}
+                await self._store.outbox.add("undelivered", message.room, what)
+        except (StoreUnavailable, StoreFull):
+            raise
+        except Exception:  # a bug over one message, or what the store refuses to say of it, must not end or hold up all
+            log.exception("not found out who has not read a message, which is given up", offset=message.offset)
         await self._store.outbox.seen_to(message)
 
     async def _unaware(self, message: Watched) -> list[str]:

@@ -122,9 +122,15 @@ class Outbox:
         return {room.decode(): state for room, state in pairs(found)}
 
     async def waiting(self, room: str, most: int) -> list[Entry]:
-        """The oldest entries of a room's outbox."""
-        rows = await self._batch.command("XRANGE", self._keys.outbox(room), "-", "+", "COUNT", most)
-        return [_entry(id, fields) for id, fields in rows]
+        """The oldest entries of a room's outbox; what is none is dropped, for all others wait behind it."""
+        outbox, entries = self._keys.outbox(room), list[Entry]()
+        while not entries and (rows := await self._batch.command("XRANGE", outbox, "-", "+", "COUNT", most)):
+            found = {id: _entry(id, fields) for id, fields in rows}
+            for id in [id for id, entry in found.items() if entry is None]:
+                log.warning("not understood in an outbox, dropped", id=id.decode())
+                await self._batch.command("XDEL", outbox, id)
+            entries = [entry for entry in found.values() if entry is not None]
+        return entries
 
     async def delivered(self, room: str, id: str) -> None:
         await self._batch.script(DELIVERED, [self._keys.outbox(room)], (id,))
@@ -133,11 +139,11 @@ class Outbox:
         """Do not tell any more what `user` has said."""
         last = "-"
         while rows := await self._batch.command("XRANGE", self._keys.outbox(room), last, "+", "COUNT", PAGE):
-            entries = [_entry(id, fields) for id, fields in rows]
+            entries = [entry for id, fields in rows if (entry := _entry(id, fields)) is not None]
             theirs = [each.id for each in entries if each.event in WORDS and parse(each.body).user == user]
             if theirs:
                 await self._batch.command("XDEL", self._keys.outbox(room), *theirs)
-            last = f"({entries[-1].id}"
+            last = f"({rows[-1][0].decode()}"
 
     async def unmark(self, room: str, state: bytes) -> None:
         """The outbox was empty after the mark had this state: it need not be looked at until somebody marks it."""
@@ -170,6 +176,10 @@ def _watched(row: bytes) -> Watched | None:
     return message if [type(part) for part in message] == [str, int, str, str] else None
 
 
-def _entry(id: bytes, fields: Any) -> Entry:
+def _entry(id: bytes, fields: Any) -> Entry | None:
+    """One entry as `add` and append.lua wrote it; None if it is not of this chatd's."""
     parts = dict(pairs(fields))
-    return Entry(id.decode(), parts[b"e"].decode(), int(parts[b"t"]), parts[b"b"])
+    try:
+        return Entry(id.decode(), parts[b"e"].decode(), int(parts[b"t"]), parts[b"b"])
+    except (KeyError, ValueError):
+        return None
