@@ -487,6 +487,16 @@ class TestStore:
             answers = await store.request(Kick("ana"), patience=PATIENCE_S, by="root")
             assert (answers, acts) == (Answers({"slow": {"closed": 1}}), [Kick("ana")])
 
+    async def test_a_node_that_goes_on_under_another_lease_while_it_is_asked_is_waited_for_no_longer(
+        self, store: Store, url: str, prefix: str
+    ) -> None:
+        async with opened(url, prefix) as back, listening(back):
+            await back.enroll("back.1", 60_000, {})
+            await serving(back, "back.2", lambda question: {})
+            async with asyncio.timeout(PATIENCE_S / 2):
+                answers = await store.request(Status(), patience=PATIENCE_S, by="root")
+            assert answers == Answers({"back": {}})
+
     async def test_an_act_is_written_down_before_it_is_done_and_a_question_is_not(self, store: Store) -> None:
         await store.request(Status(), patience=0.1, by="root")
         await store.request(Kick("ana", reason="spam"), patience=0.1, by="root")

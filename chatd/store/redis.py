@@ -219,19 +219,17 @@ class Store:
         request = secrets.token_urlsafe(9)
         if control.changes_something(question):
             await self.audit.write({"at": await self.clock(), "by": by, "request": request, **control.encode(question)})
-        waiting_for = {lease for lease in await self.nodes() if of in (None, control.node_of(lease))}
+        alive = {control.node_of(lease) for lease in await self.nodes()}
+        waiting_for = alive if of is None else alive & {of}
         # Where nobody is alive, nobody clears up either, and who died long ago would be named for ever.
         silent = await self._silent_nodes() if waiting_for and control.must_be_heard(question) else set()
         replies = await self._collect(request, orjson.dumps(control.encode(question)), waiting_for, patience)
-        missing = waiting_for - replies.keys()
-        by_node = {control.node_of(lease): reply for lease, reply in replies.items()}
-        silent |= {control.node_of(lease) for lease in missing}
-        return control.Answers(by_node, tuple(sorted(silent - by_node.keys())))
+        return control.Answers(replies, tuple(sorted((waiting_for | silent) - replies.keys())))
 
     async def _collect(
         self, request: str, question: bytes, waiting_for: set[str], patience: float
     ) -> dict[str, control.Object]:
-        """Ask, and again, until all that are waited for have answered or patience ends; answers by lease."""
+        """Ask, and again, until all that are waited for have answered or patience ends; answers by node id."""
         now = asyncio.get_running_loop().time
         replies: dict[str, control.Object] = {}
         asking = "SPUBLISH", self.keys.control, request.encode() + b"\n" + question
@@ -245,7 +243,7 @@ class Store:
             await asyncio.sleep(0.01)
             for entry in await self.batch.command("LPOP", self.keys.reply(request), 1000) or []:
                 lease, _, reply = entry.partition(b"\n")
-                replies[lease.decode()] = orjson.loads(reply)
+                replies[control.node_of(lease.decode())] = orjson.loads(reply)
         return replies
 
     def serve(
