@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from chatd.store.changes import Change, What
 from chatd.store.messages import Keep
 from chatd.store.redis import Store
+from chatd.store.retention import Swept
 from chatd.sweep import Sweeper, Tally
 from tests.people import cluster, person
 from tests.stores import FOR_EVER, in_milliseconds
@@ -40,6 +43,16 @@ async def test_a_sweep_goes_through_all_rooms_by_the_rules_of_each(store: Store)
     assert (done.rooms >= len(rooms), done.trimmed, done.rewritten) == (True, 120, 1)
     assert {tuple(await kept(store, room)) for room in rooms if room.startswith("short")} == {(2, 3, 4)}
     assert await kept(store, "long 7") == [1, 2, 3, 4, 5]
+
+
+async def test_a_log_that_was_rewritten_counts_though_the_room_took_more_than_one_step(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatd.store.retention.STEP", 2)
+    for _ in range(5):
+        await store.messages.publish("short", b'{"data":"hi"', FOR_EVER)
+    await store.changes.make("short", Change(What.DELETE, 4), b'{"data":{}', FOR_EVER)
+    assert await store.retention.sweep("short", Keep(3, 0)) == Swept(trimmed=3, rewritten=True)
 
 
 async def test_created_rooms_in_which_nothing_happens_are_taken_away_and_those_in_use_stay(store: Store) -> None:

@@ -78,10 +78,10 @@ class Retention:
 
     async def sweep(self, room: str, keep: Keep) -> Swept:
         """Trim a room to what is to be kept, and rewrite its log where bodies were erased (sweep.lua)."""
-        trimmed = 0
+        trimmed, rewritten = 0, False
         while True:
             args = (keep.messages, keep.ms, STEP, REWRITTEN)
-            step, rewritten = await self._batch.script(SWEEP, self._keys.history(room), args)
-            trimmed += step
+            step, anew = await self._batch.script(SWEEP, self._keys.history(room), args)
+            trimmed, rewritten = trimmed + step, rewritten or bool(anew)
             if step < STEP:
-                return Swept(trimmed, bool(rewritten))
+                return Swept(trimmed, rewritten)
