@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -721,6 +721,18 @@ async def test_one_server_of_a_cluster_gone_stops_its_own_rooms_alone(tmp_path: 
         for room in rooms:
             assert await reader.until_heard(3, room) == [1, 2, 3]
         assert not reader.lost
+
+
+async def test_a_server_of_a_cluster_that_could_not_be_reached_for_long_is_reached_again(tmp_path: Path) -> None:
+    async with redis_cluster_servers(tmp_path) as cluster, opened(cluster.url) as store:
+        server, servers = cluster.servers[0], store._servers
+        name = f"127.0.0.1:{server.port}"
+        server.kill()
+        for _ in range(110):  # more than redis-py makes to a server; the first may not know yet that it ended
+            with suppress(NoConnection):
+                await servers.hang_up(await servers.dial(name))
+        await server.start()
+        await servers.hang_up(await servers.dial(name))
 
 
 async def test_a_slot_that_moves_to_another_server_takes_its_readers_along(tmp_path: Path) -> None:

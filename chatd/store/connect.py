@@ -157,10 +157,14 @@ class Cluster:
 
     async def dial(self, server: str) -> AbstractConnection:
         connection: Any = self._node(server).acquire_connection()
-        await connection.connect()
-        if await connection.can_read():  # it was closed while it lay ready
-            await connection.disconnect(nowait=True)
+        try:
             await connection.connect()
+            if await connection.can_read():  # it was closed while it lay ready
+                await connection.disconnect(nowait=True)
+                await connection.connect()
+        except BaseException:  # of a hundred that were not given back, nobody would get one to this server any more
+            await self.hang_up(connection)
+            raise
         return cast("AbstractConnection", connection)
 
     async def hang_up(self, connection: AbstractConnection) -> None:
