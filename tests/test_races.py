@@ -22,6 +22,7 @@ from chatd.store.messages import Keep
 from tests.links import link_of
 from tests.test_entering import Doorstep
 from tests.test_reaper import session
+from tests.test_store import forget_scripts
 
 pytestmark = pytest.mark.usefixtures("recording")
 
@@ -120,6 +121,18 @@ async def test_who_has_gone_while_others_were_registered_anew_is_not_registered(
     await anew
     await asked.wait()
     await until(lambda: nobody_is_registered(node))
+
+
+async def test_all_are_registered_anew_in_a_store_that_was_started_again_and_knows_some_scripts_only(
+    node: Node,
+) -> None:
+    await node.membership.enroll()
+    for n in range(3):
+        await node.store.register(node.chat.registration(comes(node, f"c{n}", f"u{n}")), 0)
+    await forget_scripts(node.store)
+    await node.store.register(node.chat.registration(comes(node, "c3", "u3")), 0)
+    await node.chat.register_anew()
+    assert {each.user for each in await node.store.registered()} == {"u0", "u1", "u2", "u3"}
 
 
 async def nobody_is_registered(node: Node) -> bool:

@@ -111,9 +111,10 @@ async def register_anew(chat: Context) -> None:
 async def _register_anew(chat: Context, session: Session) -> None:
     if session.state is not State.READY:  # it has gone meanwhile
         return
-    # Asked for together: if it goes now, what is said of that comes after both.
-    await asyncio.gather(
-        chat.store.unregister(session.user, session.id), chat.store.register(chat.registration(session), 0)
-    )
+    # One after the other: a store that was started again does late what is asked for by a script it does not know.
+    await chat.store.unregister(session.user, session.id)
+    if not session.open:
+        return
+    await chat.store.register(chat.registration(session), 0)
     for room in list(session.rooms):
         await reading.announce(chat, session, Subscribe(room))
