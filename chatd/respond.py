@@ -262,7 +262,7 @@ class Responder:
         """End what somebody has because a ban on him was not in force before."""
         if measure.what is What.MUTE:
             return 0
-        self.chat.rights_changed += 1
+        self.chat.rights_lost.note(measure.room)
         return sum(1 for session in self.hub.sessions() if self._sent_away(session, measure))
 
     def _sent_away(self, session: Session, measure: Measure) -> bool:
@@ -285,8 +285,8 @@ class Responder:
 
     async def recheck(self, recheck: Recheck) -> int:
         """Put out of a room whoever may not read it any more; how many these were."""
-        self.chat.rights_changed += 1
         room = recheck.room
+        self.chat.rights_lost.note(room)
         readers = self.hub.rooms[room].sessions() if room in self.hub.rooms else ()
         here = [session for session in readers if recheck.user in ("", session.user)]
         roles = await asyncio.gather(
@@ -314,7 +314,7 @@ class Responder:
         """Take revocations in; how many connections had to be closed for them."""
         if not self.chat.revocations.load(rows):
             return 0
-        self.chat.rights_changed += 1
+        self.chat.rights_lost.note()
         now, closed = self.chat.now(), 0
         for session in self.hub.sessions():
             if session.identity is not None and session.open and self.chat.revocations.covers(session.identity, now):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from chatd.chat import reading
+from chatd.chat.rights import ROOMS, RightsLost
 from chatd.control import Impose, Question, Recheck
 from chatd.errors import Disconnect, Reject
 from chatd.measures import Measure, On, What
@@ -120,7 +122,7 @@ async def test_nothing_is_heard_before_the_reply_though_rights_change_meanwhile(
 
     async with asyncio.timeout(PATIENCE_S):
         await doorstep.reached.wait()
-        await node.responder.respond(Recheck("elsewhere"))
+        await node.responder.respond(Recheck("lobby"))
         node.store.rooms.standing = said_meanwhile  # type: ignore[method-assign]
         doorstep.opened.set()
         entered = await entering
@@ -158,3 +160,33 @@ async def test_who_cannot_recover_is_told_a_position_behind_all_that_came_while_
         entered = await reading.subscribe(node.chat, ana, Subscribe("lobby", recover=True, epoch="of before", offset=1))
     assert entered.position is not None
     assert (entered.recovered, entered.publications, entered.position.offset) == (False, (), 3)
+
+
+async def test_what_changes_elsewhere_all_the_time_keeps_nobody_out(node: Node) -> None:
+    ana = session()
+    ana.identity = Identity("ana")
+    node.hub.add(ana, "192.0.2.1", math.inf)
+    node.hub.welcome(ana)
+
+    async def never_still() -> None:
+        for n in itertools.count():
+            await node.responder.respond(Recheck(f"room {n}"))
+            await asyncio.sleep(0)
+
+    changing = asyncio.create_task(never_still())
+    async with asyncio.timeout(PATIENCE_S):
+        await reading.subscribe(node.chat, ana, Subscribe("lobby"))
+    changing.cancel()
+    assert set(ana.rooms) == {"lobby"}
+
+
+def test_of_a_room_that_was_forgotten_somebody_may_have_lost_it() -> None:
+    lost = RightsLost()
+    lost.note("den")
+    assert (lost.since(0, "den"), lost.since(1, "den"), lost.since(0, "lobby")) == (True, False, False)
+    for n in range(ROOMS):
+        lost.note(f"room {n}")
+    assert lost.since(1, "lobby")
+    assert not lost.since(lost.count, "lobby")
+    lost.note()
+    assert lost.since(lost.count - 1, "lobby")

@@ -30,6 +30,8 @@ from chatd.store.messages import Keep
 from chatd.store.redis import Registration, Store
 from chatd.wire.publication import client_info
 
+from .rights import RightsLost
+
 log = structlog.get_logger("chatd")
 
 # Debts paid together: one by one, those of a long outage would take longer than a lease lasts.
@@ -131,7 +133,7 @@ class Context:
         measures: what operators have put in force; `met`: how often each, by id, has refused somebody, for the store.
         informed_until: loop second until which whatever an operator's command put in force is known here, or the
             command named this node among those that did not answer.
-        rights_changed: counts the times that somebody here may have lost a right to a room.
+        rights_lost: when somebody here may have lost a right to a room.
         messages_in: messages accepted here.
         commands: what was asked for, by the name of the command's class, or of the API's method after "api ".
         on_end: told of each session whose socket is gone.
@@ -169,7 +171,7 @@ class Context:
         self.measures = Measures()
         self.met: Counter[str] = Counter()
         self.informed_until = inf
-        self.rights_changed = 0
+        self.rights_lost = RightsLost()
         self.messages_in = 0
         self.commands: Counter[str] = Counter()
         self.on_end: Callable[[Session], None] = lambda session: None

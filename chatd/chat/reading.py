@@ -44,9 +44,9 @@ async def subscribe(chat: Context, session: Session, command: Subscribe) -> Subs
         raise errors.BAD_REQUEST.because("tag filters are not offered")
     invitation = await _invitation(chat, session, command)
     subscription = Subscription(join_leave=command.join_leave, invitation=invitation)
-    changes = chat.rights_changed
+    asked = chat.rights_lost.count
     await chat.may_read(session, room, invited=subscription.invited)
-    return await enter(chat, session, command, subscription, changes)
+    return await enter(chat, session, command, subscription, asked)
 
 
 async def from_now_on(chat: Context, room: str) -> Subscribe:
@@ -78,16 +78,16 @@ async def _invitation(chat: Context, session: Session, command: Subscribe) -> In
 
 
 async def enter(
-    chat: Context, session: Session, wish: Subscribe, subscription: Subscription, changes: int | None = None
+    chat: Context, session: Session, wish: Subscribe, subscription: Subscription, asked: int | None = None
 ) -> Subscribed:
     """Become a reader of a room: first the feed, then what was missed, and nothing is lost in between.
 
     Args:
-        changes: chat.rights_changed before it was seen that the session may read the room; None: it always may.
+        asked: chat.rights_lost.count before it was seen that the session may read the room; None: it always may.
     """
     room = wish.room
     floor = await chat.reads_above(session, room) if wish.recover else 0
-    top = await _watch(chat, session, room, subscription, changes)
+    top = await _watch(chat, session, room, subscription, asked)
     if not session.open:
         chat.store.feed.unwatch(room)
         raise errors.ABNORMAL.anew()
@@ -129,7 +129,7 @@ async def enter(
 
 
 async def _watch(
-    chat: Context, session: Session, room: str, subscription: Subscription, changes: int | None
+    chat: Context, session: Session, room: str, subscription: Subscription, asked: int | None
 ) -> Position | None:
     """As feed.watch, for a session that may still read `room` when this returns.
 
@@ -141,8 +141,8 @@ async def _watch(
     """
     top = await chat.store.feed.watch(room, history=chat.rules(room).history > 0)
     try:
-        while changes not in (None, chat.rights_changed):
-            changes = chat.rights_changed
+        while asked is not None and chat.rights_lost.since(asked, room):
+            asked = chat.rights_lost.count
             if subscription.invitation is not None:
                 chat.refuse_void(subscription.invitation)
             await chat.may_read(session, room, invited=subscription.invited)
@@ -168,10 +168,10 @@ async def bring_in(chat: Context, session: Session, wish: Subscribe) -> bool:
 
     What it missed, where it is to be told, follows the news that it is one.
     """
-    changes = chat.rights_changed
+    asked = chat.rights_lost.count
     try:
         chat.refuse_banned(session, wish.room)
-        entered = await enter(chat, session, wish, Subscription(server_side=True, invited=True), changes)
+        entered = await enter(chat, session, wish, Subscription(server_side=True, invited=True), asked)
     except (Reject, Disconnect):
         return False
     session.subscribed(wish.room, entered)
