@@ -78,6 +78,7 @@ class Hub:
         self.on_behind: Callable[[bool], None] = lambda behind: None
         self._pending = 0
         self._behind = False
+        self._held = False
         self._clock = clock
         self._casts: dict[Room, Cast | None] = {}  # who has waited longest comes first; None: not begun
         self._step = 0  # which one the rooms that have something to say are at
@@ -189,8 +190,19 @@ class Hub:
                 room.pending.extend(delivery.events)
                 self._casts.setdefault(room, None)
                 self._count(len(delivery.events))
-        if self._casts:
+        self._begin()
+
+    def hold(self, on: bool) -> None:
+        """Write nothing for now of what is delivered; or go on."""
+        self._held = on
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have `run` fan out, if there is anything, and it may be."""
+        if self._casts and not self._held:
             self._work.set()
+        else:
+            self._work.clear()
 
     def _count(self, pending: int) -> None:
         """So many events more wait for their turn, or fewer."""
@@ -204,11 +216,11 @@ class Hub:
         """Fan out until cancelled."""
         while True:
             await self._work.wait()
-            self._take_turns()
+            if not self._held:  # since we were woken
+                self._take_turns()
+            self._begin()
             if self._casts:
                 await _let_others_go()
-            else:
-                self._work.clear()
 
     def _take_turns(self) -> None:
         """Step after step, each of the room that has waited longest, until others should go first."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from time import time
 from typing import Final
 
@@ -58,6 +59,8 @@ class Membership:
         self._clock = clock
         self._life = 1
         self._forgotten = False  # our lease had ended, and not all who are here have been registered anew
+        self._unasked = False  # somebody here may have lost a room, and we could not be asked to see to it
+        self._news = asyncio.Event()
 
     @property
     def lease(self) -> str:
@@ -77,13 +80,24 @@ class Membership:
     async def keep(self) -> None:
         """Renew the lease until cancelled."""
         while True:
-            renew = self.chat.settings.cluster.renew
-            await asyncio.sleep(renew if self.held_since is not None else min(renew, AGAIN_S))
+            await self._until_it_is_time()
             try:
                 await self._renew()
             except StoreError as error:
                 self.held_since, self.store_is_full = None, isinstance(error, StoreFull)
                 log.warning("lease not renewed", error=str(error))
+
+    async def _until_it_is_time(self) -> None:
+        renew = self.chat.settings.cluster.renew
+        with suppress(TimeoutError):
+            async with asyncio.timeout(renew if self.held_since is not None else min(renew, AGAIN_S)):
+                await self._news.wait()
+        self._news.clear()
+
+    def may_have_missed_something(self) -> None:
+        """Operators and moderators may have acted, and we could not be told; now we can be again."""
+        self._unasked = True
+        self._news.set()
 
     async def _renew(self) -> None:
         """Stay in the cluster, take in what we missed, and tell the store what it missed of us.
@@ -100,7 +114,6 @@ class Membership:
             raise
         await self._take_in_what_is_in_force(asked_at)
         if self._forgotten:
-            await self.responder.recheck_all()
             await self.chat.register_anew()
             self._forgotten = False
         self.held_since, self.store_is_full = self.held_since or self._clock(), False
@@ -110,7 +123,7 @@ class Membership:
         """We were away longer than our lease: go on under a new one, so that burying the old one harms nobody."""
         log.warning("lease had ended; registering anew", node=self.node)
         self._life += 1
-        self._forgotten = True
+        self._forgotten = self._unasked = True
         await self.enroll()
 
     async def enroll(self) -> None:
@@ -128,7 +141,20 @@ class Membership:
         rows = [Revocation(*row) for row in await self.store.revocations(time())]
         if closed := self.responder.void(rows):
             log.warning("connections closed for revocations heard of late", closed=closed)
+        await self._recheck_who_is_here()
         self.chat.informed_until = listed_at + self.chat.settings.cluster.lease
+        self.chat.hub.hold(False)
+
+    async def _recheck_who_is_here(self) -> None:
+        """Changes of rights in rooms are not numbered, as those of measures are: if one may be missed, ask of all."""
+        if not self._unasked:
+            return
+        self._unasked = False  # first: we may miss something again meanwhile
+        try:
+            await self.responder.recheck_all()
+        except StoreError:
+            self._unasked = True
+            raise
 
     async def _load_measures(self) -> None:
         """Bans, mutes and the lockdown; read only if we missed a change, or if some have ended and are to be swept."""

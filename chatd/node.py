@@ -209,7 +209,9 @@ class Node:
 
     async def _begin(self) -> None:
         """Become part of the cluster, and hear ourselves, before anybody is let in."""
-        self.store.serve(lambda: self.lease, self.responder.respond, self.errands.begin)
+        self.store.serve(
+            lambda: self.lease, self.responder.respond, self.errands.begin, self.membership.may_have_missed_something
+        )
         await self.membership.begin()
         for sentence in await self.chat.verifier.read_key_sets():
             log.error("keys not read", problem=sentence)
@@ -309,6 +311,8 @@ class Node:
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
+        if self.clock() >= self.chat.informed_until:
+            self.hub.hold(True)  # until we know again who may hear it
         try:
             self.hub.deliver(deliveries)
             for delivery in deliveries:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple
 from socket import gethostname
 from typing import Protocol
 
 from . import __version__, control, errors, rules
 from .auth import FOR_EVER_S, Revocation
+from .batched import batched
 from .chat import Chat
 from .control import (
     Drain,
@@ -44,6 +45,10 @@ from .telemetry import Meters, resident_bytes
 
 # With fewer connections, most of what a node has grown by since it was ready is not theirs.
 ENOUGH_TO_TELL = 1000
+# Rights of which the store is asked together: a large room has more readers than may wait for it.
+AT_ONCE = 500
+# Who has no right to a room but that which everybody has.
+STRANGER = Identity("")
 
 
 class Health(Protocol):
@@ -288,17 +293,29 @@ class Responder:
         room = recheck.room
         self.chat.rights_lost.note(room)
         readers = self.hub.rooms[room].sessions() if room in self.hub.rooms else ()
-        here = [session for session in readers if recheck.user in ("", session.user)]
-        roles = await asyncio.gather(
-            *(self.chat.role(self.chat.who(each), room, invited=each.rooms[room].invited) for each in here)
-        )
-        outside = [session for session, role in zip(here, roles, strict=True) if role is Role.NOBODY]
-        return sum(self._put_out(session, room, "") for session in outside)
+        return await self._recheck([(session, room) for session in readers if recheck.user in ("", session.user)])
 
     async def recheck_all(self) -> None:
-        """Put out of each room whoever lost it while we were not asked, since we counted as dead."""
-        for room in list(self.public_rooms()):
-            await self.recheck(Recheck(room))
+        """Put out of each room whoever lost it while we could not be asked."""
+        self.chat.rights_lost.note()
+        private = list[str]()
+        for some in batched(list(self.public_rooms()), AT_ONCE):
+            roles = await asyncio.gather(*(self.chat.role(STRANGER, room) for room in some))
+            private += [room for room, role in zip(some, roles, strict=True) if role is Role.NOBODY]
+        rooms = [self.hub.rooms[room] for room in private if room in self.hub.rooms]
+        await self._recheck([(session, room.name) for room in rooms for session in room.sessions()])
+
+    async def _recheck(self, readers: Sequence[tuple[Session, str]]) -> int:
+        """Put out whoever may not read the room any more; how many these were."""
+        return sum([await self._recheck_some(some) for some in batched(readers, AT_ONCE)])
+
+    async def _recheck_some(self, readers: Sequence[tuple[Session, str]]) -> int:
+        still = [(session, room) for session, room in readers if room in session.rooms]
+        roles = await asyncio.gather(
+            *(self.chat.role(self.chat.who(each), room, invited=each.rooms[room].invited) for each, room in still)
+        )
+        outside = [reader for reader, role in zip(still, roles, strict=True) if role is Role.NOBODY]
+        return sum(self._put_out(session, room, "") for session, room in outside)
 
     def _void(self, identity: Identity) -> Revocation:
         until = identity.expires_at or self.chat.now() + FOR_EVER_S

@@ -127,6 +127,7 @@ class Feed:
         self._by_channel: dict[bytes, Watch] = {}
         self._unplaced: dict[Watch, float] = {}
         self._handlers: dict[bytes, Callable[[bytes], None]] = {}
+        self._stands: dict[bytes, Callable[[], None]] = {}
         self.held = False
         self._broken: dict[str, None] = {}
         self._mend = asyncio.Event()
@@ -164,9 +165,12 @@ class Feed:
         watch = self._watched.get(room)
         return watch.tail.position if watch else None
 
-    def listen(self, channel: str, handler: Callable[[bytes], None]) -> None:
-        """Call `handler` with every payload on `channel`."""
-        self._handlers[channel.encode()] = handler
+    def listen(self, channel: str, handler: Callable[[bytes], None], stands: Callable[[], None] = lambda: None) -> None:
+        """Call `handler` with every payload on `channel`, and `stands` each time that its subscription does.
+
+        What was said between one such time and the next may have been missed.
+        """
+        self._handlers[channel.encode()], self._stands[channel.encode()] = handler, stands
         self._line(channel).subscribe(channel)
 
     def hold(self, on: bool) -> None:
@@ -354,6 +358,8 @@ class Feed:
         """A subscription stands; see Listener. What was said before is in history: read it."""
         watch = self._by_channel.get(channel)
         if watch is None:
+            if (stands := self._stands.get(channel)) is not None:
+                stands()
             if self._tasks is not None and channel.decode() in self._probes.values():
                 self._tasks.create_task(self._say_probe_again(channel.decode()), name="feed probe")
             return

@@ -12,6 +12,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -251,10 +252,15 @@ class Store:
         lease: Callable[[], str],
         respond: Callable[[control.Question], Awaitable[control.Object]],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
+        missed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Answer what operators ask: `respond` is begun for each question at once, in the order in which they came."""
+        """Answer what operators ask: `respond` is begun for each question at once, in the order in which they came.
 
+        Args:
+            missed: told that questions may have been asked that were not heard, and that from now on they are again.
+        """
         asked: dict[bytes, None] = {}
+        times = count()
 
         def heard(payload: bytes) -> None:
             request = payload.partition(b"\n")[0]
@@ -265,7 +271,11 @@ class Store:
                 del asked[next(iter(asked))]
             spawn(self._answer(payload, lease, respond))
 
-        self.feed.listen(self.keys.control, heard)
+        def stands() -> None:
+            if next(times) > 0:
+                missed()
+
+        self.feed.listen(self.keys.control, heard, stands)
 
     async def _answer(
         self,

@@ -1,0 +1,102 @@
+"""What a node does that could not be told for a while what operators and moderators have done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from chatd.chat import reading
+from chatd.control import Recheck
+from chatd.measures import Measure, On, What
+from chatd.model import Role, Subscribe
+from chatd.node import Node
+from chatd.session import Subscription
+from tests.links import link_of
+from tests.stores import FOR_EVER, head
+from tests.test_races import comes, until
+
+pytestmark = pytest.mark.usefixtures("recording")
+
+
+@asynccontextmanager
+async def under_way(*jobs: Any) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def private(node: Node, room: str, *members: str) -> None:
+    await node.store.rooms.create(room, by="root", owner="root", public=False, topic="", keys={}, unused=False)
+    for user in members:
+        await node.store.rooms.place(room, user, Role.MEMBER, by=None, least=Role.OWNER)
+
+
+async def removed(node: Node, room: str, user: str) -> None:
+    """He is a member no longer, and this node is not told of it."""
+    await node.store.rooms.place(room, user, Role.NOBODY, by=None, least=Role.OWNER)
+
+
+@pytest.mark.parametrize("lost_by", ["ban", "membership"])
+async def test_who_lost_a_room_while_its_node_counted_as_dead_hears_nothing_that_was_said_since(
+    node: Node, lost_by: str
+) -> None:
+    await private(node, "den", "ana", "ben")
+    await node.membership.begin()
+    ana, ben = comes(node), comes(node, "c2", "ben")
+    for each in (ana, ben):
+        await reading.subscribe(node.chat, each, Subscribe("den"))
+    delivered, deliver = asyncio.Event(), node.hub.deliver
+    node.hub.deliver = lambda deliveries: (deliver(deliveries), delivered.set())  # type: ignore[assignment, func-returns-value]
+    async with under_way(node.hub.run()):
+        await node.store.bury(node.lease)
+        node.chat.informed_until = node.clock()
+        if lost_by == "ban":
+            await node.store.measures.impose(Measure(What.BAN, On.USER, "ana", "den"))
+        else:
+            await removed(node, "den", "ana")
+        await node.store.messages.publish("den", head("among us"), FOR_EVER)
+        await delivered.wait()
+        await node.store.ping()  # long enough for a turn of the fan-out
+        await node.membership._renew()
+
+        async def is_told() -> bool:
+            return b"among us" in b"".join(link_of(ben).written)
+
+        await until(is_told)
+    assert b"among us" not in b"".join(link_of(ana).written)
+    assert not ana.rooms
+
+
+async def test_who_lost_a_room_while_the_line_from_the_store_was_cut_is_put_out(node: Node) -> None:
+    await private(node, "den", "ana", "ben")
+    await node._begin()
+    ana, ben = comes(node), comes(node, "c2", "ben")
+    for each in (ana, ben):
+        await reading.subscribe(node.chat, each, Subscribe("den"))
+    await removed(node, "den", "ana")
+    async with under_way(node.membership.keep()):
+        await node.store.batch.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+        async def is_out() -> bool:
+            return not ana.rooms
+
+        await until(is_out)
+    assert set(ben.rooms) == {"den"}
+
+
+async def test_a_room_is_rechecked_that_has_more_readers_than_may_wait_for_the_store(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await private(node, "den")
+    monkeypatch.setattr("chatd.store.scripts.BACKLOG", 1000)
+    for n in range(1100):
+        node.hub.join(comes(node, f"c{n}"), "den", Subscription(), 0)
+    assert await node.responder.respond(Recheck("den")) == {"closed": 1100}
