@@ -216,7 +216,7 @@ def changes_something(question: Question) -> bool:
 
 
 def must_be_heard(question: Question) -> bool:
-    """Whether a node that does not hear of an act never learns of it: nothing that is in force was changed."""
+    """Whether an act changes nothing that is in force, by which a node that did not hear of it would learn of it."""
     return isinstance(question, Kick | Enter)
 
 

@@ -59,7 +59,7 @@ class Membership:
         self._clock = clock
         self._life = 1
         self._forgotten = False  # our lease had ended, and not all who are here have been registered anew
-        self._unasked = False  # somebody here may have lost a room, and we could not be asked to see to it
+        self._unasked = False  # we may have missed that somebody here was to be put out
         self._news = asyncio.Event()
 
     @property
@@ -141,16 +141,22 @@ class Membership:
         rows = [Revocation(*row) for row in await self.store.revocations(time())]
         if closed := self.responder.void(rows):
             log.warning("connections closed for revocations heard of late", closed=closed)
-        await self._recheck_who_is_here()
+        await self._do_what_we_were_not_asked_for()
         self.chat.informed_until = listed_at + self.chat.settings.cluster.lease
         self.chat.hub.hold(False)
 
-    async def _recheck_who_is_here(self) -> None:
-        """Changes of rights in rooms are not numbered, as those of measures are: if one may be missed, ask of all."""
+    async def _do_what_we_were_not_asked_for(self) -> None:
+        """Put out who was kicked, or has lost a room. Neither is numbered as measures are, so it is looked for only if
+        some of it may have been missed.
+        """
         if not self._unasked:
             return
         self._unasked = False  # first: we may miss something again meanwhile
+        # From a lease before we were last informed: the line may have been dead before that was noticed.
+        uninformed_s = max(0.0, self._clock() - self.chat.informed_until)
         try:
+            if closed := await self.responder.kick_late(uninformed_s + 2 * self.chat.settings.cluster.lease):
+                log.warning("connections closed for kicks heard of late", closed=closed)
             await self.responder.recheck_all()
         except StoreError:
             self._unasked = True

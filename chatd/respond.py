@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple
+from math import inf
 from socket import gethostname
 from typing import Protocol
 
@@ -204,14 +205,21 @@ class Responder:
     def relay(self, relay: Relay) -> Object:
         return {"heard": int(self.chat.emulated(relay.session, relay.data.encode("latin-1")))}
 
-    def kick(self, kick: Kick) -> Object:
-        """Throw out whoever matches; `tokens` are the revocations that the asker is to write down, with `revoke`."""
+    def kick(self, kick: Kick, before: float = inf) -> Object:
+        """Throw out whoever matches; `tokens` are the revocations that the asker is to write down, with `revoke`.
+
+        Args:
+            before: who came later, in Unix seconds, stays.
+        """
         goodbye = Disconnect(kick.code, "") if kick.code else errors.KICKED
         goodbye = goodbye.because(kick.reason or goodbye.reason)
         hit = [
             session
             for session in self.matching(Who(room=kick.room, address=kick.address))
-            if self._meant(session, kick) and kick.client in ("", session.id) and session.id not in kick.keep
+            if self._meant(session, kick)
+            and kick.client in ("", session.id)
+            and session.id not in kick.keep
+            and session.since < before
         ]
         for session in hit:
             if kick.room:
@@ -221,6 +229,19 @@ class Responder:
         known = {self.chat.who(session) for session in hit} if kick.revoke else set()
         tokens = sorted({self._void(identity) for identity in known if identity.has_token})
         return {"closed": len(hit), "tokens": [list(row) for row in tokens]}
+
+    async def kick_late(self, within_s: float) -> int:
+        """Throw out who was to be in the last so many seconds, while we could not be asked; how many these were."""
+        closed = 0
+        for at, missed in await self.store.unheard(within_s):
+            if isinstance(missed, Kick):
+                answer = self.kick(missed, before=at)
+                closed += answer["closed"]
+                tokens = [Revocation(*row) for row in answer["tokens"]]
+                for token in tokens:
+                    await self.store.revoke(tuple(token), token.until)
+                self.void(tokens)
+        return closed
 
     def _meant(self, session: Session, kick: Kick) -> bool:
         if kick.rank == Role.NOBODY:

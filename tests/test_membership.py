@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from chatd import control, errors
 from chatd.chat import reading
-from chatd.control import Recheck
+from chatd.control import Kick, Recheck
 from chatd.measures import Measure, On, What
-from chatd.model import Role, Subscribe
+from chatd.model import Identity, Role, Subscribe
 from chatd.node import Node
 from chatd.session import Subscription
 from tests.links import link_of
-from tests.stores import FOR_EVER, head
+from tests.stores import FOR_EVER, PATIENCE_S, head
 from tests.test_races import comes, until
 
 pytestmark = pytest.mark.usefixtures("recording")
@@ -90,6 +92,30 @@ async def test_who_lost_a_room_while_the_line_from_the_store_was_cut_is_put_out(
 
         await until(is_out)
     assert set(ben.rooms) == {"den"}
+
+
+async def test_who_was_kicked_while_his_node_counted_as_dead_does_not_stay(node: Node) -> None:
+    await node._begin()
+    ana, ben, late = comes(node), comes(node, "c2", "ben"), comes(node, "c3")
+    ana.identity = Identity("ana", token_id="jti-1", expires_at=time.time() + 3600)
+    late.since = time.time() + 60
+    await node.store.bury(node.lease)
+    written = {"at": await node.store.clock(), "by": "root", "request": "unheard"}
+    await node.store.audit.write({**written, **control.encode(Kick("ana", reason="enough", revoke=True))})
+    await node.membership._renew()
+    assert [link_of(each).goodbye for each in (ana, ben, late)] == [errors.KICKED.because("enough"), None, None]
+    assert [row[:2] for row in await node.store.revocations(0.0)] == [["token", "jti-1"]]
+
+
+async def test_who_came_back_after_a_kick_that_was_heard_is_not_kicked_again(node: Node) -> None:
+    await node._begin()
+    ana = comes(node)
+    await reading.subscribe(node.chat, ana, Subscribe("lobby"))
+    await node.store.request(Kick("ana", room="lobby"), patience=PATIENCE_S, by="root")
+    await reading.subscribe(node.chat, ana, Subscribe("lobby"))
+    node.membership.may_have_missed_something()
+    await node.membership._renew()
+    assert set(ana.rooms) == {"lobby"}
 
 
 async def test_a_room_is_rechecked_that_has_more_readers_than_may_wait_for_the_store(

@@ -48,6 +48,8 @@ REPLY_MS: Final = 60_000
 # has not heard it. Whoever has does not mind; he knows the last so many.
 AGAIN_S: Final = 0.25
 ASKED: Final = 4096
+# Acts looked at in one step.
+ACTS: Final = 500
 # Redis 7.0.15 is the floor: sharded pub/sub came with 7.0, and 15 closed holes in the scripting engine.
 OLDEST: Final = (7, 0, 15)
 
@@ -80,6 +82,7 @@ class Store:
 
     def __init__(self, url: str, *, prefix: str, timeout: float, clock: Callable[[], float] | None = None) -> None:
         self.keys = Keys(prefix)
+        self._asked: dict[bytes, None] = {}
         self._servers = servers(url, timeout)
         self.batch = Batch(self._servers)
         loop_time = clock or asyncio.get_running_loop().time
@@ -259,8 +262,7 @@ class Store:
         Args:
             missed: told that questions may have been asked that were not heard, and that from now on they are again.
         """
-        asked: dict[bytes, None] = {}
-        times = count()
+        asked, times = self._asked, count()
 
         def heard(payload: bytes) -> None:
             request = payload.partition(b"\n")[0]
@@ -276,6 +278,17 @@ class Store:
                 missed()
 
         self.feed.listen(self.keys.control, heard, stands)
+
+    async def unheard(self, within_s: float) -> list[tuple[float, control.Question]]:
+        """The acts of the last so many seconds that had to be heard and that we did not hear, from the audit stream.
+
+        Each with when it was done, in Unix seconds by the store's clock; oldest first.
+        """
+        found, place = list[tuple[float, control.Question]](), str(int((await self.clock() - within_s) * 1000))
+        while acts := await self.audit.read(place, ACTS):
+            place = acts[-1].id
+            found += [missed for act in acts if (missed := _unheard(act.entry, self._asked)) is not None]
+        return found
 
     async def _answer(
         self,
@@ -309,6 +322,17 @@ class Store:
         """The store's clock, Unix seconds."""
         seconds, micros = await self.batch.command("TIME")
         return int(seconds) + int(micros) / 1e6
+
+
+def _unheard(entry: Mapping[str, Any], heard: Mapping[bytes, None]) -> tuple[float, control.Question] | None:
+    """One act as `request` wrote it down; None if it was heard, need not be, or is a newer chatd's."""
+    about = {"at", "by", "request"}
+    try:
+        question = control.decode({part: value for part, value in entry.items() if part not in about})
+    except ValueError:
+        return None
+    told = not control.must_be_heard(question) or str(entry.get("request")).encode() in heard
+    return None if told else (float(entry["at"]), question)
 
 
 def info(reply: Any) -> dict[str, str]:
