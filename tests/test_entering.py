@@ -190,3 +190,32 @@ def test_of_a_room_that_was_forgotten_somebody_may_have_lost_it() -> None:
     assert not lost.since(lost.count, "lobby")
     lost.note()
     assert lost.since(lost.count - 1, "lobby")
+
+
+async def test_who_is_put_out_and_brought_in_again_while_history_is_read_is_in_the_room_as_the_server_said(
+    node: Node,
+) -> None:
+    messages, history, chat = node.store.messages, node.store.messages.history, node.chat
+    await messages.publish("lobby", head("one"), FOR_EVER)
+    ana = session()
+    ana.identity = Identity("ana")
+    node.hub.add(ana, "192.0.2.1", math.inf)
+    node.hub.welcome(ana)
+
+    async def history_and_a_change_of_mind(*args: Any, **how: Any) -> HistoryResult:
+        found = await history(*args, **how)
+        messages.history = history  # type: ignore[method-assign]
+        await says(node, "two")
+        await reading.put_out(chat, ana, "lobby", 2000, "unsubscribed by the server")
+        assert await reading.bring_in(chat, ana, Subscribe("lobby"))
+        return found
+
+    messages.history = history_and_a_change_of_mind  # type: ignore[method-assign]
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(Reject) as refused:
+            await reading.subscribe(chat, ana, Subscribe("lobby", recover=True, offset=0))
+        assert refused.value.code == 105
+        await says(node, "three")
+    heard = b"".join(link_of(ana).written)
+    assert [text for text in ("one", "two", "three") if b'"data":"%b"' % text.encode() in heard] == ["three"]
+    assert ana.rooms["lobby"].server_side

@@ -104,16 +104,18 @@ async def enter(
     chat.hub.join(session, room, subscription, JOINING)
     try:
         missed, top = await _missed(chat, wish, floor)
+        if missed is None and wish.reject_unrecovered:
+            raise errors.UNRECOVERABLE.anew()
     except BaseException:
-        _out(chat, session, room)
+        if session.rooms.get(room) is subscription:
+            _out(chat, session, room)
         raise
-    if missed is None and wish.reject_unrecovered:
-        _out(chat, session, room)
-        raise errors.UNRECOVERABLE.anew()
     if not session.open:
         raise errors.ABNORMAL.anew()
     if room not in session.rooms:
         raise errors.INTERNAL.because("put out of the room while its history was read; subscribe again")
+    if session.rooms[room] is not subscription:  # and in again since, by the server's word
+        raise errors.ALREADY_SUBSCRIBED.anew()
     late = tuple(event.body for event in chat.hub.caught_up(session, room, top.offset))
     if missed is None:
         # `late` stands in history too, above the position that the client is told to go on from.
