@@ -271,7 +271,7 @@ class Node:
         """
         assert self._tasks is not None, "asked of a node that runs"
         assert self.listener is not None, "and listens"
-        if self.state == "ready" and not self.stopping:
+        if self.state == "ready" and not self.stopping and self._emptying is None:
             over_s = self.settings.server.drain if over_s < 0 else over_s
             emptying = self._empty(self.listener, over_s, drain.FAREWELL_S)
             self._emptying = self._tasks.create_task(emptying, name="drain")
@@ -285,8 +285,8 @@ class Node:
         async with self._undraining:
             if self.listener is None or self.stopping or self.state not in ("draining", "drained"):
                 return
+            await self.listener.open()  # first: where it cannot, it goes on emptying itself
             await self._end_emptying()
-            await self.listener.open()
             if not self.stopping:
                 self._enter("ready")
 

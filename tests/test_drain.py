@@ -135,6 +135,32 @@ async def test_a_node_that_two_take_back_at_once_is_taken_back_once(drained: Nod
     socket.create_connection(("127.0.0.1", port_of(drained))).close()
 
 
+async def test_a_node_that_two_empty_at_once_is_emptied_once_and_can_be_taken_back(drained: Node) -> None:
+    await drained.undrain()
+    member(drained.hub)
+    drained.drain(60.0)
+    drained.drain(60.0)
+    while drained.state != "draining":
+        await asyncio.sleep(0)
+    await drained.undrain()
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "drain"] == []
+    assert drained.state == "ready"
+
+
+async def test_a_node_whose_address_another_has_taken_goes_on_emptying_itself(drained: Node) -> None:
+    await drained.undrain()
+    ana = member(drained.hub)
+    drained.drain(60.0)
+    while drained.state != "draining":
+        await asyncio.sleep(0)
+    with socket.create_server(("127.0.0.1", port_of(drained))), pytest.raises(OSError):
+        await drained.undrain()
+    drained.hub.remove(ana, "127.0.0.1")
+    async with asyncio.timeout(PATIENCE_S):
+        while drained.state != "drained":
+            await asyncio.sleep(0)
+
+
 async def test_a_node_that_is_told_to_stop_while_it_is_taken_back_listens_no_more(drained: Node) -> None:
     assert drained.listener is not None
     news = list[str]()
