@@ -32,19 +32,24 @@ _DM = "dm#"
 
 
 def clean_name(text: str, limit: int) -> str:
-    """Return `text` as a display name: NFC, one line, nothing hidden, at most `limit` characters; "" if none are left.
+    """Return `text` as a display name: NFC, one line, nothing hidden; "" if none are left.
 
     White space of any kind becomes one space between words. Cleaning a clean name changes nothing.
+
+    Args:
+        limit: most characters; 0: no limit.
     """
     visible = _HIDDEN.sub("", " ".join(text.split()))
     composed = unicodedata.normalize("NFC", " ".join(visible.split()))
-    return composed[:limit].rstrip()
+    return composed[: limit or None].rstrip()
 
 
 def room_name(text: str, limit_bytes: int) -> str:
-    """Return `text` if it may name a room: NFC, nothing hidden in it, 1 to `limit_bytes` bytes of UTF-8; and where it
-    begins like a direct room, one that has two users.
+    """Return `text` if it may name a room: NFC, nothing hidden in it, not empty; and where it begins like a direct
+    room, one that has two users.
 
+    Args:
+        limit_bytes: most bytes of UTF-8; 0: no limit.
     Raises:
         Reject: 107, with a sentence that says which of these it is not.
     """
@@ -53,7 +58,7 @@ def room_name(text: str, limit_bytes: int) -> str:
     if hidden := _HIDDEN.search(text):
         found = f"U+{ord(hidden[0]):04X}"
         raise BAD_REQUEST.because(f"a room name holds visible characters only, {found} came; leave it out")
-    if (size := len(text.encode())) > limit_bytes:
+    if 0 < limit_bytes < (size := len(text.encode())):
         raise BAD_REQUEST.because(f"a room name has at most {limit_bytes} bytes of UTF-8, {size} came; shorten it")
     if not unicodedata.is_normalized("NFC", text):
         raise BAD_REQUEST.because("a room name must be in Unicode form NFC, and this one is not; normalize it")

@@ -58,7 +58,11 @@ def test_a_display_name_is_one_line_of_what_can_be_seen(given_name: str, shown: 
     assert clean_name(given_name, 32) == shown
 
 
-@given(any_text, st.integers(0, 40))
+def test_without_a_limit_a_name_is_as_long_as_it_is() -> None:
+    assert clean_name("Ana" * 100, 0) == room_name("Ana" * 100, 0) == "Ana" * 100
+
+
+@given(any_text, st.integers(1, 40))
 def test_cleaning_a_clean_name_changes_nothing(text: str, limit: int) -> None:
     name = clean_name(text, limit)
     assert clean_name(name, limit) == name

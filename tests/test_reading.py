@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from chatd.chat.cursors import TYPING_MS, UNREAD_ROOMS, unread_in
 from chatd.model import NOWHERE, Position, Role, Standing
 from chatd.rules import reads_above
+from chatd.settings import Limits, options
 from tests.conftest import Daemon
 from tests.people import Person, Refused, cluster, person
 
@@ -213,3 +215,21 @@ async def test_where_history_is_for_nobody_only_moderators_read_it(nodes: tuple[
         assert await offsets(ben, "now-1") == [[]] * 3
         async with person(nodes[0], "ben") as phone:
             assert "recovered" not in await phone.joins("now-1", recover=True, epoch=place["epoch"], offset=0)
+
+
+# --- without limits ---------------------------------------------------------------------------------------------------
+
+
+async def test_where_every_limit_is_0_there_is_none(tmp_path: Path) -> None:
+    zeros = "\n".join(f"{name} = 0" for name, limit in options(Limits).items() if not limit.metadata["option"].least)
+    with cluster(tmp_path, f"[limits]\n{zeros}", nodes=1) as (node,):
+        async with person(node, "ana", name="Ana Lima") as ana:
+            place = await ana.joins("unbounded")
+            for text in ("one", "two"):
+                await ana.says("unbounded", text)
+            assert await offsets(ana, "unbounded") == [[1, 2]] * 3
+            page = await ana.ask(history={"channel": "unbounded", "limit": -1})
+            assert len(page["publications"]) == 2
+            async with person(node, "ana") as again:
+                assert (await again.joins("unbounded", recover=True, epoch=place["epoch"], offset=0))["recovered"]
+            assert [each["name"] for each in node.ask("who")["connections"]] == ["Ana Lima"]

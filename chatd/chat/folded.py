@@ -52,7 +52,7 @@ async def history(chat: Context, session: Session, args: MessageHistory) -> Mapp
     kept = await chat.readable(session, args.room)
     if kept.history == 0:
         raise errors.NOT_AVAILABLE.because("this room keeps no history")
-    most = chat.limits.history_page
+    most = chat.limits.history_page or kept.history
     limit = args.limit if 0 < args.limit < most else most
     back = after is None
     floor = await chat.reads_above(session, args.room)

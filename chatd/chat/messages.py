@@ -130,7 +130,7 @@ async def history(chat: Context, session: Session, command: History) -> HistoryR
     kept = await chat.readable(session, command.room)
     if kept.history == 0:
         raise errors.NOT_AVAILABLE.because("this room keeps no history")
-    since, most = command.since, chat.limits.history_page
+    since, most = command.since, chat.limits.history_page or kept.history
     if command.reverse and since is not None and since.offset == 0:
         raise errors.BAD_REQUEST.because("nothing lies before offset 0")
     limit = most if command.limit < 0 or command.limit > most else command.limit
