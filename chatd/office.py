@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Final
 
 from . import rules
+from .batched import batched
 from .control import Answers, Impose, Kick, Lift, Lock, Object, Question, Recheck, Revoke
 from .measures import Lockdown, Measure, What
 from .store.messages import Keep
@@ -131,14 +132,15 @@ class Office:
         total = await traces.forget_personal(user, rules.personal_room(user))
         total = total._replace(reports=await self.store.reports.forget(user))
         rooms = await traces.rooms()
-        for start in range(0, len(rooms), AT_ONCE):
-            part = rooms[start : start + AT_ONCE]
+        seen = 0
+        for part in batched(rooms, AT_ONCE):
             gone = await gather(*(traces.forget(room, user, keep(room)) for room in part))
             for room, done in zip(part, gone, strict=True):
                 total, touched = total.and_also(done), touched + any(done)
                 if done.memberships:
                     await self.recheck(room, user)
-            progress(start + len(part), len(rooms))
+            seen += len(part)
+            progress(seen, len(rooms))
         await self.write_down("forgotten", target=user, rooms=touched, **total._asdict())
         return total, touched
 
