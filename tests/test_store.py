@@ -290,7 +290,7 @@ class TestStore:
     async def test_the_buried_are_gone_with_their_rooms(self, store: Store) -> None:
         await store.enroll("alive.1", 60_000, {})
         await store.enroll("dead.1", 1, {})
-        await store.presence.enter_rooms("dead.1", ["lobby"])
+        await store.presence.enter_room("dead.1", "lobby")
         await in_milliseconds(10)
         assert await store.claim("alive.1") == "dead.1"
         await store.bury("dead.1")

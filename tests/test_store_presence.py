@@ -202,11 +202,10 @@ async def test_who_came_back_under_a_new_lease_does_not_leave_with_the_old_one(s
 
 
 async def test_the_rooms_of_a_lease_are_remembered_for_the_reaper(store: Store) -> None:
-    await store.presence.enter_rooms("n.1", ["lobby", "größe {1}"])
-    await store.presence.enter_rooms("n.1", [])
-    await store.presence.leave_rooms("n.1", [])
+    for room in ("lobby", "größe {1}"):
+        await store.presence.enter_room("n.1", room)
     assert sorted(await store.presence.rooms_of("n.1")) == ["größe {1}", "lobby"]
-    await store.presence.leave_rooms("n.1", ["lobby"])
+    await store.presence.leave_room("n.1", "lobby")
     assert await store.presence.rooms_of("n.1") == ["größe {1}"]
     assert await store.presence.rooms_of("n.2") == []
 

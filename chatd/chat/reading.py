@@ -193,7 +193,7 @@ async def _be_present(chat: Context, session: Session, room: str) -> None:
         return
     lease = chat.lease()
     if room not in chat.entered:
-        await chat.store.presence.enter_rooms(lease, [room])
+        await chat.store.presence.enter_room(lease, room)
         chat.entered.add(room)
         if room not in session.rooms:  # put out meanwhile
             return
@@ -233,7 +233,7 @@ async def _be_gone(chat: Context, session: Session, room: str) -> None:
     if nobody_stays and lease == chat.lease():
         # No await between these two lines: whoever joins next notes the room anew, and after this in the pipeline.
         chat.entered.discard(room)
-        await chat.store.presence.leave_rooms(lease, [room])
+        await chat.store.presence.leave_room(lease, room)
 
 
 def _out(chat: Context, session: Session, room: str) -> None:

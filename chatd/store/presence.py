@@ -139,14 +139,12 @@ class Presence:
 
     # --- for whoever clears up ----------------------------------------------------------------------------------------
 
-    async def enter_rooms(self, lease: str, rooms: Sequence[str]) -> None:
-        """Note that this node has somebody in `rooms`, before anybody is entered there: the reaper looks here."""
-        if rooms:
-            await self._batch.command("SADD", self._keys.rooms(lease), *rooms)
+    async def enter_room(self, lease: str, room: str) -> None:
+        """Note that this node has somebody in `room`, before anybody is entered there: the reaper looks here."""
+        await self._batch.command("SADD", self._keys.rooms(lease), room)
 
-    async def leave_rooms(self, lease: str, rooms: Sequence[str]) -> None:
-        if rooms:
-            await self._batch.command("SREM", self._keys.rooms(lease), *rooms)
+    async def leave_room(self, lease: str, room: str) -> None:
+        await self._batch.command("SREM", self._keys.rooms(lease), room)
 
     async def rooms_of(self, lease: str) -> list[str]:
         return [room.decode() for room in await self._batch.command("SMEMBERS", self._keys.rooms(lease))]
