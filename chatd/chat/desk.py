@@ -82,7 +82,7 @@ def heard(chat: Context, session: Session) -> None:
 
 
 def _in_order(chat: Context, session: Session, request: Request) -> None:
-    """The protocol's rules that hold for every command, in its order (wire section 2)."""
+    """The Centrifuge protocol's rules that hold for every command, in the order in which it has them."""
     _follows_no_refusal(session)
     connecting = session.state is State.READY or session.waiting is not None
     if not connecting and not isinstance(request.command, Connect):

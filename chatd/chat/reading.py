@@ -156,7 +156,7 @@ async def _watch(
 
 
 async def _missed(chat: Context, wish: Subscribe, floor: int) -> tuple[tuple[Json, ...] | None, Position]:
-    """What came after the client's position, and the room's top; None when it cannot be given (wire section 7)."""
+    """What came after the client's position, and the room's top; None when not all of it can be given."""
     limit = chat.limits.recovery or chat.rules(wish.room).history
     page = await chat.store.messages.history(wish.room, chat.keep(wish.room).ms, after=wish.offset, limit=limit)
     whole = floor <= wish.offset and wish.offset + len(page.publications) == page.top.offset

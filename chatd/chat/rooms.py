@@ -1,8 +1,8 @@
 """Rooms by method: creating them, who belongs to them, what holds in them.
 
 What is done to a room goes through the steward, as it does for operators; here stands only who may ask. Whoever is
-muted may not put words into it, or people, either. Being in a room
-is reading's business: a member need not be there, and a guest who is need not be a member.
+muted may not put words into it, or people, either. Being in a room is reading's business: a member need not be there,
+and a guest who is need not be a member.
 """
 
 from __future__ import annotations

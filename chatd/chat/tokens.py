@@ -12,7 +12,7 @@ from chatd.session import Session
 from .context import Context
 from .reading import leave_unreadable, put_out
 
-# A token's holder has this long after its end to bring a new one (the protocol's own grace, wire section 5).
+# A token's holder has this long after its end to bring a new one (the grace that Centrifugo gives).
 GRACE_S: Final = 25.0
 
 
@@ -52,7 +52,7 @@ async def sub_refresh(chat: Context, session: Session, command: SubRefresh) -> S
         )
     except Reject as refusal:
         if refusal == errors.TOKEN_EXPIRED:
-            # Temporary: the SDK fetches another token and keeps its subscription meanwhile (wire section 5).
+            # Temporary: the SDK fetches another token and keeps its subscription meanwhile.
             raise Reject(refusal.code, refusal.text, temporary=True) from None
         raise errors.INVALID_TOKEN.anew() from None
     chat.refuse_void(invitation)
