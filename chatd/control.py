@@ -139,7 +139,7 @@ class Recheck:
 class Drain:
     """The node of this id lets nobody in any more, and tells everybody to come back elsewhere over so many seconds.
 
-    Negative: as its settings say. It is answered at once; `Status` tells how far it has come.
+    Negative: as its settings say. It is answered once nobody is let in; `Status` tells how far it has come.
     """
 
     node: str

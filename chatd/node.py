@@ -146,7 +146,7 @@ class Node:
         self._stop = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._emptying: asyncio.Task[None] | None = None
-        self._undraining = asyncio.Lock()
+        self._turning = asyncio.Lock()  # closing to newcomers, or opening again: one at a time
 
     def _introduce(self) -> None:
         """Have the parts tell each other what they do not know of each other to ask for."""
@@ -243,9 +243,10 @@ class Node:
     async def _leave(self, listener: Listener, lease: asyncio.Task[None]) -> None:
         """Empty this node in the time that the settings give, whatever an operator had begun, and leave the cluster."""
         self.on_news("stopping")
-        async with self._undraining:  # or it would listen again behind us
+        async with self._turning:  # or it would listen again behind us
             await self._end_emptying()
-        await self._empty(listener, self.settings.server.drain, LAST_FAREWELL_S)
+        await self._close(listener)
+        await self._empty(self.settings.server.drain, LAST_FAREWELL_S)
         lease.cancel()  # it would find its lease gone, and come back under a new one
         await asyncio.gather(lease, return_exceptions=True)
         try:
@@ -254,27 +255,31 @@ class Node:
             log.warning("left without notice; another node will clear up", error=str(error))
         log.info("stopped", node=self.id)
 
-    async def _empty(self, listener: Listener, over_s: float, patience_s: float) -> None:
-        """Let nobody in, tell everybody to come back elsewhere over `over_s` seconds, and see them off."""
+    async def _close(self, listener: Listener) -> None:
+        """Let nobody in."""
         await listener.close()
         self._enter("draining")
+
+    async def _empty(self, over_s: float, patience_s: float) -> None:
+        """Tell everybody to come back elsewhere over `over_s` seconds, and see them off."""
         await drain.say_goodbye(self.hub, over_s)
         await drain.farewell(self.hub, lambda: bool(self.errands), patience_s)
         self._enter("drained")
 
     # --- what operators do --------------------------------------------------------------------------------------------
 
-    def drain(self, over_s: float) -> None:
+    async def drain(self, over_s: float) -> None:
         """Begin to empty this node over so many seconds, or as the settings say where it is negative; it lives on.
 
-        Without effect on a node that is doing so, or has.
+        Nobody is let in any more when this returns. Without effect on a node that is emptying itself, or has.
         """
         assert self._tasks is not None, "asked of a node that runs"
         assert self.listener is not None, "and listens"
-        if self.state == "ready" and not self.stopping and self._emptying is None:
-            over_s = self.settings.server.drain if over_s < 0 else over_s
-            emptying = self._empty(self.listener, over_s, drain.FAREWELL_S)
-            self._emptying = self._tasks.create_task(emptying, name="drain")
+        async with self._turning:
+            if self.state == "ready" and not self.stopping:
+                await self._close(self.listener)
+                emptying = self._empty(self.settings.server.drain if over_s < 0 else over_s, drain.FAREWELL_S)
+                self._emptying = self._tasks.create_task(emptying, name="drain")
 
     async def undrain(self) -> None:
         """Let people in again.
@@ -282,7 +287,7 @@ class Node:
         Raises:
             OSError: the address is somebody else's by now; the node stays drained.
         """
-        async with self._undraining:
+        async with self._turning:
             if self.listener is None or self.stopping or self.state not in ("draining", "drained"):
                 return
             await self.listener.open()  # first: where it cannot, it goes on emptying itself

@@ -1,7 +1,8 @@
 """What this node answers when an operator asks, and does when he acts: control's questions, one function each.
 
-Everything here is done at once, on what the hub knows; only who may still read a room is asked of the store. Who
-carries questions and answers is the store's business, and how the nodes' answers are put together is control's.
+Nearly everything here is done at once, on what the hub knows: only who may still read a room is asked of the store, and
+a listener takes a moment to close or to open. Who carries questions and answers is the store's business, and how the
+nodes' answers are put together is control's.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Health(Protocol):
 
     def unready(self) -> str: ...
 
-    def drain(self, over_s: float) -> None: ...
+    async def drain(self, over_s: float) -> None: ...
 
     async def undrain(self) -> None: ...
 
@@ -109,7 +110,7 @@ class Responder:
                 return {"closed": await self.recheck(question)}
             case Drain():
                 if question.node == self.node.id:
-                    self.node.drain(question.over)
+                    await self.node.drain(question.over)
                 return {}
             case Undrain():
                 return await self.undrain() if question.node == self.node.id else {}

@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from chatd import drain
 from chatd.cli.common import Failure
 from chatd.cli.drain import chosen
-from chatd.control import Answers
+from chatd.control import Answers, Drain
 from chatd.hub import Hub
 from chatd.node import Node
 from chatd.settings import Settings
@@ -122,7 +122,7 @@ async def drained(node: Node) -> AsyncIterator[Node]:
     await listener.start()
     node.state = "ready"
     async with asyncio.TaskGroup() as node._tasks:
-        node.drain(0.0)
+        await node.drain(0.0)
         while node.state != "drained":
             await asyncio.sleep(0)
         yield node
@@ -135,13 +135,21 @@ async def test_a_node_that_two_take_back_at_once_is_taken_back_once(drained: Nod
     socket.create_connection(("127.0.0.1", port_of(drained))).close()
 
 
+async def test_a_node_is_draining_when_it_answers_that_it_is_and_can_be_taken_back_at_once(drained: Node) -> None:
+    await drained.undrain()
+    member(drained.hub)
+    await drained.responder.respond(Drain(drained.id, 60.0))
+    assert drained.state == "draining"
+    await drained.undrain()
+    emptying, taking_back = drained.drain(60.0), drained.undrain()
+    await asyncio.gather(emptying, taking_back)
+    assert drained.state == "ready"
+
+
 async def test_a_node_that_two_empty_at_once_is_emptied_once_and_can_be_taken_back(drained: Node) -> None:
     await drained.undrain()
     member(drained.hub)
-    drained.drain(60.0)
-    drained.drain(60.0)
-    while drained.state != "draining":
-        await asyncio.sleep(0)
+    await asyncio.gather(drained.drain(60.0), drained.drain(60.0))
     await drained.undrain()
     assert [task for task in asyncio.all_tasks() if task.get_name() == "drain"] == []
     assert drained.state == "ready"
@@ -150,9 +158,7 @@ async def test_a_node_that_two_empty_at_once_is_emptied_once_and_can_be_taken_ba
 async def test_a_node_whose_address_another_has_taken_goes_on_emptying_itself(drained: Node) -> None:
     await drained.undrain()
     ana = member(drained.hub)
-    drained.drain(60.0)
-    while drained.state != "draining":
-        await asyncio.sleep(0)
+    await drained.drain(60.0)
     with socket.create_server(("127.0.0.1", port_of(drained))), pytest.raises(OSError):
         await drained.undrain()
     drained.hub.remove(ana, "127.0.0.1")
