@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from chatd.chat import reading
+from chatd.chat import mentions, reading
 from chatd.chat.context import Debts
 from chatd.control import Enter
 from chatd.errors import ABNORMAL, INSUFFICIENT_STATE, UNSUBSCRIBED_EXPIRED
@@ -354,3 +355,15 @@ async def present(node: Node, user: str) -> Session:
     await reading.subscribe(node.chat, one, Subscribe("lobby"))
     await reading.announce(node.chat, one, Subscribe("lobby"))
     return one
+
+
+async def test_who_is_mentioned_as_the_store_goes_away_is_not_told_and_that_is_no_bug(node: Node) -> None:
+    ana = await present(node, "ana")
+
+    async def away(*_: Any) -> set[str]:
+        raise StoreUnavailable("no answer")
+
+    node.store.presence.among = away  # type: ignore[method-assign]
+    with capture_logs() as logged:
+        await mentions.notify(node.chat, ana, "lobby", 1, ["bob"])
+    assert [(entry["log_level"], entry["error"]) for entry in logged] == [("warning", "no answer")]

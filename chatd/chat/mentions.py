@@ -2,7 +2,7 @@
 has blocked the speaker is told nothing.
 
 A notice says who spoke, and where, but not what: who may not read the room any more learns nothing from it. It comes
-after the message and is not repeated, so it can be lost with its node.
+after the message and is not repeated, so it can be lost with its node, or while the store is away.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
+import structlog
+
 from chatd import rules
 from chatd.model import Json
 from chatd.names import dm_members
 from chatd.session import Session
+from chatd.store.errors import StoreError
 from chatd.wire.publication import head
 
 from .context import Context
+
+log = structlog.get_logger("chatd")
 
 NOTHING: Final[Json] = b"{}"
 
@@ -26,10 +31,13 @@ async def notify(chat: Context, session: Session, room: str, offset: int, mentio
     """Tell those of `mentioned` who may read `room` of the message at `offset`; its author is not told."""
     others = [user for user in mentioned if user and user != session.user and not chat.banned(user, room)]
     notice = head(NOTHING, chat.byline(session), {"type": "mention", "room": room, "of": str(offset)})
-    inside = await among(chat, room, others)
-    blocking = await asyncio.gather(*(chat.store.rooms.blocks(user, session.user) for user in inside))
-    told = [user for user, blocks in zip(inside, blocking, strict=True) if not blocks]
-    await asyncio.gather(*(_tell(chat, user, notice) for user in told))
+    try:
+        inside = await among(chat, room, others)
+        blocking = await asyncio.gather(*(chat.store.rooms.blocks(user, session.user) for user in inside))
+        told = [user for user, blocks in zip(inside, blocking, strict=True) if not blocks]
+        await asyncio.gather(*(_tell(chat, user, notice) for user in told))
+    except StoreError as error:
+        log.warning("mentioned users not told", error=str(error))
 
 
 async def among(chat: Context, room: str, users: list[str]) -> list[str]:
