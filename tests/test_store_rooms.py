@@ -58,6 +58,38 @@ async def test_a_room_is_created_once_and_not_over_a_history(store: Store) -> No
     assert (await store.rooms.standing("den", "ana")).role is OWNER
 
 
+async def test_a_room_that_is_created_anew_as_the_old_one_goes_is_found(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = store.batch.script
+
+    async def created_behind_it(*call: Any) -> Any:
+        monkeypatch.undo()
+        reply = await script(*call)
+        await created(store, owner="ben")
+        return reply
+
+    await created(store)
+    monkeypatch.setattr(store.batch, "script", created_behind_it)
+    await store.rooms.dissolve("den", by=None)
+    assert await store.rooms.created("", 10) == ["den"]
+
+
+async def test_a_room_whose_elder_goes_as_it_is_created_is_found(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = store.batch.script
+
+    async def gone_before_it(*call: Any) -> Any:
+        monkeypatch.undo()
+        await store.rooms.dissolve("den", by=None)
+        return await script(*call)
+
+    await created(store)
+    await store.rooms.belong("ben", "den", 0)
+    monkeypatch.setattr(store.batch, "script", gone_before_it)
+    await store.rooms.create("den", by="ben", owner="ben", public=False, topic="", keys={}, unused=True)
+    assert await store.rooms.created("", 10) == ["den"]
+
+
 async def test_of_two_owners_who_leave_at_once_one_stays(store: Store) -> None:
     await created(store)
     await placed(store, "ben", OWNER)

@@ -118,14 +118,14 @@ class Rooms:
         Raises:
             Reject 406: it has one, or is in use.
         """
-        index = self._keys.created(registry_shard(room))
-        await self._batch.command("ZADD", index, 0, room)
+        await self._list(room)
         slot = [self._keys.room(room), self._keys.members(room), self._keys.meta(room), self._keys.present(room)]
         fields = [part for key, value in keys.items() for part in (f"k:{key}", value)]
         if not await self._batch.script(CREATE, slot, (by, owner, int(public), topic, int(unused), *fields)):
             if not (await self.standing(room, "")).exists:
-                await self._batch.command("ZREM", index, room)
+                await self._unlist(room)
             raise errors.EXISTS.because("this room exists already, or people talk in it; take another name")
+        await self._list(room)  # again: whoever saw to the end of an older one may just have taken it off
 
     async def belong(self, user: str, room: str, most: int) -> bool:
         """Note that `user` is about to belong to `room`; whether this is new (belong.lua).
@@ -217,14 +217,19 @@ class Rooms:
         args = (actor, granted, int(Role.OWNER), idle_ms)
         _, *members = _or_refused(await self._batch.script(DISSOLVE, self._keys.all_of(room), args))
         users = [user.decode() for user in members]
-        await self.forget(room)
+        await self._unlist(room)
         for some in batched(users, AT_ONCE):
             await asyncio.gather(*(self.belong_no_more(user, room) for user in some))
         return users
 
-    async def forget(self, room: str) -> None:
-        """Take the name of a room that is gone from the index."""
+    async def _list(self, room: str) -> None:
+        await self._batch.command("ZADD", self._keys.created(registry_shard(room)), 0, room)
+
+    async def _unlist(self, room: str) -> None:
+        """Take a room that is not there off the list of all, unless somebody creates it meanwhile."""
         await self._batch.command("ZREM", self._keys.created(registry_shard(room)), room)
+        if (await self.standing(room, "")).exists:
+            await self._list(room)
 
 
 def blocker(room: str, user: str) -> str:
