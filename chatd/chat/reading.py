@@ -102,20 +102,7 @@ async def enter(
         return Subscribed(position=top, ttl_s=ttl_s)
     subscription.held = []
     chat.hub.join(session, room, subscription, JOINING)
-    try:
-        missed, top = await _missed(chat, wish, floor)
-        if missed is None and wish.reject_unrecovered:
-            raise errors.UNRECOVERABLE.anew()
-    except BaseException:
-        if session.rooms.get(room) is subscription:
-            _out(chat, session, room)
-        raise
-    if not session.open:
-        raise errors.ABNORMAL.anew()
-    if room not in session.rooms:
-        raise errors.INTERNAL.because("put out of the room while its history was read; subscribe again")
-    if session.rooms[room] is not subscription:  # and in again since, by the server's word
-        raise errors.ALREADY_SUBSCRIBED.anew()
+    missed, top = await _missed_by(chat, session, wish, subscription, floor)
     late = tuple(event.body for event in chat.hub.caught_up(session, room, top.offset))
     if missed is None:
         # `late` stands in history too, above the position that the client is told to go on from.
@@ -153,6 +140,33 @@ async def _watch(
         chat.store.feed.unwatch(room)
         raise
     return top
+
+
+async def _missed_by(
+    chat: Context, session: Session, wish: Subscribe, subscription: Subscription, floor: int
+) -> tuple[tuple[Json, ...] | None, Position]:
+    """As _missed, for a session that is still in the room by this subscription when it returns.
+
+    Raises:
+        Reject 112: the client wants all of it or nothing. Reject 100, 105: it is out of the room, or in again.
+        Disconnect: it is gone.
+    """
+    room = wish.room
+    try:
+        missed, top = await _missed(chat, wish, floor)
+        if missed is None and wish.reject_unrecovered:
+            raise errors.UNRECOVERABLE.anew()
+    except BaseException:
+        if session.rooms.get(room) is subscription:
+            _out(chat, session, room)
+        raise
+    if not session.open:
+        raise errors.ABNORMAL.anew()
+    if room not in session.rooms:
+        raise errors.INTERNAL.because("put out of the room while its history was read; subscribe again")
+    if session.rooms[room] is not subscription:  # and in again since, by the server's word
+        raise errors.ALREADY_SUBSCRIBED.anew()
+    return missed, top
 
 
 async def _missed(chat: Context, wish: Subscribe, floor: int) -> tuple[tuple[Json, ...] | None, Position]:
