@@ -13,8 +13,9 @@ from structlog.testing import capture_logs
 
 from chatd.chat import mentions, reading
 from chatd.chat.context import Debts
-from chatd.control import Enter
+from chatd.control import Enter, Impose
 from chatd.errors import ABNORMAL, INSUFFICIENT_STATE, UNSUBSCRIBED_EXPIRED
+from chatd.measures import Measure, On, What
 from chatd.model import Delivery, Event, Identity, Kind, Lost, Position, Subscribe
 from chatd.node import Node
 from chatd.session import Session
@@ -367,3 +368,28 @@ async def test_who_is_mentioned_as_the_store_goes_away_is_not_told_and_that_is_n
     with capture_logs() as logged:
         await mentions.notify(node.chat, ana, "lobby", 1, ["bob"])
     assert [(entry["log_level"], entry["error"]) for entry in logged] == [("warning", "no answer")]
+
+
+async def test_who_is_put_out_while_the_room_is_noted_for_the_reaper_is_no_ghost_in_it(
+    node: Node,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ana = comes(node)
+    await reading.subscribe(node.chat, ana, Subscribe("lobby"))
+    presence = node.store.presence
+    enter_room = presence.enter_room
+
+    async def put_out_meanwhile(lease: str, room: str) -> None:
+        await enter_room(lease, room)
+        await reading.put_out(node.chat, ana, room, *UNSUBSCRIBED_EXPIRED)
+
+    monkeypatch.setattr(presence, "enter_room", put_out_meanwhile)
+    await reading.announce(node.chat, ana, Subscribe("lobby"))
+    assert await presence.stats("lobby") == (0, 0)
+
+
+async def test_the_server_brings_nobody_into_a_room_that_they_are_banned_from(node: Node) -> None:
+    ana = comes(node)
+    await node.responder.respond(Impose(1, *Measure(What.BAN, On.USER, "ana", "lobby")))
+    assert await node.responder.respond(Enter("ana", "lobby")) == {"entered": 0}
+    assert ana.rooms == {}
