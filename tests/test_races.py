@@ -168,6 +168,10 @@ async def test_all_are_registered_anew_though_the_store_went_away_amid_it(
     await until(all_are_there)
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
+    await node.membership._renew()  # it may have been cancelled before it knew
+    failures.append(StoreUnavailable("asked to register whom it has"))
+    await node.membership._renew()
+    assert failures, "once is enough"
 
 
 async def test_a_dead_node_is_cleared_up_after_at_once_though_the_store_went_away_amid_it(
@@ -393,3 +397,21 @@ async def test_the_server_brings_nobody_into_a_room_that_they_are_banned_from(no
     await node.responder.respond(Impose(1, *Measure(What.BAN, On.USER, "ana", "lobby")))
     assert await node.responder.respond(Enter("ana", "lobby")) == {"entered": 0}
     assert ana.rooms == {}
+
+
+async def test_what_the_store_could_not_be_told_it_is_told_as_the_lease_is_renewed(
+    node: Node,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await node.membership.begin()
+    ana = await present(node, "ana")
+
+    async def away(*_: Any, **__: Any) -> int:
+        raise StoreUnavailable("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(node.store.presence, "leave", away)
+        await reading.leave(node.chat, ana, "lobby")
+    assert await somebody_is_there(node)
+    await node.membership._renew()
+    assert await node.store.presence.stats("lobby") == (0, 0)
