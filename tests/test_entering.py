@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from chatd.chat.rights import ROOMS, RightsLost
 from chatd.control import Impose, Question, Recheck
 from chatd.errors import Disconnect, Reject
 from chatd.measures import Measure, On, What
-from chatd.model import HistoryResult, Identity, Role, Standing, Subscribe
+from chatd.model import Delivery, HistoryResult, Identity, Role, Standing, Subscribe
 from chatd.node import Node
 from chatd.session import Session
 from chatd.store.redis import Store
@@ -134,7 +134,14 @@ async def test_nothing_is_heard_before_the_reply_though_rights_change_meanwhile(
 async def says(node: Node, text: str) -> None:
     """Say it in the lobby, and have it delivered to whoever is there."""
     delivered, deliver = asyncio.Event(), node.hub.deliver
-    node.hub.deliver = lambda deliveries: (deliver(deliveries), delivered.set())  # type: ignore[assignment, func-returns-value]
+
+    def delivers(deliveries: Iterable[Delivery]) -> None:
+        deliveries = list(deliveries)
+        deliver(deliveries)
+        if any(text.encode() in event.body for each in deliveries for event in each.events):  # and no join before it
+            delivered.set()
+
+    node.hub.deliver = delivers  # type: ignore[method-assign]
     await node.store.messages.publish("lobby", head(text), FOR_EVER)
     await delivered.wait()
     for room in list(node.hub._casts):
