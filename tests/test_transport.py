@@ -136,6 +136,7 @@ class House:
                 WebSocketRoute("/waits", self.waits),
                 Route("/hello", self.hello, methods=["GET", "POST"]),
                 Route("/large", self.large),
+                Route("/patient", self.patient),
                 Route("/stream", Streaming(self), methods=["POST"]),
             ]
         )
@@ -202,6 +203,10 @@ class House:
 
     async def large(self, request: Request) -> Response:
         return PlainTextResponse("x" * LARGE)
+
+    async def patient(self, request: Request) -> Response:
+        await self.may_enter.wait()
+        return PlainTextResponse("at last")
 
     async def stream(self, scope: Scope, send: Send) -> None:
         guest, take = Guest(), scope["extensions"]["chatd.takeover"]["take"]
@@ -1078,6 +1083,19 @@ async def test_requests_that_do_not_wait_for_answers_are_served_in_order_but_not
             await client.reader.readexactly(len("0 bytes"))
         flood.send(WHOLE * (PIPELINED + 2))
         assert await flood.rest() == b""
+
+
+def test_who_asks_for_more_than_may_wait_leaves_no_bug_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    @on_both_loops
+    async def story() -> None:
+        async with serving() as house, Bare(house) as flood:
+            flood.send(b"GET /patient HTTP/1.1\r\nHost: x\r\n\r\n" * (PIPELINED + 2))
+            assert await flood.rest() == b""
+            house.may_enter.set()
+
+    for loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        story(loop)
+    assert "Exception in ASGI application" not in caplog.text
 
 
 def test_of_too_many_half_open_connections_the_oldest_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

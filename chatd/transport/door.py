@@ -244,6 +244,8 @@ class Door(HttpToolsProtocol):
 
     def abort(self) -> None:
         self._doorway.forget(self)
+        if self._answering is not None:
+            self._answering.disconnected = True  # uvicorn tells only the last request that the client has gone
         self.transport.abort()
 
     def _refuse(self) -> None:
