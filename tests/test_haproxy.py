@@ -6,11 +6,12 @@ import asyncio
 import csv
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
+import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -29,6 +30,7 @@ from tests.proxies import (
 )
 from tests.servers import redis_server
 from tests.test_cluster import until
+from tests.test_doors import PATIENCE_S
 
 CONFIG = Path(__file__).parents[1] / "config" / "haproxy.cfg"
 
@@ -36,7 +38,7 @@ CONFIG = Path(__file__).parents[1] / "config" / "haproxy.cfg"
 class HAProxy(Proxy):
     """haproxy with the shipped configuration, its addresses, paths and numbers changed. TLS is not the only way in."""
 
-    def __init__(self, directory: Path, *nodes: Daemon) -> None:
+    def __init__(self, directory: Path, *nodes: Daemon | Standing) -> None:
         super().__init__(directory)
         pem = directory / "chatd.pem"
         pem.write_text(self.chain.read_text() + self.key.read_text())
@@ -102,6 +104,49 @@ class TestHAProxy(BehindAProxy):
             stack.callback(site.close)
             await asyncio.to_thread(site.until_it_listens)
             await is_drained_by_readyz(site, wire, first, second)
+
+    async def test_what_a_node_may_have_done_before_it_died_is_not_said_again(self, tmp_path: Path) -> None:
+        async with dying_nodes() as (asked, ports):
+            site = HAProxy(tmp_path, *(Standing(f"127.0.0.1:{port}") for port in ports))
+            try:
+                await asyncio.to_thread(site.until_it_listens)
+                async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
+                    for method, times in (("POST", 1), ("GET", 3)):
+                        asked.clear()
+                        with suppress(httpx.RemoteProtocolError):  # HAProxy hangs up too, or says 502
+                            await http.request(method, f"http://127.0.0.1:{site.port}/api/publish")
+                        assert len(asked) == times
+            finally:
+                site.close()
+
+
+class Standing(NamedTuple):
+    """What a proxy looks at of a node."""
+
+    address: str
+
+
+@asynccontextmanager
+async def dying_nodes() -> AsyncIterator[tuple[list[bytes], list[int]]]:
+    """Two nodes that are ready, and hang up on every other request; and the first lines of those."""
+    asked: list[bytes] = []
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):  # a probe hangs up
+            line = await reader.readline()
+            if b"/readyz" in line:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            elif line:
+                asked.append(line)
+            await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    servers = [await asyncio.start_server(hear, "127.0.0.1", 0) for _ in range(2)]
+    try:
+        yield asked, [server.sockets[0].getsockname()[1] for server in servers]
+    finally:
+        for server in servers:
+            server.close()
 
 
 async def is_drained_by_readyz(site: HAProxy, wire: Wire, first: Daemon, second: Daemon) -> None:
