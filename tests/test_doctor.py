@@ -180,13 +180,15 @@ async def test_a_store_that_may_take_no_writes_is_told_with_what_it_waits_for(tm
         assert (await asyncio.to_thread(found, CHATD_REDIS__URL=server.url))["writes"]["state"] == "ok"
         # As config/README.md has it, and the only replica is gone.
         await operator.config_set("min-replicas-to-write", 1)
-        lonely = (await asyncio.to_thread(found, CHATD_REDIS__URL=server.url))["writes"]
+        checks = await asyncio.to_thread(found, CHATD_REDIS__URL=server.url)
+        lonely, none = checks["writes"], checks["nodes"]
         said = await asyncio.to_thread(
             CliRunner().invoke, main, ["send", "lobby", "hi"], env={"CHATD_REDIS__URL": server.url}
         )
         await operator.replicaof("127.0.0.1", 1)
         replica = (await asyncio.to_thread(found, CHATD_REDIS__URL=server.url))["writes"]
     assert (lonely["state"], "no replica copies the store" in lonely["finding"]) == ("fail", True)
+    assert none["remedy"] == "mend the store first: without writes, a node that runs cannot say that it does"
     assert (said.exit_code, "not ready: NOREPLICAS" in said.stderr) == (STORE_UNAVAILABLE, True)
     assert (replica["state"], replica["finding"]) == ("fail", "the store is a replica, which takes no writes")
 

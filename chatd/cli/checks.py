@@ -130,10 +130,11 @@ def clocks(skew_s: float) -> Check:
     return Check("clocks", state, finding, "run NTP on both (`timedatectl set-ntp true`)")
 
 
-def nodes(answers: Answers) -> Iterator[Check]:
-    """Which nodes answer, and whether each hears the store."""
+def nodes(answers: Answers, *, writable: bool) -> Iterator[Check]:
+    """Which nodes answer, and whether each hears the store; `writable`: a node could have said there that it lives."""
     if not answers.by_node and not answers.missing:
-        yield Check("nodes", State.WARN, "no chatd is alive on this store", "`chatd serve`")
+        remedy = "mend the store first: without writes, a node that runs cannot say that it does"
+        yield Check("nodes", State.WARN, "no chatd is alive on this store", "`chatd serve`" if writable else remedy)
     for node in answers.missing:
         remedy = "look at its log; the cluster clears up after it when its lease ends"
         yield Check(f"node {node}", State.FAIL, "does not answer", remedy)

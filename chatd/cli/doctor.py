@@ -240,7 +240,8 @@ async def store_checks(settings: Settings) -> tuple[list[Check], Answers | None]
         async with opened(settings) as store:
             checks += await asked_the_store(store)
             answers = await office(store, settings).ask(Status())
-            return [*checks, *nodes(answers)], answers
+            writable = all(check.state is not State.FAIL for check in checks if check.name in ("writes", "memory"))
+            return [*checks, *nodes(answers, writable=writable)], answers
     except Failure as failure:  # the embedded store runs with the daemon, and none runs
         none_alive = Answers({}) if failure.code == NO_DAEMON else None
         return [Check("store", State.WARN, str(failure))], none_alive
