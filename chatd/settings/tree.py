@@ -39,7 +39,9 @@ class Server:
     workers: int = option(
         1,
         "Nodes to run here, each in a process of its own and all behind the address above: one for each core that "
-        "chat may have. What is said of a node, limits.connections for one, holds for each of them. Only on Linux.",
+        "chat may have. What is said of a node, limits.connections for one, holds for each of them. One that has "
+        "crashed is started with the settings as they are by then, also those that the others take up at a restart. "
+        "Only on Linux.",
         least=1,
         most=1024,
     )
@@ -92,7 +94,11 @@ class Admin:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS in chatd itself, for a node without a proxy in front. It takes some 50 KB a connection, a proxy less."""
+    """TLS in chatd itself, for a node without a proxy in front. It takes some 50 KB a connection, a proxy less.
+
+    So does a handshake under way, whose number only limits.handshake_timeout bounds: strangers are better met by a
+    proxy.
+    """
 
     certificate: File = option(
         "",
