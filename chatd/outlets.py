@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from itertools import repeat
+from socket import AF_INET, SOCK_STREAM
 from typing import Final
 
 # Stands for the bytes that an outlet took, when it took none because of what is behind it.
@@ -38,7 +39,7 @@ class Outlet(socket.socket):
 
     def open(self) -> None:
         if self.fileno() < 0:
-            super().__init__(fileno=self._descriptor)
+            super().__init__(AF_INET, SOCK_STREAM, 0, self._descriptor)  # said, lest Python asks the kernel what it is
 
     def shut(self) -> None:
         self.detach()
