@@ -112,13 +112,22 @@ def tokens(directory: Path, users: int) -> Path:
 
 @contextmanager
 def chatd(
-    sitting: Sitting, *, nodes: int = 1, cores: Sequence[int] = (), heartbeat_s: int = 25, extra: str = ""
+    sitting: Sitting,
+    *,
+    nodes: int = 1,
+    cores: Sequence[int] = (),
+    heartbeat_s: int = 25,
+    extra: str = "",
+    under: Sequence[str] = (),
+    house: Path | None = None,
 ) -> Iterator[tuple[Chatd, Path]]:
     """`nodes` nodes on a fresh store, with a directory that lives as long.
 
     Args:
         cores: which they have in turn; none: the server's, and the load's for a second node.
         extra: settings that come last, as TOML.
+        under: a command that runs each node's.
+        house: the checkout whose chatd it is; None: the one that is installed.
     """
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="chatd-bench-")))
@@ -128,9 +137,10 @@ def chatd(
         started = []
         for n in range(nodes):
             port = free_port()
-            command = [sys.executable, "-m", "chatd", "--config", str(config), "serve", "--port", str(port)]
+            node = [sys.executable, "-m", "chatd", "--config", str(config), "serve", "--port", str(port)]
+            command, elsewhere = [*under, *node], {} if house is None else {"PYTHONPATH": str(house)}
             core = (cores or machine.cores())[n % len(cores or machine.cores())]
-            server = stack.enter_context(_process(command, core, port, directory / f"node-{n}.log"))
+            server = stack.enter_context(_process(command, core, port, directory / f"node-{n}.log", elsewhere))
             _until(lambda port=port: _ready(port), server, directory / f"node-{n}.log")
             started.append(server)
         yield Chatd(started, store, url), directory

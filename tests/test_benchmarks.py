@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import report, server
+from benchmarks import counted, report, server
 from benchmarks.figures import busy, fan_out, publish, slow
 from benchmarks.figures.cost import settle
 from benchmarks.load import Faulty, Load, loading
@@ -126,3 +126,23 @@ def test_readers_that_stop_are_cut_off_with_3008_and_recover_without_a_gap() -> 
     slow.measure(sitting)
     told = [row for row in sitting.rows if "3008" in row.case]
     assert [row.median for row in told] == [TINY.crowd / 10]
+
+
+@pytest.mark.timeout(180)  # under valgrind all takes its time
+def test_instructions_are_counted_for_what_is_said_and_hardly_any_for_silence() -> None:
+    if shutil.which("callgrind_control") is None:
+        assert not os.environ.get("CI"), "valgrind is missing, and in CI nothing may skip"
+        pytest.skip("valgrind is missing; it counts instructions")
+    with counted.counting(counted.HOUSE) as (chatd, load):
+        settle(load, 4, chatd.chatd.setup(chatd.directory, 4), rooms=2, streams=2, depth=1)
+        chatd.begin()
+        answer, _, said = load.run(chatd.since_last, seconds=0.3, window=2)
+        chatd.chatd.node.until_quiet()
+        chatd.since_last()
+        assert said > answer.messages * 100_000 > chatd.since_last()
+
+
+def test_of_callgrinds_dumps_the_total_is_read() -> None:
+    assert counted.total("events: Ir\nsummary: 12\n\ntotals: 12\n") == 12
+    with pytest.raises(ValueError, match=r"expected a line `totals: N`"):
+        counted.total("desc: Trigger: dump\n")
