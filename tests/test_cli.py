@@ -629,13 +629,14 @@ def test_nodes_are_well_when_they_answer_and_hear_the_store():
     def node(feed: str) -> dict[str, Any]:
         return {"node": {"store": {"feed": feed}}}
 
-    checks = list(doctor.nodes(Answers({"a": node("live"), "b": node("the feed is silent")}, ("c",))))
+    answers = Answers({"a": node("live"), "b": node("the feed is silent")}, ("c",))
+    checks = list(doctor.nodes(answers, writable=True))
     assert {check.name: check.state for check in checks} == {
         "node c": State.FAIL,
         "node a": State.OK,
         "node b": State.WARN,
     }
-    assert [check.state for check in doctor.nodes(Answers({}))] == [State.WARN]
+    assert [check.state for check in doctor.nodes(Answers({}), writable=True)] == [State.WARN]
 
 
 def test_a_port_held_by_another_program_is_a_failure(chatd: Chatd, monkeypatch: pytest.MonkeyPatch):
