@@ -4,8 +4,10 @@
  * no log-in and no memory of who is slow: a reader whose socket is full is an error. Nothing that chatd promises is
  * promised here; it is what the operating system charges.
  *
- * usage: floor [join]    With "join", what one turn of the loop brought to a room leaves in one frame, and the loop looks
- *                        at its sockets between two rooms.
+ * usage: floor [join] [beat=SECONDS]
+ *   join   what one turn of the loop brought to a room leaves in one frame, and the loop looks at its sockets between two
+ *          rooms
+ *   beat   everybody is sent a ping so often, all at once
  * A client is in the room of its request's "room=N", or in room 0.
  * It listens on a free port of loopback and says which, as one line. */
 
@@ -63,6 +65,16 @@ static void take_turn(void) {
     in_line--;
 }
 
+static void beat(int clock) {
+    unsigned char frame[14];
+    size_t size = put_head(frame, PING, 0, 0);
+    uint64_t times;
+    if (read(clock, &times, sizeof times) < 0) die("read");
+    for (int at = 0; at < MOST_ROOMS; at++)
+        for (int i = 0; i < rooms[at].count; i++)
+            if (send(rooms[at].readers[i], frame, size, MSG_NOSIGNAL) < 0) die("send");
+}
+
 static void shake_hands(int fd, const unsigned char *request, size_t size) {
     static const char answer[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                                  "Sec-WebSocket-Accept: " ACCEPT "\r\n\r\n";
@@ -109,24 +121,42 @@ static int listen_anywhere(void) {
     return fd;
 }
 
+static int clock_of(int seconds) {
+    struct itimerspec every = {{seconds, 0}, {seconds, 0}};
+    int clock = timerfd_create(CLOCK_MONOTONIC, 0);
+    if (clock < 0 || timerfd_settime(clock, 0, &every, NULL) < 0) die("timerfd");
+    return clock;
+}
+
+static void listen_to(int poller, int fd) {
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
+}
+
 int main(int argc, char **argv) {
     raise_open_files();
-    joining = argc > 1 && strcmp(argv[1], "join") == 0;
-    int door = listen_anywhere(), poller = epoll_create1(0);
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = door}, events[256];
-    epoll_ctl(poller, EPOLL_CTL_ADD, door, &event);
+    int door = listen_anywhere(), poller = epoll_create1(0), clock = -1;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "join") == 0) joining = 1;
+        if (strncmp(argv[i], "beat=", 5) == 0) listen_to(poller, clock = clock_of(atoi(argv[i] + 5)));
+    }
+    struct epoll_event events[256];
+    listen_to(poller, door);
     for (;;) {
         int ready = epoll_wait(poller, events, 256, in_line ? 0 : -1);
         for (int i = 0; i < ready; i++) {
             int fd = events[i].data.fd;
+            if (fd == clock) {
+                beat(clock);
+                continue;
+            }
             if (fd != door) {
                 heard(fd);
                 continue;
             }
             while ((fd = accept4(door, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
                 no_delay(fd);
-                event.data.fd = fd;
-                epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
+                listen_to(poller, fd);
             }
         }
         if (in_line) take_turn();

@@ -165,9 +165,13 @@ def _store(directory: Path, core: int) -> Iterator[Server]:
 
 
 @contextmanager
-def floor(sitting: Sitting, *, joins: bool = False) -> Iterator[Server]:
-    """The C program that only sends; with `joins` it puts what one turn brought to a room into one frame."""
-    command = [str(program("floor")), *(["join"] if joins else [])]
+def floor(sitting: Sitting, *, joins: bool = False, heartbeat_s: int = 0) -> Iterator[Server]:
+    """The C program that only sends; with `joins` it puts what one turn brought to a room into one frame.
+
+    Args:
+        heartbeat_s: between two pings to everybody; 0: none are sent.
+    """
+    command = [str(program("floor")), *["join"] * joins, *[f"beat={heartbeat_s}"] * bool(heartbeat_s)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=_pinned(sitting.server_core))
     assert process.stdout is not None
     try:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import counted, report, server
-from benchmarks.figures import busy, fan_out, publish, slow
+from benchmarks.figures import FIGURES, busy, fan_out, publish, slow
 from benchmarks.figures.cost import settle
 from benchmarks.load import Faulty, Load, loading
 from benchmarks.machine import cores
@@ -91,8 +91,8 @@ def test_every_delivery_is_counted_in_rooms_that_overlap_and_from_many_publisher
         settle(load, 12, chatd.setup(directory, 12), rooms=6, each=3, streams=12)
         answer, _, _ = load.run(seconds=0.05, window=12)
         assert answer.delivered == answer.expected == answer.messages * 6
-        node, store = publish.costs(sitting, chatd, directory, rooms=4)
-    assert len(node) == len(store) == 1
+    for costs in publish.costs(sitting, rooms=4):
+        assert len(costs) == sitting.scale.runs
 
 
 def test_a_load_that_shall_not_sleep_costs_the_server_no_waking() -> None:
@@ -113,6 +113,14 @@ def test_the_floor_joins_what_a_room_has_to_say_and_tells_nobody_else() -> None:
         settle(load, 12, floor.setup, rooms=3, streams=12)
         answer, _, _ = load.run(seconds=0.05, window=12)
     assert answer.delivered == answer.expected == answer.messages * 4
+
+
+def test_what_idle_crowds_and_storms_cost_is_held_against_the_floor() -> None:
+    sitting = Sitting(replace(TINY, heartbeat_s=2, heartbeats=4, storm=60), peers=())
+    for name in ("idle", "storm"):
+        sitting.run(name, FIGURES[name])
+    held = {row.figure for row in sitting.rows if row.who == "chatd" and "× floor" in row.beside}
+    assert held == {"idle CPU", "storm"}, [row.reason for row in sitting.rows]
 
 
 def test_every_case_of_the_busy_room_has_a_member_for_each_of_its_publishers() -> None:
