@@ -21,6 +21,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from chatd.settings import load
 from chatd.store.embedded import (
     FIRST_PAUSE_S,
     LOG_BYTES,
@@ -244,6 +245,18 @@ async def test_the_server_inherits_no_socket_of_chatd(tmp_path: Path, loop: str)
 def open_files(pid: int) -> list[str]:
     links = Path(f"/proc/{pid}/fd").iterdir()
     return [os.readlink(link) for link in links if link.exists() or link.is_symlink()]
+
+
+@pytest.mark.parametrize("appendfsync", ["everysec", "always"])
+async def test_the_store_is_on_disk_as_often_as_the_settings_say(tmp_path: Path, appendfsync: str):
+    settings = load(None, {}, {"redis.state_directory": str(tmp_path), "redis.appendfsync": appendfsync})
+    store = Embedded.of(settings.redis, {})
+    await store.start(PATIENCE_S)
+    try:
+        async with client(store) as redis:
+            assert (await redis.config_get("appendfsync"))["appendfsync"] == appendfsync
+    finally:
+        await store.stop()
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------

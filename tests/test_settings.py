@@ -241,6 +241,11 @@ def test_sizes_are_bytes_whatever_their_unit(write: Write, toml: str, size: Byte
         ('[auth]\nmode = "jwt"', 2, "expected a key for auth.mode"),
         ('[server]\nhost = "0.0.0.0"', 2, "add an [[auth.keys]] table"),
         ('[redis]\nurl = "http://x"', 2, "expected redis.url to start with one of redis://"),
+        (
+            '[redis]\nappendfsync = "always"\nurl = "redis://x"',
+            2,
+            "only for the embedded store, got it with a redis.url",
+        ),
         (KEY + KEY, 1, 'got "main" twice'),
         ('[[auth.keys]]\nalgorithm = "none"', 2, "auth.keys.algorithm to be one of"),
         ('[[auth.keys]]\nalgorithm = "RS256"\nsecret = "x"', 1, "algorithm HS256 or HS384 or HS512, got RS256"),

@@ -67,7 +67,7 @@ def embedded_url(settings: Settings) -> str:
     Raises:
         Failure: there is none, or we may not look.
     """
-    embedded = Embedded(settings.redis.state_path(os.environ))
+    embedded = Embedded.of(settings.redis, os.environ)
     try:
         embedded.socket.stat()
     except (FileNotFoundError, NotADirectoryError):

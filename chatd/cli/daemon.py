@@ -68,7 +68,7 @@ def loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 async def run(settings: Settings, sock: socket.socket, admin_sock: socket.socket | None, start: Start) -> None:
     async with AsyncExitStack() as stack:
-        embedded = None if settings.redis.url else Embedded(settings.redis.state_path(os.environ))
+        embedded = None if settings.redis.url else Embedded.of(settings.redis, os.environ)
         if embedded is not None:
             await embedded.start(START_S)
             stack.push_async_callback(embedded.stop)

@@ -54,7 +54,7 @@ def played(settings: Settings, start: Start) -> int:
     if settings.server.workers > 1:
         return several(settings, start)
     if start.place is not None and start.place.number == STORE:
-        asyncio.run(keep(Embedded(settings.redis.state_path(os.environ))))
+        asyncio.run(keep(Embedded.of(settings.redis, os.environ)))
         return OK
     from .daemon import serve_node  # a node's libraries are for nodes
 

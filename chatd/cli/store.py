@@ -32,7 +32,7 @@ def store(context: click.Context) -> None:
             "(`systemctl disable --now chatd-store`)",
             BAD_CONFIGURATION,
         )
-    asyncio.run(run(Embedded(settings.redis.state_path(os.environ))))
+    asyncio.run(run(Embedded.of(settings.redis, os.environ)))
 
 
 async def run(embedded: Embedded) -> None:

@@ -24,7 +24,7 @@ from .reading import DEFAULT_FILE, NO_FLAGS, load
 from .rendering import HEAD, changed_needing_restart, in_mode, origin, reloaded, to_toml
 from .rooms import RoomRules, matches
 from .secrets import TABLES
-from .tree import HOOK_EVENTS, SECTIONS, Admin, Hooks, Limits, Server, Settings, Tls
+from .tree import HOOK_EVENTS, SECTIONS, Admin, Hooks, Limits, Redis, Server, Settings, Tls
 
 __all__ = [
     "DEFAULT_FILE",
@@ -42,6 +42,7 @@ __all__ = [
     "Hooks",
     "Key",
     "Limits",
+    "Redis",
     "RoomRules",
     "Server",
     "Settings",

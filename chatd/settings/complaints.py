@@ -33,6 +33,12 @@ def complaints(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "redis.prefix", f"expected redis.prefix to be text without {{ and }}, got {show_text(prefix)}"
     if url and not url.startswith(REDIS_SCHEMES):
         yield "redis.url", f"expected redis.url to start with one of {', '.join(REDIS_SCHEMES)}, got something else"
+    if url and settings.redis.appendfsync == "always":
+        yield (
+            "redis.appendfsync",
+            "expected redis.appendfsync only for the embedded store, got it with a redis.url; set it in that server's "
+            "own configuration",
+        )
 
 
 def _given(settings: Settings, *keys: str) -> str:

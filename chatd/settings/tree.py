@@ -201,6 +201,14 @@ class Redis:
         "Where the embedded store keeps its data. Empty: $STATE_DIRECTORY, which systemd sets, else "
         "$XDG_STATE_HOME/chatd, else ~/.local/state/chatd. Two chatd on one directory share its store.",
     )
+    appendfsync: str = option(
+        "everysec",
+        "When the embedded store writes to its disk what it has taken; a server of yours has a setting of that name. "
+        '"everysec": each second, so that the last second or two are lost where the machine loses its power. "always": '
+        "before the author of a message is told that it was taken. He then waits for the disk, and who else sends just "
+        "then for the same write. Of several chatd on one directory, the one that started the store decides.",
+        choices=("everysec", "always"),
+    )
     prefix: str = option(
         "chatd",
         "First part of every key and channel in the store. Clusters that share a Redis need one each.",

@@ -28,6 +28,7 @@ import subprocess
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from importlib import import_module
@@ -36,7 +37,11 @@ from urllib.parse import quote
 
 import structlog
 
+from chatd.settings import Redis
+
 from .errors import StoreMisconfigured, StoreUnavailable
+
+EVERY_SECOND = "everysec"
 
 TETHER = str(Path(__file__).with_name("tether.py"))
 
@@ -88,17 +93,24 @@ class Embedded:
 
     Attributes:
         directory: made with mode 700 if missing; the data, `store.lock`, `store.log` and mostly the socket lie in it.
+        appendfsync: when a server that we start writes to its disk, as the option of that name has it.
         owner: whether the server is ours to start, restart and stop.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, appendfsync: str = EVERY_SECOND) -> None:
         self.directory = directory.resolve()
+        self.appendfsync = appendfsync
         self.socket = socket_path(self.directory)
         self.log = self.directory / "store.log"
         self.owner = False
         self._binary = ""
         self._lock: int | None = None
         self._process: Process | None = None
+
+    @classmethod
+    def of(cls, settings: Redis, environ: Mapping[str, str]) -> Embedded:
+        """The store that `settings` mean; for `environ` and errors see their `state_path`."""
+        return cls(settings.state_path(environ), settings.appendfsync)
 
     @property
     def url(self) -> str:
@@ -208,7 +220,7 @@ class Embedded:
         try:
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", TETHER, str(os.getpid()), str(self._lock)),
-                *command_line(self._binary, self.directory, self.socket),
+                *command_line(self._binary, self.directory, self.socket, self.appendfsync),
                 stdin=DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -252,8 +264,8 @@ def socket_path(directory: Path) -> Path:
     return Path("/tmp", f"chatd-{name}", "store.sock")  # noqa: S108 -- _make_private looks whose it is
 
 
-def command_line(binary: str, directory: Path, socket: Path) -> list[str]:
-    """The server's program and options: no port, everything appended to a file that is synced every second."""
+def command_line(binary: str, directory: Path, socket: Path, appendfsync: str = EVERY_SECOND) -> list[str]:
+    """The server's program and options: no port, everything appended to a file."""
     options = {
         "port": "0",
         "unixsocket": str(socket),
@@ -262,7 +274,7 @@ def command_line(binary: str, directory: Path, socket: Path) -> list[str]:
         "databases": "1",
         "daemonize": "no",
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": appendfsync,
         "save": "",
         "maxmemory-policy": "noeviction",
         # Without it a SIGTERM can be answered "can't exit", and nobody is left to ask twice.
