@@ -22,7 +22,7 @@ from chatd.cli.common import STORE_UNAVAILABLE
 from chatd.store import redis as store
 from chatd.web import tls
 from tests.conftest import running
-from tests.servers import free_port, redis_server
+from tests.servers import free_port, redis_sentinel, redis_server
 from tests.test_listeners import ask
 from tests.test_transport import certificate
 
@@ -191,6 +191,15 @@ async def test_a_store_that_may_take_no_writes_is_told_with_what_it_waits_for(tm
     assert none["remedy"] == "mend the store first: without writes, a node that runs cannot say that it does"
     assert (said.exit_code, "not ready: NOREPLICAS" in said.stderr) == (STORE_UNAVAILABLE, True)
     assert (replica["state"], replica["finding"]) == ("fail", "the store is a replica, which takes no writes")
+
+
+async def test_a_store_with_fewer_replicas_than_are_waited_for_is_told(tmp_path: Path) -> None:
+    async with redis_sentinel(tmp_path) as group:
+        environ = {"CHATD_REDIS__URL": group.master.url, "CHATD_REDIS__WAIT_REPLICAS": "1"}
+        enough = (await asyncio.to_thread(found, **environ))["replicas"]
+        few = (await asyncio.to_thread(found, **{**environ, "CHATD_REDIS__WAIT_REPLICAS": "2"}))["replicas"]
+    assert (enough["state"], few["state"]) == ("ok", "fail")
+    assert few["finding"].startswith("1 of the 2 replicas that redis.wait_replicas wants copy the store; until then")
 
 
 def test_a_drained_node_is_told_with_what_takes_it_back(tmp_path: Path) -> None:

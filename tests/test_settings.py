@@ -246,6 +246,8 @@ def test_sizes_are_bytes_whatever_their_unit(write: Write, toml: str, size: Byte
             2,
             "only for the embedded store, got it with a redis.url",
         ),
+        ("[redis]\nwait_replicas = 1", 2, "names one server or its Sentinels, got it without a redis.url"),
+        ('[redis]\nwait_replicas = 1\nurl = "redis+cluster://x"', 2, "got it with a cluster; leave it out"),
         (KEY + KEY, 1, 'got "main" twice'),
         ('[[auth.keys]]\nalgorithm = "none"', 2, "auth.keys.algorithm to be one of"),
         ('[[auth.keys]]\nalgorithm = "RS256"\nsecret = "x"', 1, "algorithm HS256 or HS384 or HS512, got RS256"),

@@ -606,6 +606,39 @@ async def test_a_password_behind_sentinel_is_escaped_as_any_other(tmp_path: Path
         await behind.close()
 
 
+async def test_what_no_replica_has_is_not_done_and_said_again_it_counts_once(tmp_path: Path) -> None:
+    async def said(cid: str) -> int | None:
+        """By a connection of its own, on which nothing has been written before."""
+        async with Store(group.master.url, prefix="test", timeout=1.0, replicas=1) as store:
+            published, _ = await store.messages.publish("lobby", head(cid), FOR_EVER, repeat=("ana", cid))
+            return published.position and published.position.offset
+
+    async with redis_sentinel(tmp_path) as group:
+        assert await said("one") == 1
+        group.replica.pause()
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="0 of the store's replicas have it, where 1 must"):
+                await said("two")
+        group.replica.resume()
+        assert [await said("two"), await said("three")] == [2, 3]
+        group.master.kill()
+        async with opened(group.replica.url) as store:
+            page = await store.messages.history("lobby", 0, after=0, limit=10)
+            assert [json.loads(body)["data"] for body in page.publications] == ["one", "two", "three"]
+
+
+async def test_what_need_not_last_waits_for_no_replica(tmp_path: Path) -> None:
+    async with (
+        redis_sentinel(tmp_path) as group,
+        Store(group.master.url, prefix="test", timeout=1.0, replicas=1) as store,
+    ):
+        group.replica.pause()
+        await store.register(registration(), ANYBODY)
+        assert [each.user for each in await store.registered()] == ["ana"]
+        with pytest.raises(StoreUnavailable, match="0 of the store's replicas"):
+            await store.revoke(("jti", "one"), until=9e9)
+
+
 @pytest.fixture
 def published(store: Store) -> Published:
     """Waits until `store` has asked its nodes so many times."""

@@ -100,6 +100,16 @@ def writes(facts: Mapping[str, str]) -> Check:
     return Check("writes", State.OK, "the store may take writes")
 
 
+def copies(facts: Mapping[str, str], wanted: int) -> Check:
+    """Whether as many replicas copy the store as redis.wait_replicas wants."""
+    there = int(facts.get("connected_slaves", "0"))
+    finding = f"{there} of the {wanted} replicas that redis.wait_replicas wants copy the store"
+    if there >= wanted:
+        return Check("replicas", State.OK, finding)
+    remedy = "start replicas, or see in their logs why they lag, or lower redis.wait_replicas"
+    return Check("replicas", State.FAIL, f"{finding}; until then messages are refused", remedy)
+
+
 def memory(facts: Mapping[str, str]) -> Check:
     """Whether the store has room for more."""
     used, most = int(facts.get("used_memory", "0")), int(facts.get("maxmemory", "0"))

@@ -56,7 +56,7 @@ async def opened(settings: Settings) -> AsyncIterator[Store]:
         StoreError: it does not answer, or is none we can use.
     """
     url = str(settings.redis.url) or embedded_url(settings)
-    async with Store(url, prefix=settings.redis.prefix, timeout=settings.redis.timeout) as store:
+    async with Store.of(settings.redis, url) as store:
         store.outbox.hooks = settings.hooks
         yield store
 

@@ -73,9 +73,7 @@ async def run(settings: Settings, sock: socket.socket, admin_sock: socket.socket
             await embedded.start(START_S)
             stack.push_async_callback(embedded.stop)
         url = str(settings.redis.url) if embedded is None else embedded.url
-        store = await stack.enter_async_context(
-            Store(url, prefix=settings.redis.prefix, timeout=settings.redis.timeout)
-        )
+        store = await stack.enter_async_context(Store.of(settings.redis, url))
         node = Node(settings, store)
         spare = sock.dup() if start.passed is not None else None
         listener = Listener(build(node), settings, sock, tls.context(settings.tls), spare)

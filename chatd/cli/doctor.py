@@ -35,6 +35,7 @@ from .checks import (
     certificate,
     certificate_shown,
     clocks,
+    copies,
     eviction,
     installation,
     memory,
@@ -238,7 +239,7 @@ async def store_checks(settings: Settings) -> tuple[list[Check], Answers | None]
     checks: list[Check] = []
     try:
         async with opened(settings) as store:
-            checks += await asked_the_store(store)
+            checks += await asked_the_store(store, settings.redis.wait_replicas)
             answers = await office(store, settings).ask(Status())
             writable = all(check.state is not State.FAIL for check in checks if check.name in ("writes", "memory"))
             return [*checks, *nodes(answers, writable=writable)], answers
@@ -250,13 +251,14 @@ async def store_checks(settings: Settings) -> tuple[list[Check], Answers | None]
         return [*checks, refused("store commands" if checks else "store", error)], None
 
 
-async def asked_the_store(store: Store) -> list[Check]:
+async def asked_the_store(store: Store, replicas: int) -> list[Check]:
     facts = await store.facts()
     skew = await store.clock() - time.time()
     clients = plural(int(facts.get("connected_clients", 0)), "client")
     return [
         Check("store", State.OK, f"answers; {product(facts)}, {clients}"),
         writes(facts),
+        *([copies(facts, replicas)] if replicas else []),
         persistence(facts),
         memory(facts),
         eviction(facts),

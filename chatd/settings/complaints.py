@@ -33,6 +33,12 @@ def complaints(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "redis.prefix", f"expected redis.prefix to be text without {{ and }}, got {show_text(prefix)}"
     if url and not url.startswith(REDIS_SCHEMES):
         yield "redis.url", f"expected redis.url to start with one of {', '.join(REDIS_SCHEMES)}, got something else"
+    if settings.redis.wait_replicas and (not url or url.startswith("redis+cluster://")):
+        yield (
+            "redis.wait_replicas",
+            "expected redis.wait_replicas only where redis.url names one server or its Sentinels, got it "
+            f"{'with a cluster' if url else 'without a redis.url'}; leave it out",
+        )
     if url and settings.redis.appendfsync == "always":
         yield (
             "redis.appendfsync",

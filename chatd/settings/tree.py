@@ -196,6 +196,15 @@ class Redis:
         "than a hiccup of the network, shorter than the patience of who just pressed Enter.",
         least=0.01,
     )
+    wait_replicas: int = option(
+        0,
+        "How many replicas must have a message, or what else somebody is told is done, before he is told, so that a "
+        "failover to one of them takes nothing back. While fewer are there, or they take longer than half of timeout, "
+        "messages are refused for the time being, and the same sent again counts once. 0: nobody waits for replicas. "
+        "Not with redis+cluster://.",
+        least=0,
+        most=100,
+    )
     state_directory: str = option(
         "",
         "Where the embedded store keeps its data. Empty: $STATE_DIRECTORY, which systemd sets, else "

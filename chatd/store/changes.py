@@ -19,7 +19,7 @@ from .messages import APPEND, KINDS, LOG, NONCE_MS, Keep, appending_args, append
 from .outbox import Outbox
 from .scripts import Batch, Script
 
-CHANGE = Script("change", after=(*APPEND, "erase", "reactions"))
+CHANGE = Script("change", after=(*APPEND, "erase", "reactions"), lasting=True)
 NOTES = Script("notes", after=(*LOG, "reactions"))
 
 

@@ -35,7 +35,9 @@ class StoreMisconfigured(StoreError):
 
 
 def translated(error: BaseException) -> StoreError:
-    """redis-py's error as ours."""
+    """redis-py's error as ours; one of ours as it is."""
+    if isinstance(error, StoreError):
+        return error
     text = _plain(error)
     if isinstance(error, OutOfMemoryError):
         return StoreFull("the store has no memory left to write to; raise its maxmemory, or have rooms keep less")

@@ -163,6 +163,10 @@ class Keys:
         return f"{self.prefix}:{{nodes}}:due"
 
     @property
+    def copied(self) -> str:
+        return f"{self.prefix}:copied"
+
+    @property
     def leases(self) -> str:
         return f"{self.prefix}:{{nodes}}:leases"
 

@@ -13,7 +13,7 @@ from chatd.measures import Lockdown, Measure, On, What
 from .keys import Keys
 from .scripts import Batch, Script
 
-MEASURES, DECREE = map(Script, ["measures", "decree"])
+MEASURES, DECREE = Script("measures"), Script("decree", lasting=True)
 
 # The lockdown's field among the measures, whose ids all have a NUL in them.
 LOCKDOWN: Final = "lockdown"

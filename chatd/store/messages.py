@@ -38,7 +38,8 @@ KINDS: Final = 20
 LOG: Final = ("log",)
 APPEND: Final = ("log", "append")
 
-PUBLISH, SIGNAL, HISTORY = Script("publish", after=APPEND), Script("signal", after=APPEND), Script("history", after=LOG)
+PUBLISH: Final = Script("publish", after=APPEND, lasting=True)
+SIGNAL, HISTORY = Script("signal", after=APPEND), Script("history", after=LOG)
 
 # What publish.lua and change.lua call their refusals.
 REFUSALS: Mapping[bytes, Callable[[int], Reject]] = {

@@ -20,6 +20,7 @@ import orjson
 import structlog
 
 from chatd import control
+from chatd.settings import Redis
 
 from .audit import Audit
 from .changes import Changes
@@ -35,7 +36,7 @@ from .presence import Presence
 from .reports import Reports
 from .retention import Retention
 from .rooms import Rooms, pairs
-from .scripts import Batch, Script
+from .scripts import Batch, Copies, Script
 from .traces import Traces
 
 log = structlog.get_logger("chatd.store")
@@ -78,13 +79,24 @@ class Store:
         url: see `connect.servers`.
         prefix: first part of every key.
         timeout: seconds to wait for a reply.
+        replicas: how many must have what lasts before it counts as done; only one server's, or a Sentinel's master's.
     """
 
-    def __init__(self, url: str, *, prefix: str, timeout: float, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str,
+        timeout: float,
+        replicas: int = 0,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self.keys = Keys(prefix)
         self._asked: dict[bytes, None] = {}
         self._servers = servers(url, timeout)
-        self.batch = Batch(self._servers)
+        # Half of it, so that the reply is not late: it says that too few have it, not that nobody answers.
+        copies = Copies(replicas, int(timeout * 500), self.keys.copied) if replicas else None
+        self.batch = Batch(self._servers, copies)
         loop_time = clock or asyncio.get_running_loop().time
         self.outbox = Outbox(self.batch, self.keys)
         self.messages = Messages(self.batch, self.keys, self.outbox)
@@ -98,6 +110,11 @@ class Store:
         self.reports = Reports(self.batch, self.keys)
         self.audit = Audit(self.batch, self.keys)
         self.feed = Feed(self._servers, self.batch, self.keys, self.messages.page, timeout, loop_time)
+
+    @classmethod
+    def of(cls, settings: Redis, url: str) -> Store:
+        """The store as `settings` have it, at `url`: theirs, or the embedded one's."""
+        return cls(url, prefix=settings.prefix, timeout=settings.timeout, replicas=settings.wait_replicas)
 
     async def __aenter__(self) -> Store:
         """Connect, and see that the server is one we can stand on.
@@ -201,7 +218,7 @@ class Store:
 
     async def revoke(self, entry: Sequence[object], until: float) -> None:
         """Remember a revocation (see auth.Revocations) until `until`, Unix seconds."""
-        await self.batch.command("ZADD", self.keys.revoked, until, orjson.dumps(entry))
+        await self.batch.command("ZADD", self.keys.revoked, until, orjson.dumps(entry), lasting=True)
 
     async def revocations(self, now: float) -> list[list[Any]]:
         """All revocations in force at `now`, Unix seconds; those that have ended are forgotten."""

@@ -14,7 +14,7 @@ from .keys import Keys
 from .rooms import pairs
 from .scripts import Batch, Script
 
-REPORT = Script("report")
+REPORT = Script("report", lasting=True)
 
 # Open reports beyond this push out the oldest: somebody who reports everything must not fill the store.
 OPEN: Final = 10_000

@@ -23,9 +23,8 @@ from chatd.names import dm_members
 from .keys import REGISTRY_SHARDS, Keys, registry_shard
 from .scripts import Batch, Script
 
-STANDING, CREATE, PLACE, ALTER, DISSOLVE, BELONG = map(
-    Script, ["standing", "create", "place", "alter", "dissolve", "belong"]
-)
+STANDING, BELONG = Script("standing"), Script("belong")
+CREATE, PLACE, ALTER, DISSOLVE = (Script(name, lasting=True) for name in ("create", "place", "alter", "dissolve"))
 
 # Keys of the application's own in a room's record.
 RECORD_KEYS: Final = 16

@@ -12,13 +12,15 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from redis.exceptions import NoScriptError
 
 from .connect import Servers
+from .conversation import Command
 from .errors import StoreUnavailable, translated
 from .exchange import Outcome
 
@@ -35,12 +37,14 @@ class Script:
 
     Args:
         after: fragments that it goes on from; Lua in Redis has no other way to share a function.
+        lasting: somebody is told that what it does is done; see Copies.
     """
 
-    __slots__ = ("name", "sha", "source")
+    __slots__ = ("lasting", "name", "sha", "source")
 
-    def __init__(self, name: str, *, after: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, *, after: Sequence[str] = (), lasting: bool = False) -> None:
         self.name = name
+        self.lasting = lasting
         self.source = b"".join(files(__package__).joinpath(f"{each}.lua").read_bytes() for each in (*after, name))
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
@@ -52,6 +56,31 @@ class Script:
         return ("EVAL", self.source, *by_digest[2:])
 
 
+class Copies(NamedTuple):
+    """How many replicas must have what lasts before it counts as done, and how long a pipeline waits for them.
+
+    Attributes:
+        key: one of our own, which is written first: a server waits for what was last written on this connection, and
+            what is sent again on a new one may have been written on the one before.
+    """
+
+    replicas: int
+    within_ms: int
+    key: str
+
+    def awaited(self) -> tuple[Command, Command]:
+        return ("SET", self.key, ""), ("WAIT", self.replicas, self.within_ms)
+
+    def lack(self, written: Any, copies: Any) -> StoreUnavailable | None:
+        """Why what was sent before `awaited` does not count as done, by the replies to that; None: it does."""
+        for refusal in (written, copies):
+            if isinstance(refusal, Exception):
+                return StoreUnavailable(f"the store's replicas cannot be waited for: {translated(refusal)}")
+        if copies >= self.replicas:
+            return None
+        return StoreUnavailable(f"{copies} of the store's replicas have it, where {self.replicas} must")
+
+
 @dataclass(slots=True, eq=False)
 class _Call:
     name: str
@@ -59,6 +88,7 @@ class _Call:
     reply: asyncio.Future[Any]
     entered_at: float
     script: Script | None
+    lasting: bool
 
     def in_full(self) -> tuple[Argument, ...]:
         return self.command if self.script is None else self.script.in_full(self.command)
@@ -67,6 +97,8 @@ class _Call:
 class Batch:
     """The one way to the store's servers for everything that is a request with a reply.
 
+    Args:
+        copies: what is waited for where something is to last; None: nothing is.
     Attributes:
         round_trip_s: how long the latest pipeline took; None before the first, or after one that failed.
         reconnects: how often it answered again after it had not.
@@ -74,8 +106,9 @@ class Batch:
         on_failure: told the name of one that was refused or not answered.
     """
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: Servers, copies: Copies | None = None) -> None:
         self._servers = servers
+        self._copies = copies
         self._waiting: list[_Call] = []
         self._under_way: list[_Call] = []
         self._busy = False  # something is under way, or will be in a moment
@@ -94,20 +127,22 @@ class Batch:
             StoreUnavailable: no answer; the script may have run.
             StoreFull, StoreMisconfigured, StoreError: the server refused.
         """
-        return self._enter(script.name, script.by_digest(keys, args), script)
+        return self._enter(script.name, script.by_digest(keys, args), script, lasting=script.lasting)
 
-    def command(self, *command: Argument) -> asyncio.Future[Any]:
-        """A plain command's reply; errors as for `script`."""
-        return self._enter(str(command[0]).lower(), command, None)
+    def command(self, *command: Argument, lasting: bool = False) -> asyncio.Future[Any]:
+        """A plain command's reply; errors as for `script`, `lasting` as a script's."""
+        return self._enter(str(command[0]).lower(), command, None, lasting=lasting)
 
-    def _enter(self, name: str, command: tuple[Argument, ...], script: Script | None) -> asyncio.Future[Any]:
+    def _enter(
+        self, name: str, command: tuple[Argument, ...], script: Script | None, *, lasting: bool
+    ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
         if self._closed or len(self._waiting) >= BACKLOG:
             why = "this process has left it" if self._closed else "too many requests wait for it already"
             reply.set_exception(StoreUnavailable(f"the store is not asked: {why}"))
             return reply
-        self._waiting.append(_Call(name, command, reply, perf_counter(), script))
+        self._waiting.append(_Call(name, command, reply, perf_counter(), script, lasting))
         if not self._busy:
             self._busy = True
             loop.call_soon(self._send)  # not at once: what else this turn of the loop asks for goes along
@@ -134,10 +169,22 @@ class Batch:
         if self._busy:
             asyncio.get_running_loop().call_soon(self._send)
 
-    def _exchange(self, calls: list[_Call], commands: Sequence[tuple[Argument, ...]]) -> None:
+    def _exchange(self, calls: list[_Call], commands: Sequence[Command]) -> None:
         self._under_way = calls
         self._sent_at = perf_counter()
-        self._servers.exchange(commands, self._answered)
+        if self._copies is None or not any(call.lasting for call in calls):
+            self._servers.exchange(commands, self._answered)
+        else:
+            self._servers.exchange([*commands, *self._copies.awaited()], partial(self._copied, self._copies))
+
+    def _copied(self, copies: Copies, outcome: Outcome) -> None:
+        """As `_answered`, with the replies to what `copies` awaited; without them what lasts has not been done."""
+        if not isinstance(outcome, Exception):
+            *outcome, written, held = outcome
+            if (lack := copies.lack(written, held)) is not None:
+                both = zip(self._under_way, outcome, strict=True)
+                outcome = [lack if call.lasting and not isinstance(reply, Exception) else reply for call, reply in both]
+        self._answered(outcome)
 
     def _answered(self, outcome: Outcome) -> None:
         calls, self._under_way = self._under_way, []

@@ -21,8 +21,8 @@ from .outbox import Outbox
 from .retention import Retention
 from .scripts import Batch, Script
 
-FORGET: Final = Script("forget", after=(*APPEND, "erase"))
-UNNAME: Final = Script("unname")
+FORGET: Final = Script("forget", after=(*APPEND, "erase"), lasting=True)
+UNNAME: Final = Script("unname", lasting=True)
 
 # Publications read at a time; what a user wrote among them is forgotten in one step, which takes some milliseconds.
 PAGE: Final = 500
