@@ -78,7 +78,7 @@ class Enter:
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """A token, or all tokens of a user until now, no longer count: a row of auth.Revocations, see there.
+    """A token, or all tokens of a user until now, or of a key, no longer count: a row of auth.Revocations, see there.
 
     The asker has written it down before; each node takes it in and closes whoever it covers.
     """

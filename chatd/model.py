@@ -79,6 +79,7 @@ class Identity:
         expires_at: Unix seconds; None: never (open mode only).
         token_id: the token's `jti`; None when it has none, then it can be revoked only with its user.
         issued_at: Unix seconds of `iat`; None when the token has none.
+        kid: name of the key that signed the token; "" when it has none.
     """
 
     user: str
@@ -88,6 +89,7 @@ class Identity:
     expires_at: float | None = None
     token_id: str | None = None
     issued_at: float | None = None
+    kid: str = ""
 
     @property
     def has_token(self) -> bool:
@@ -100,13 +102,14 @@ class Invitation(NamedTuple):
 
     Attributes:
         expires_at: Unix seconds; None: never.
-        token_id, issued_at: as an Identity's.
+        token_id, issued_at, kid: as an Identity's.
     """
 
     user: str
     expires_at: float | None = None
     token_id: str | None = None
     issued_at: float | None = None
+    kid: str = ""
 
 
 SERVER = Identity("", grants=(Grant("*", Role.OWNER),))

@@ -342,8 +342,8 @@ class Responder:
     def _void(self, identity: Identity) -> Revocation:
         until = identity.expires_at or self.chat.now() + FOR_EVER_S
         if identity.token_id is not None:
-            return Revocation("token", identity.token_id, until)
-        return Revocation("user", identity.user, until, self.chat.now())
+            return Revocation.of_token(identity.token_id, until)
+        return Revocation.of_user(identity.user, self.chat.now())._replace(until=until)
 
     def revoke(self, revoke: Revoke) -> Object:
         """Take the revocation in and close whoever it covers."""

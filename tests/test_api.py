@@ -338,6 +338,7 @@ async def test_an_operator_looks_after_reports_tokens_and_people_who_go(nodes: A
         assert post(nodes[1], "close_report", {"id": filed})[1] == {"result": {}}
         assert post(nodes[1], "close_report", {"id": filed})[1]["error"]["code"] == 404
         assert post(nodes[0], "revoke", {"user": "ugo"})[1]["result"]["closed"] == 1
+        assert post(nodes[0], "revoke", {"key": "unheard-of"})[1]["result"]["closed"] == 0
         assert (await ugo.goodbye())[0] == 4501
         assert post(nodes[0], "forget", {"user": "ugo"})[1]["result"]["messages"] == 1
     acts = post(nodes[0], "audit")[1]["result"]["acts"]

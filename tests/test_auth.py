@@ -90,7 +90,8 @@ def verifier(*keys: Key, at: float = NOW, **options: Any) -> Verifier:
 async def test_a_token_of_each_algorithm_is_accepted_with_and_without_kid(algorithm: str) -> None:
     check = verifier(key(algorithm))
     for kid in ("main", None):
-        assert await check.identity(token(algorithm=algorithm, kid=kid)) == Identity("ana", expires_at=NOW + 60)
+        identity = await check.identity(token(algorithm=algorithm, kid=kid))
+        assert identity == Identity("ana", expires_at=NOW + 60, kid="main")
 
 
 async def test_a_token_may_be_padded_as_base64_is_elsewhere() -> None:
@@ -256,6 +257,7 @@ async def test_every_claim_arrives_in_the_identity() -> None:
         expires_at=NOW + 60,
         token_id="t-1",
         issued_at=NOW - 5,
+        kid="main",
     )
 
 
@@ -269,7 +271,7 @@ async def test_any_json_may_be_info(info: object) -> None:
 
 async def test_claims_that_are_null_count_as_absent() -> None:
     absent = {"name": None, "rooms": None, "info": None, "jti": None, "iat": None, "nbf": None, "aud": None}
-    assert await verifier().identity(token({**ANA, **absent})) == Identity("ana", expires_at=NOW + 60)
+    assert await verifier().identity(token({**ANA, **absent})) == Identity("ana", expires_at=NOW + 60, kid="main")
 
 
 async def test_a_display_name_is_cut_to_the_configured_length() -> None:
@@ -623,7 +625,7 @@ async def test_a_subscription_token_says_until_when() -> None:
 
 async def test_a_subscription_token_says_what_it_can_be_revoked_by() -> None:
     invitation = await subscribe({"sub": "ana", "channel": "lobby", "jti": "s-1", "iat": NOW})
-    assert invitation == Invitation("ana", None, "s-1", NOW)
+    assert invitation == Invitation("ana", None, "s-1", NOW, "main")
     revocations = Revocations()
     assert not revocations.void(invitation, NOW)
     revocations.load([Revocation("token", "s-1", NOW + 60)])
@@ -632,6 +634,9 @@ async def test_a_subscription_token_says_what_it_can_be_revoked_by() -> None:
     revocations.load([Revocation("user", "ana", NOW + 60, NOW)])
     assert revocations.void(invitation, NOW)
     assert not revocations.void(invitation._replace(issued_at=NOW + 1), NOW)
+    revocations = Revocations()
+    revocations.load([Revocation.of_key("main", NOW)])
+    assert revocations.void(invitation._replace(issued_at=NOW + 1), NOW)
 
 
 @pytest.mark.parametrize(
@@ -694,6 +699,16 @@ def test_a_revoked_user_comes_back_only_with_a_token_issued_since() -> None:
     assert not revoked.covers(bearer("bob", token_id="ana", issued_at=50), now=60)
 
 
+def test_of_a_revoked_key_nothing_counts_whatever_it_says_of_its_time() -> None:
+    revoked = Revocations()
+    revoked.load([Revocation.of_key("main", 50)])
+    assert revoked.covers(bearer("ana", kid="main", token_id="t-1", issued_at=1e9), now=60)
+    assert not revoked.covers(bearer("ana", kid="other"), now=60)
+    assert not revoked.covers(bearer("main", token_id="main"), now=60), "a user and a token named like the key"
+    revoked.load([Revocation("key", "", 100)])
+    assert not revoked.covers(bearer("ana"), now=60), "a key without a name"
+
+
 def test_nothing_is_revoked_of_whoever_came_without_a_token() -> None:
     revoked = Revocations()
     revoked.load([Revocation("user", "ana", 100, 50)])
@@ -726,7 +741,7 @@ def test_revocations_that_cover_nothing_any_more_are_forgotten() -> None:
 async def test_a_minted_token_is_accepted_for_its_lifetime(algorithm: str) -> None:
     minted = mint(key(algorithm), {"sub": "ana", "jti": "t-1", "exp": 1}, now=NOW, lifetime=3600)
     assert await verifier(key(algorithm)).identity(minted) == Identity(
-        "ana", expires_at=NOW + 3600, token_id="t-1", issued_at=NOW
+        "ana", expires_at=NOW + 3600, token_id="t-1", issued_at=NOW, kid="main"
     )
     assert inspect(minted) == {
         "header": {"alg": algorithm, "kid": "main", "typ": "JWT"},

@@ -508,7 +508,8 @@ def test_what_is_no_token_is_said_to_be_none(chatd: Chatd, keyed: Path):
 
 
 def test_revoke_wants_to_know_exactly_one_thing(chatd: Chatd, keyed: Path):
-    for arguments in ([], ["--jti", "x", "--user", "ana"], ["--user", "ana", "--until", "1h"]):
+    several = (["--jti", "x", "--user", "ana"], ["--kid", "x", "--user", "ana"])
+    for arguments in ([], *several, ["--user", "ana", "--until", "1h"], ["--kid", "x", "--until", "1h"]):
         assert chatd("token", "revoke", "--config", keyed, *arguments).exit_code == 2
 
 
@@ -775,6 +776,21 @@ def test_revoked_tokens_close_who_came_with_them_and_are_refused_from_then_on(
         for token in (ana, bob, eve):
             assert json.loads(d.cli("token", "inspect", token, "--json", check=1))["revoked"] is True
         assert d.ask("token", "revoke", "--jti", "unheard-of", "--until", "1h")["closed"] == 0
+
+
+def test_a_key_that_leaked_takes_all_that_it_signed_with_it(daemon: StartDaemon, tmp_path: Path, keyed: Path):
+    other = f'[[auth.keys]]\nkid = "other"\nalgorithm = "HS256"\nsecret = "{SECRET * 2}"\n'
+    keyed.write_text(keyed.read_text() + other)
+    with daemon(tmp_path, "--port", "0", "--config", str(keyed)) as d:
+        ana, bob = (
+            d.cli("token", "mint", "--user", user, "--kid", kid).strip()
+            for user, kid in (("ana", "main"), ("bob", "other"))
+        )
+        with enter(d, "ana", Authorization=f"Bearer {ana}") as gone, enter(d, "bob", Authorization=f"Bearer {bob}"):
+            assert d.cli("token", "revoke", "--kid", "main") == "revoked key main; closed 1 connection\n"
+            assert goodbye(gone)[0] == 4501
+            assert [each["user"] for each in d.ask("who")["connections"]] == ["bob"]
+        assert json.loads(d.cli("token", "inspect", ana, "--json", check=1))["revoked"] is True
 
 
 def test_whoever_had_no_token_comes_back_when_those_of_the_name_are_revoked(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from chatd import control
-from chatd.auth import FOR_EVER_S
+from chatd.auth import FOR_EVER_S, Revocation
 from chatd.errors import BAD_REQUEST, NO_SUCH
 
 from .shared import Caller
@@ -18,15 +18,17 @@ PAGE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """Have a token count no more, or all that a user was issued until now; answers {closed}: connections ended for it.
+    """Have tokens count no more; answers {closed}: connections ended for it.
 
     Attributes:
-        user: whose tokens; or else
-        token: the `jti` of one.
+        user: all that this user was issued until now; or else
+        token: the one with this `jti`; or else
+        key: all that the key of this `kid` has signed, and will sign.
     """
 
     user: str = ""
     token: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +76,16 @@ class Audit:
 
 
 async def revoke(caller: Caller, args: Revoke) -> control.Object:
-    if bool(args.user) == bool(args.token):
-        raise BAD_REQUEST.because("expected a user, or else a token's jti")
-    now = caller.chat.now()
-    if args.user:
-        row = control.Revoke("user", args.user, now + FOR_EVER_S, now)
-    else:
-        row = control.Revoke("token", args.token, now + FOR_EVER_S)
-    closed, unsure = await caller.office.revoke([row])
+    if sum(map(bool, (args.user, args.token, args.key))) != 1:
+        raise BAD_REQUEST.because("expected exactly one of a user, a token's jti and a key's kid")
+    closed, unsure = await caller.office.revoke([control.Revoke(*_revocation(args, caller.chat.now()))])
     return {"closed": closed, **({"silent": sorted(unsure)} if unsure else {})}
+
+
+def _revocation(args: Revoke, now: float) -> Revocation:
+    if args.user:
+        return Revocation.of_user(args.user, now)
+    return Revocation.of_key(args.key, now) if args.key else Revocation.of_token(args.token, now + FOR_EVER_S)
 
 
 async def forget(caller: Caller, args: Forget) -> control.Object:

@@ -146,9 +146,11 @@ def user_of(claims: Claims) -> str:
     return user
 
 
-def identity_of(claims: Claims, leeway: float, display_name: int) -> Identity:
+def identity_of(claims: Claims, kid: str | None, leeway: float, display_name: int) -> Identity:
     """Return what the verified claims of a connection token say; whether it has ended is not looked at.
 
+    Args:
+        kid: of the key that verified them.
     Raises:
         ValueError: a claim is missing or not what it should be.
     """
@@ -165,10 +167,13 @@ def identity_of(claims: Claims, leeway: float, display_name: int) -> Identity:
         expires_at=expires_at + leeway,
         token_id=text_of(claims, "jti") or None,
         issued_at=moment_of(claims, "iat"),
+        kid=kid or "",
     )
 
 
-def check_subscription(claims: Claims, leeway: float, *, user: str, client: str, room: str) -> Invitation:
+def check_subscription(
+    claims: Claims, kid: str | None, leeway: float, *, user: str, client: str, room: str
+) -> Invitation:
     if user_of(claims) != user:
         raise ValueError("the subscription token is another user's")
     if text_of(claims, "channel") != room:
@@ -181,6 +186,7 @@ def check_subscription(claims: Claims, leeway: float, *, user: str, client: str,
         expires_at=None if expires_at is None else expires_at + leeway,
         token_id=text_of(claims, "jti") or None,
         issued_at=moment_of(claims, "iat"),
+        kid=kid or "",
     )
 
 

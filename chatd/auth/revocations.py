@@ -18,10 +18,11 @@ class Revocation(NamedTuple):
     """One row of what was revoked, as the store carries it: text and numbers only.
 
     Attributes:
-        kind: "token" or "user".
-        id: the token's `jti`, or the user.
+        kind: "token", "user" or "key".
+        id: the token's `jti`, the user, or the key's `kid`.
         until: Unix seconds after which nothing is left that it could cover.
-        issued_before: for a user, Unix seconds: tokens issued until then are void; 0 for a token.
+        issued_before: for a user, Unix seconds: tokens issued until then are void; else 0. What is signed with a key
+            that leaked may say of itself that it was issued at any time.
     """
 
     kind: str
@@ -29,9 +30,23 @@ class Revocation(NamedTuple):
     until: float
     issued_before: float = 0.0
 
+    @classmethod
+    def of_token(cls, jti: str, until: float) -> Revocation:
+        return cls("token", jti, until)
+
+    @classmethod
+    def of_user(cls, user: str, now: float) -> Revocation:
+        """Of all that a user was issued until `now`, Unix seconds."""
+        return cls("user", user, now + FOR_EVER_S, now)
+
+    @classmethod
+    def of_key(cls, kid: str, now: float) -> Revocation:
+        """Of all that a key has signed and will sign, as seen `now`, Unix seconds."""
+        return cls("key", kid, now + FOR_EVER_S)
+
 
 class Revocations:
-    """Tokens and users whose tokens no longer count, though they are signed and have not ended.
+    """Tokens, and users and keys whose tokens no longer count, though they are signed and have not ended.
 
     Two revocations of one thing become the wider of each bound, so rows may be loaded twice and in any order.
     """
@@ -45,8 +60,9 @@ class Revocations:
 
     def void(self, token: Identity | Invitation, now: float) -> bool:
         """Return whether the token that says this is void at `now`, in Unix seconds."""
-        row = self._rows.get(("token", token.token_id)) if token.token_id is not None else None
-        if row is not None and now < row.until:
+        named = (("token", token.token_id), ("key", token.kid or None))
+        rows = [row for kind, id in named if id is not None and (row := self._rows.get((kind, id))) is not None]
+        if any(now < row.until for row in rows):
             return True
         user = self._rows.get(("user", token.user))
         if user is None or now >= user.until:

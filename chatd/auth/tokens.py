@@ -95,7 +95,7 @@ class Verifier:
             return known
         try:
             claims, key = await self._verified(token)
-            identity = identity_of(claims, self._leeway, self._display_name)
+            identity = identity_of(claims, key.kid, self._leeway, self._display_name)
         except ValueError as refusal:
             raise INVALID_TOKEN.because(str(refusal)) from None
         self._refuse_ended(identity.expires_at)
@@ -113,8 +113,8 @@ class Verifier:
         """
         self._look_for_new_keys()
         try:
-            claims, _ = await self._verified(token)
-            invitation = check_subscription(claims, self._leeway, user=user, client=client, room=room)
+            claims, key = await self._verified(token)
+            invitation = check_subscription(claims, key.kid, self._leeway, user=user, client=client, room=room)
         except ValueError as refusal:
             raise PERMISSION_DENIED.because(str(refusal)) from None
         self._refuse_ended(invitation.expires_at)

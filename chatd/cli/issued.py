@@ -136,7 +136,8 @@ def until_moment(_: click.Context, __: click.Parameter, text: str | None) -> flo
 
 
 @click.command(
-    help="End a token, or with --user all that a user has until now, on every node: who came with it is closed.",
+    help="End a token, or with --user all that a user has until now, or with --kid all that a key has signed or will "
+    "sign, on every node: who came with it is closed.",
 )
 @click.argument("text", metavar="[TOKEN]", required=False, callback=token_text)
 @click.option("--jti", callback=named, metavar="ID", help="The token's id, for want of the token.")
@@ -147,18 +148,25 @@ def until_moment(_: click.Context, __: click.Parameter, text: str | None) -> flo
     help='With --jti: when the token ends by itself, as "2026-12-31" or as a duration from now.',
 )
 @click.option("--user", callback=named, help="Everything this user was issued until now.")
+@click.option("--kid", callback=named, help="Everything that the key of this name signs, for it has leaked.")
 @json_option
 @click.pass_context
 def revoke(
-    context: click.Context, text: str | None, jti: str | None, until: float | None, user: str | None, as_json: bool
+    context: click.Context,
+    text: str | None,
+    jti: str | None,
+    until: float | None,
+    user: str | None,
+    kid: str | None,
+    as_json: bool,
 ) -> None:
-    if sum(given is not None for given in (text, jti, user)) != 1:
-        raise click.UsageError("expected exactly one of TOKEN, --jti ID and --user U")
+    if sum(given is not None for given in (text, jti, user, kid)) != 1:
+        raise click.UsageError("expected exactly one of TOKEN, --jti ID, --user U and --kid K")
     if until is not None and jti is None:
         raise click.UsageError("expected --until with --jti only: a token says itself when it ends")
     settings = loaded(context)
     see_tokens(settings)
-    row = row_of(text, jti, until, user, time.time(), settings.auth.leeway)
+    row = row_of(text, jti, until, user, kid, time.time(), settings.auth.leeway)
     closed, unsure = run(revoked_everywhere(settings, row))
     if as_json:
         print_json(
@@ -171,20 +179,23 @@ def revoke(
 
 
 def row_of(
-    text: str | None, jti: str | None, until: float | None, user: str | None, now: float, leeway: float
-) -> Revoke:
-    """What is to be written down; exactly one of `text`, `jti` and `user` is given. A token lives `leeway` longer."""
+    text: str | None, jti: str | None, until: float | None, user: str | None, kid: str | None, now: float, leeway: float
+) -> auth.Revocation:
+    """What is to be written down of the one that is given: token, jti, user or kid. A token lives `leeway` longer."""
     if user is not None:
-        return Revoke("user", user, now + auth.FOR_EVER_S, now)
+        return auth.Revocation.of_user(user, now)
+    if kid is not None:
+        return auth.Revocation.of_key(kid, now)
     if text is None:
-        return Revoke("token", str(jti), until or now + auth.FOR_EVER_S)
+        return auth.Revocation.of_token(str(jti), until or now + auth.FOR_EVER_S)
     claims = taken_apart(text)["claims"]
     if not isinstance(claims.get("jti"), str) or not claims["jti"]:
         fail('expected a token with an id ("jti"), got one without; revoke all of its user\'s with --user')
     ends = claims.get("exp")
-    return Revoke("token", claims["jti"], ends + leeway if type(ends) in (int, float) else now + auth.FOR_EVER_S)
+    ends = ends + leeway if type(ends) in (int, float) else now + auth.FOR_EVER_S
+    return auth.Revocation.of_token(claims["jti"], ends)
 
 
-async def revoked_everywhere(settings: Settings, row: Revoke) -> tuple[int, set[str]]:
+async def revoked_everywhere(settings: Settings, row: auth.Revocation) -> tuple[int, set[str]]:
     async with opened(settings) as store:
-        return await office(store, settings).revoke([row])
+        return await office(store, settings).revoke([Revoke(*row)])

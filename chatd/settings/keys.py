@@ -107,9 +107,10 @@ class Auth:
         (),
         "Keys, one table each, with exactly one of secret, secret_file, public_key_file, jwks_file and jwks_url. "
         "Several at once let you change keys: add the new one, mint with it, and remove the old one when its last "
-        "token has ended. Tokens of a key that is removed sooner, since it leaked, are refused from then on, but who "
-        "is in stays until the token ends, or until `chatd drain` sends everybody to come back. Without a key left "
-        "nobody comes in until others come, or a restart makes it open mode.",
+        "token has ended. Tokens of a key that is removed sooner are refused from then on, but who is in stays until "
+        "the token ends. If a key has leaked, `chatd token revoke --kid` ends all that it signed and closes who came "
+        "with that; what takes its place needs another kid. Without a key left nobody comes in until others come, or "
+        "a restart makes it open mode.",
         reload=True,
     )
 
