@@ -38,7 +38,7 @@ OUTSIDE = {
     "telemetry": {"structlog", "prometheus_client"},
     "transport": {"uvicorn", "httptools", "websockets", "structlog"},
     "web": {"uvicorn", "starlette", "structlog", "cryptography"},  # when a certificate ends
-    "cli": {"click", "rich", "structlog", "uvloop", "orjson"},
+    "cli": {"click", "rich", "structlog", "uvloop", "orjson", "websockets"},  # for `chatd chat`
 }
 
 # Those that decide: no clock, no event loop, nothing to wait for.

@@ -33,7 +33,7 @@ from chatd.cli import COMMANDS, audit, common, doctor, main
 from chatd.cli.common import Failure, explained
 from chatd.cli.doctor import State
 from chatd.cli.output import Column, fitting, lines, raw, size, span, table
-from chatd.cli.start import websocat
+from chatd.cli.start import typed_to_chat
 from chatd.control import Answers
 from chatd.respond import per_connection
 from chatd.settings import Key, Settings, SettingsError
@@ -737,26 +737,18 @@ def test_what_serve_prints_to_be_typed_next_works_where_keys_and_a_configuration
 ):
     keyed = keyed.rename(tmp_path / "the keys.toml")
     with daemon(tmp_path, "--port", "0", "--config", str(keyed)) as d:
-        [line] = d.until_log(r"chat in a terminal +(websocat .*)").groups()
-        script = f'websocat() {{ printf "%s\\n" "$@"; }}; chatd() {{ "{sys.executable}" -m chatd "$@"; }}; {line}'
-        url, header = subprocess.check_output(["sh", "-c", script], env=d.environ, text=True).splitlines()
-        token = header.removeprefix("-H=Authorization: ")
-        with connect(url, additional_headers={"Authorization": token}):
-            pass
+        [line] = d.until_log(r"chat in a terminal +(chatd .*)").groups()
+        script = f'chatd() {{ "{sys.executable}" -m chatd "$@"; }}; {line}'
+        done = subprocess.run(["sh", "-c", script], env=d.environ, input="hi\n", capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (common.OK, "chatd: connected to lobby as ana\n")
         assert d.until_log(r"who is here +(.*)")[1] == f"chatd who --config '{keyed}'"
 
 
-@pytest.mark.parametrize(
-    ("keys", "typed"),
-    [
-        ((), "websocat 'ws://h:1/chat/ana?room=lobby'"),
-        ((Key("idp", "RS256"),), "websocat 'ws://h:1/chat/USER?room=lobby' -H=\"Authorization: Bearer TOKEN\""),
-    ],
-)
-def test_what_is_typed_to_chat_is_quoted_and_asks_for_a_token_that_only_others_can_make(
-    keys: tuple[Key, ...], typed: str
-):
-    assert websocat(replace(Settings(), auth=replace(Settings().auth, keys=keys)), "ws://h:1", "") == typed
+def test_what_is_typed_to_chat_asks_for_a_token_that_only_others_can_make():
+    keys = (Key("idp", "RS256"),)
+    issued = replace(Settings(), auth=replace(Settings().auth, keys=keys))
+    assert typed_to_chat(Settings(), " --config a") == "chatd chat ana --config a"
+    assert typed_to_chat(issued, "") == "chatd chat USER --token-file FILE"
 
 
 def test_revoked_tokens_close_who_came_with_them_and_are_refused_from_then_on(

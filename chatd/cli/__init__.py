@@ -22,10 +22,12 @@ from chatd import __version__
 COMMANDS = {
     "serve": ("chatd.cli.serve:serve", "Run a node until it is told to stop."),
     "status": ("chatd.cli.status:status", "How the cluster and each of its nodes are."),
+    "top": ("chatd.cli.top:top", "The same, again and again."),
     "who": ("chatd.cli.people:who", "Who is connected, in a room or at all."),
     "rooms": ("chatd.cli.rooms:rooms", "Which rooms have people in them, or were created."),
     "room": ("chatd.cli.room:room", "One room: show, create, lock, delete it; its members and roles."),
     "kick": ("chatd.cli.people:kick", "Throw somebody out, of one room or of all."),
+    "chat": ("chatd.cli.chat:chat", "Talk in a room, from a terminal."),
     "send": ("chatd.cli.words:send", "Say something in a room."),
     "announce": ("chatd.cli.words:announce", "Say something in every room that has people in it."),
     "history": ("chatd.cli.words:history", "What was said in a room."),

@@ -1,4 +1,4 @@
-"""What is typed after several commands, and means the same after each: durations, ports."""
+"""What is typed after several commands, and means the same after each: durations, names, ports, URLs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ def seconds_of(text: str) -> float:
     if seconds <= 0:
         raise click.BadParameter(f"expected a duration of more than 0 s, got {text!r}")
     return seconds
+
+
+def duration(_: click.Context, __: click.Parameter, text: str) -> float:
+    return seconds_of(text)
+
+
+def websocket_url(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """A server's URL up to its path, in which nothing of another kind stands."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"wss?://[^/?#@\s]+(/[^?#\s]*)?", text):
+        raise click.BadParameter(f"expected a URL like wss://chat.example, got {text!r}")
+    return text.rstrip("/")
 
 
 def ports(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:

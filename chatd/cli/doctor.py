@@ -10,7 +10,6 @@ import errno
 import json
 import resource
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -50,14 +49,13 @@ from .checks import (
 )
 from .cluster import office, opened, run
 from .common import FAILED, NO_DAEMON, Failure, loaded
+from .here import anybody, reachable
 from .output import Column, Row, json_option, on_terminal, plural, print_json, print_rows
 
 # Where the examples of this repository go on Debian.
 PROXY_FILES = tuple(map(Path, ("/etc/nginx/conf.d/chatd.conf", "/etc/nginx/sites-enabled/chatd.conf")))
 # Whoever answers /readyz on this machine does so at once or is stuck.
 PATIENCE_S = 2.0
-# Who listens everywhere is asked here.
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 COLUMNS = (
@@ -192,7 +190,7 @@ def at_home(address: str, answers: Answers) -> bool:
 
 def readiness(host: str, number: int, *, secure: bool) -> Mapping[str, object] | None:
     """What a chatd there says at /readyz; None: whoever is there is no chatd."""
-    here = ANYWHERE.get(host, host)
+    here = reachable(host)
     connection = HTTPConnection(here, number, timeout=PATIENCE_S)
     if secure:
         connection = HTTPSConnection(here, number, timeout=PATIENCE_S, context=anybody())
@@ -216,19 +214,12 @@ def shown_at(host: str, number: int) -> bytes | None:
         return None
     try:
         with (
-            socket.create_connection((ANYWHERE.get(host, host), number), PATIENCE_S) as tcp,
+            socket.create_connection((reachable(host), number), PATIENCE_S) as tcp,
             anybody().wrap_socket(tcp) as secure,
         ):
             return secure.getpeercert(binary_form=True)
     except OSError:
         return None
-
-
-def anybody() -> ssl.SSLContext:
-    """Whoever answers on this machine is believed: its certificate is for another name, and nothing is told to it."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 async def store_checks(settings: Settings) -> tuple[list[Check], Answers | None]:

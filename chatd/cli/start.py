@@ -128,8 +128,8 @@ def say_hello(settings: Settings, file: Path | None, address: str, admin: str, l
     if not unix_path(address):
         lines += [
             f"  chat in a browser    http{s}://{address}/",
-            f"  chat in a terminal   {websocat(settings, f'ws{s}://{address}', config)}",
         ]
+    lines.append(f"  chat in a terminal   {typed_to_chat(settings, config)}")
     if admin:
         to = f" to {url(last_admin)}, one for each worker" if last_admin else ""
         lines.append(f"  health and metrics   {url(admin)}{to}")
@@ -141,16 +141,11 @@ def say_hello(settings: Settings, file: Path | None, address: str, admin: str, l
     click.echo("\n".join(lines), err=True)
 
 
-def websocat(settings: Settings, server: str, config: str) -> str:
-    """The command that joins the lobby; the words in capitals are for whoever has a token that we cannot mint."""
-    if settings.auth.effective_mode == "open":
-        return f"websocat '{server}/chat/ana?room=lobby'"
-    if any(key.algorithm in HMAC_KEY_BYTES for key in settings.auth.keys):
-        user, token = "ana", f"$(chatd token mint --user ana{config})"
-    else:
-        user, token = "USER", "TOKEN"
-    # -H takes all words that follow unless it has its own by a =.
-    return f"websocat '{server}/chat/{user}?room=lobby' -H=\"Authorization: Bearer {token}\""
+def typed_to_chat(settings: Settings, config: str) -> str:
+    """The command that joins the lobby; the words in capitals are for whoever has a token that we cannot make."""
+    if settings.auth.effective_mode == "open" or any(key.algorithm in HMAC_KEY_BYTES for key in settings.auth.keys):
+        return f"chatd chat ana{config}"
+    return f"chatd chat USER --token-file FILE{config}"
 
 
 def url(address: str, s: str = "") -> str:

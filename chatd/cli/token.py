@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 
 import click
 import orjson
@@ -15,7 +16,7 @@ from chatd import auth
 from chatd.settings import HMAC_KEY_BYTES, Key, Settings
 
 from . import Lazy
-from .arguments import named, seconds_of
+from .arguments import duration, named
 from .common import BAD_CONFIGURATION, fail, loaded
 
 
@@ -27,10 +28,6 @@ def see_tokens(settings: Settings) -> None:
     """
     if settings.auth.effective_mode == "open" and not settings.auth.keys:
         fail("expected tokens to revoke, there are none in open mode; use `chatd ban add`")
-
-
-def duration(_: click.Context, __: click.Parameter, text: str) -> float:
-    return seconds_of(text)
 
 
 def json_text(_: click.Context, __: click.Parameter, text: str | None) -> object:
@@ -68,19 +65,8 @@ def mint(
     kid: str | None,
     info: object,
 ) -> None:
-    settings = loaded(context)
-    key = signing_key(settings, kid)
-    wanted = {
-        "sub": user,
-        "jti": secrets.token_urlsafe(12),  # so that it can be revoked alone
-        "name": name,
-        "rooms": list(rooms) or None,
-        "info": info,
-        "aud": settings.auth.audience or None,
-        "iss": settings.auth.issuer or None,
-    }
-    claims = {claim: value for claim, value in wanted.items() if value is not None}
-    click.echo(auth.mint(key, claims, now=time.time(), lifetime=lifetime))
+    wanted = {"sub": user, "name": name, "rooms": list(rooms) or None, "info": info}
+    click.echo(minted(loaded(context), wanted, lifetime, kid))
 
 
 @token.command("signing-key", help="Print the key with which a user signs messages, as hexadecimal digits.")
@@ -97,6 +83,18 @@ def signing_key_of(context: click.Context, user: str, kid: str | None) -> None:
             BAD_CONFIGURATION,
         )
     click.echo(auth.SigningKey(found.kid, found.secret_bytes).of(user).hex())
+
+
+def minted(settings: Settings, wanted: Mapping[str, object], lifetime: float, kid: str | None = None) -> str:
+    """A token with these claims, without those that are None, for so many seconds; signed as by `signing_key`."""
+    claims = {
+        **wanted,
+        "jti": secrets.token_urlsafe(12),  # so that it can be revoked alone
+        "aud": settings.auth.audience or None,
+        "iss": settings.auth.issuer or None,
+    }
+    given = {claim: value for claim, value in claims.items() if value is not None}
+    return auth.mint(signing_key(settings, kid), given, now=time.time(), lifetime=lifetime)
 
 
 def signing_key(settings: Settings, kid: str | None) -> auth.Key:

@@ -1,0 +1,224 @@
+"""`chatd chat`: talk in a room from a terminal, by the plain door, as anybody with a WebSocket could.
+
+A line that is typed is a message, and what others say comes as `user: text`. When a node goes, its visitor comes back
+by itself, to another if there is one; what is typed meanwhile waits. What was said meanwhile `chatd history` tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from random import choice, uniform
+from typing import NamedTuple, TypeAlias
+from urllib.parse import quote
+
+import click
+from websockets.asyncio.client import ClientConnection, connect, unix_connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from chatd import control
+from chatd.control import Status
+from chatd.errors import Disconnect
+from chatd.names import printable
+from chatd.settings import Settings, host_and_port, unix_path
+from chatd.store.errors import StoreError
+
+from .arguments import named, websocket_url
+from .cluster import ask, opened, until_interrupted
+from .common import NO_DAEMON, STORE_UNAVAILABLE, Failure, explained, fail, loaded, note
+from .here import anybody, reachable
+from .token import minted
+
+# Seconds: between two tries to come back, at first and at most; and for which a token of ours is good.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
+TOKEN_S = 86400.0
+# HTTP's words for "not now".
+NOT_NOW = (429, 502, 503, 504)
+
+Typed: TypeAlias = asyncio.Queue[str | None]
+"""Lines as they were typed; None: nothing more is."""
+
+
+class Visitor(NamedTuple):
+    """Who talks, and where.
+
+    Attributes:
+        url: the server's, up to its path; None: a node of this configuration's.
+        token: None where nobody asks for one.
+    """
+
+    user: str
+    room: str
+    url: str | None
+    token: str | None
+
+    @property
+    def target(self) -> str:
+        return f"/chat/{quote(self.user, safe='')}?room={quote(self.room, safe='')}"
+
+
+@click.command(help="Talk in ROOM as USER; each line is a message, and the end of input (Ctrl-D) ends it.")
+@click.argument("user", callback=named)
+@click.argument("room", default="lobby", callback=named)
+@click.option(
+    "--url",
+    callback=websocket_url,
+    metavar="URL",
+    help="Where, as wss://chat.example; else a node of this configuration's.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="Holds the user's token; else one is made where a key of the configuration can sign it.",
+)
+@click.pass_context
+def chat(context: click.Context, user: str, room: str, url: str | None, token_file: Path | None) -> None:
+    settings = loaded(context)
+    until_interrupted(talked(settings, Visitor(user, room, url, token_of(settings, user, token_file))))
+
+
+def token_of(settings: Settings, user: str, file: Path | None) -> str | None:
+    if file is not None:
+        try:
+            return file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            fail(f"expected to read a token from {file}, got: {getattr(error, 'strerror', 'bytes that are no text')}")
+    if settings.auth.effective_mode == "open":
+        return None
+    return minted(settings, {"sub": user}, TOKEN_S)
+
+
+async def talked(settings: Settings, visitor: Visitor) -> None:
+    """Until who types has ended it; comes back whenever the server would have one come back.
+
+    Raises:
+        Failure: nobody lets the visitor in, or he is not to come back.
+    """
+    typed, been, pause = keyboard(), False, FIRST_PAUSE_S
+    while True:
+        try:
+            async with visit(settings, visitor) as socket:
+                note(f"connected {'again ' * been}to {printable(visitor.room)} as {printable(visitor.user)}")
+                been, pause = True, FIRST_PAUSE_S
+                if await conversed(socket, typed):
+                    return
+            why = goodbye(socket)
+        except (Failure, StoreError) as error:
+            why = explained(error) or Failure(str(error))
+            if not been or why.code not in (NO_DAEMON, STORE_UNAVAILABLE):
+                raise
+        note(f"{why}; coming back")
+        await asyncio.sleep(uniform(pause / 2, pause))  # at random, or all would come at once
+        pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def goodbye(socket: ClientConnection) -> Failure:
+    """Why the server has ended it.
+
+    Raises:
+        Failure: that, where one is not to come back.
+    """
+    said = Disconnect(socket.close_code or 1006, printable(socket.close_reason or "the connection was lost"))
+    why = Failure(f"{said.reason} ({said.code})", NO_DAEMON)
+    if not said.comes_back:
+        raise Failure(str(why))
+    return why
+
+
+def keyboard() -> Typed:
+    """The lines of stdin. A thread of its own waits for them, since a file cannot be waited for otherwise."""
+    loop, typed = asyncio.get_running_loop(), Typed()
+
+    def read() -> None:
+        with suppress(RuntimeError):  # the loop is over
+            for line in sys.stdin:
+                loop.call_soon_threadsafe(typed.put_nowait, line)
+            loop.call_soon_threadsafe(typed.put_nowait, None)
+
+    threading.Thread(target=read, name="keyboard", daemon=True).start()  # nobody waits for its last line
+    return typed
+
+
+async def conversed(socket: ClientConnection, typed: Typed) -> bool:
+    """Say what is typed and print what is heard; whether it was who types that ended it."""
+    ended = asyncio.Event()
+    speaking = asyncio.create_task(speak(socket, typed, ended), name="speaking")
+    try:
+        with suppress(ConnectionClosed):
+            async for text in socket:
+                said = text if isinstance(text, str) else text.decode(errors="replace")
+                click.echo("\n".join(map(printable, said.split("\n"))))
+        return ended.is_set()
+    finally:
+        speaking.cancel()
+        await asyncio.gather(speaking, return_exceptions=True)
+
+
+async def speak(socket: ClientConnection, typed: Typed, ended: asyncio.Event) -> None:
+    while (line := await typed.get()) is not None:
+        try:
+            await socket.send(line)
+        except ConnectionClosed:
+            note(f"not said, for the connection has ended: {printable(line.strip())}")
+            return
+    ended.set()
+    await socket.close()
+
+
+# --- where ------------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def visit(settings: Settings, visitor: Visitor) -> AsyncIterator[ClientConnection]:
+    """A connection in the room.
+
+    Raises:
+        Failure: nobody is there (NO_DAEMON), or lets the visitor in now (STORE_UNAVAILABLE), or at all.
+    """
+    headers = {"Authorization": f"Bearer {visitor.token}"} if visitor.token else {}
+    address = visitor.url or await a_node(settings)
+    try:
+        socket = await knock(settings, address, visitor.target, headers)
+    except InvalidStatus as refusal:
+        response = refusal.response
+        said = printable(response.body.decode(errors="replace").strip()) if response.body else "no reason given"
+        temporary = response.status_code in NOT_NOW
+        fail(f"not let in: {said} ({response.status_code})", STORE_UNAVAILABLE if temporary else 1)
+    except (OSError, EOFError, InvalidHandshake) as error:  # TimeoutError is an OSError
+        number = getattr(error, "errno", None)
+        fail(f"expected a chatd at {address}, got: {os.strerror(number) if number else error}", NO_DAEMON)
+    async with socket:
+        yield socket
+
+
+def knock(settings: Settings, address: str, target: str, headers: dict[str, str]) -> connect:
+    """`address` is a URL, or where a node says that it listens: on this machine."""
+    if "://" in address:
+        return connect(f"{address}{target}", additional_headers=headers)
+    s, context = ("s", anybody()) if settings.tls.certificate else ("", None)
+    if path := unix_path(address):
+        return unix_connect(path, f"ws{s}://localhost{target}", additional_headers=headers, ssl=context)
+    host, port = host_and_port(address)
+    host = reachable(host)
+    where = f"ws{s}://{f'[{host}]' if ':' in host else host}:{port}{target}"
+    return connect(where, additional_headers=headers, ssl=context, proxy=None)
+
+
+async def a_node(settings: Settings) -> str:
+    """The address of a node that lets people in.
+
+    Raises:
+        Failure: there is none; or the store does not answer, as `opened` says.
+    """
+    async with opened(settings) as store:
+        nodes = control.status(await ask(store, settings, Status()), ())["nodes"]
+    ready = [node["address"] for node in nodes if node["state"] == "ready"]
+    if not ready:
+        fail("no node lets anybody in now; `chatd status` says why", NO_DAEMON)
+    return str(choice(ready))

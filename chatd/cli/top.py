@@ -1,0 +1,52 @@
+"""`chatd top`: what `chatd status` says, again and again on the same screen, until interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from shutil import get_terminal_size
+
+import click
+
+from chatd import control
+from chatd.control import Status
+from chatd.settings import Settings
+from chatd.store.errors import StoreError
+
+from .arguments import duration
+from .cluster import ask, living, opened, silence, until_interrupted
+from .common import Failure, explained, fail, loaded
+from .output import on_terminal
+from .status import in_person
+
+# ECMA-48: the cursor to the first place (CUP), and all that stands there away (ED).
+ANEW = "\x1b[H\x1b[2J"
+
+
+@click.command(help="`chatd status`, again and again, until interrupted.")
+@click.option("--every", default="1s", show_default=True, callback=duration, help="How often it is looked.")
+@click.pass_context
+def top(context: click.Context, every: float) -> None:
+    settings = loaded(context)
+    if not on_terminal():
+        fail("expected a terminal to draw on, got none; `chatd status --json` is for programs")
+    until_interrupted(watched(settings, every))
+
+
+async def watched(settings: Settings, every: float) -> None:
+    """What cannot be learnt now, as where a store restarts, is said in its place."""
+    while True:
+        try:
+            async with opened(settings) as store:
+                while True:
+                    answers = await ask(store, settings, Status())
+                    seen = in_person(control.status(answers, await living(store)), get_terminal_size().columns)
+                    draw(f"{seen}\n{silence(answers)}\n" if answers.missing else seen)
+                    await asyncio.sleep(every)
+        except (Failure, StoreError) as error:
+            draw(f"{explained(error)}\n")
+        await asyncio.sleep(every)
+
+
+def draw(text: str) -> None:
+    click.echo(f"{ANEW}{datetime.now(UTC):%H:%M:%S}Z  {text}", nl=False)
