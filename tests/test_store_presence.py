@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chatd.model import Json, Kind
+from chatd.store.errors import StoreUnavailable
 from chatd.store.presence import Seen
 from chatd.store.redis import Registration, Store
-from tests.stores import heard, in_milliseconds, opened
+from tests.servers import redis_cluster_servers, redis_server
+from tests.stores import PATIENCE_S, heard, in_milliseconds, opened
 from tests.test_store import ROOMS, registration
 
 ANYBODY = 1000
@@ -227,3 +232,25 @@ async def test_who_is_seen_until_when_is_known_of_those_who_were_here(store: Sto
     ana, ben, eve, _ = await store.presence.seen(users)
     assert [(one.online, one.last is not None and one.last >= before) for one in (ana, ben)] == [(False, True)] * 2
     assert eve == Seen(True, None)
+
+
+@pytest.mark.parametrize("servers", [redis_server, redis_cluster_servers])
+async def test_who_leaves_as_he_comes_is_no_ghost_in_a_store_that_was_started_again(
+    tmp_path: Path, servers: Any
+) -> None:
+    async with servers(tmp_path) as started, opened(started.url) as store:
+        for server in getattr(started, "servers", [started]):
+            server.kill()
+            await server.start()
+        await until_somebody_could_leave(store)  # and with it the server knows one script
+        await asyncio.gather(join(store, "ana", "c1"), leave(store, "ana", "c1"))
+        assert await store.presence.of("lobby") == {}
+
+
+async def until_somebody_could_leave(store: Store) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with suppress(StoreUnavailable):
+                await leave(store, "ben", "c2")
+                return
+            await asyncio.sleep(0.01)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -19,7 +19,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException
+from redis.exceptions import RedisClusterException, ResponseError
 
 from chatd.settings import REDIS_SCHEMES
 
@@ -214,19 +214,20 @@ def heeding_cancellation() -> Iterator[None]:
         raise asyncio.CancelledError
 
 
-def servers(url: str, timeout: float) -> Servers:
+def servers(url: str, timeout: float, scripts: Sequence[bytes] = ()) -> Servers:
     """The servers behind `url`; nothing is connected yet.
 
     Args:
         url: of one of REDIS_SCHEMES; Sentinel as `redis+sentinel://[user:password@]host:port,host:port/service`.
         timeout: seconds to wait for a connection and for a reply. Nothing is tried twice below us: a script that was
             sent may have run, and whether it may be repeated only its caller knows.
+        scripts: what servers are told on each connection before anything else, see `_bringing`.
     Raises:
         StoreMisconfigured: the URL is of no known kind, or cannot be taken apart.
     """
     try:
         _refuse_what_would_be_passed_over(url)
-        return _servers(url, timeout)
+        return _servers(url, timeout, scripts)
     except ValueError:
         # What the libraries say of it may quote a piece of the password.
         raise StoreMisconfigured(
@@ -254,7 +255,7 @@ def _refuse_what_would_be_passed_over(url: str) -> None:
         raise StoreMisconfigured("expected redis.url to be like unix:///path/to.sock, got no whole path")
 
 
-def _servers(url: str, timeout: float) -> Servers:
+def _servers(url: str, timeout: float, scripts: Sequence[bytes]) -> Servers:
     common: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
@@ -262,10 +263,13 @@ def _servers(url: str, timeout: float) -> Servers:
         "socket_keepalive": True,
         "protocol": 2,  # RESP3 marks pub/sub as pushes, which redis-py formats for its log one by one
     }
+    if url.startswith("redis+cluster://"):
+        cluster: Any = RedisCluster.from_url("redis" + url.removeprefix("redis+cluster"), **common)
+        cluster.connection_kwargs["redis_connect_func"] = _bringing(scripts)  # which it does not take as an argument
+        return Cluster(cluster)
+    common["redis_connect_func"] = _bringing(scripts)
     if url.startswith("redis+sentinel://"):
         return _sentinel(url, common)
-    if url.startswith("redis+cluster://"):
-        return Cluster(RedisCluster.from_url("redis" + url.removeprefix("redis+cluster"), **common))
     if url.startswith(REDIS_SCHEMES):
         if url.startswith("unix://"):
             del common["socket_keepalive"]
@@ -277,6 +281,22 @@ def _servers(url: str, timeout: float) -> Servers:
         f"redis.url must begin with one of {', '.join(REDIS_SCHEMES)}; it begins with "
         f"{urlsplit(url).scheme or 'no scheme'!r}"
     )
+
+
+def _bringing(scripts: Sequence[bytes]) -> Callable[[AbstractConnection], Awaitable[None]]:
+    """What redis-py does as it connects, and then: tell the server `scripts`, which one that was started again has not.
+
+    A script that it does not know is done later than what was asked for with it and is known: a join after its leave.
+    """
+
+    async def begin(connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        await connection.send_packed_command(connection.pack_commands([("SCRIPT", "LOAD", each) for each in scripts]))
+        for _ in scripts:
+            with suppress(ResponseError):  # where it is not for us to load them, we go without
+                await connection.read_response()
+
+    return begin
 
 
 def _sentinel(url: str, common: dict[str, Any]) -> Standalone:

@@ -36,7 +36,7 @@ from .presence import Presence
 from .reports import Reports
 from .retention import Retention
 from .rooms import Rooms, pairs
-from .scripts import Batch, Copies, Script
+from .scripts import SCRIPTS, Batch, Copies, Script
 from .traces import Traces
 
 log = structlog.get_logger("chatd.store")
@@ -93,7 +93,7 @@ class Store:
     ) -> None:
         self.keys = Keys(prefix)
         self._asked: dict[bytes, None] = {}
-        self._servers = servers(url, timeout)
+        self._servers = servers(url, timeout, [each.source for each in SCRIPTS])
         # Half of it, so that the reply is not late: it says that too few have it, not that nobody answers.
         copies = Copies(replicas, int(timeout * 500), self.keys.copied) if replicas else None
         self.batch = Batch(self._servers, copies)

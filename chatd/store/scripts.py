@@ -31,6 +31,9 @@ BATCH = 512
 # Callers waiting beyond this are refused at once: the store is not keeping up, and memory must not pay for it.
 BACKLOG = 20_000
 
+SCRIPTS: list[Script] = []
+"""All there are."""
+
 
 class Script:
     """One Lua file of this folder, known to the server by the digest of its text.
@@ -47,6 +50,7 @@ class Script:
         self.lasting = lasting
         self.source = b"".join(files(__package__).joinpath(f"{each}.lua").read_bytes() for each in (*after, name))
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
+        SCRIPTS.append(self)
 
     def by_digest(self, keys: Sequence[str], args: Sequence[Argument]) -> tuple[Argument, ...]:
         return ("EVALSHA", self.sha, len(keys), *keys, *args)
@@ -197,7 +201,7 @@ class Batch:
                 unknown.append(call)
             else:
                 self._settle(call, reply, now)
-        if unknown:  # a server that was restarted, or is new: EVAL brings the text and makes it known again
+        if unknown:  # somebody has flushed them: EVAL brings the text and makes it known again
             self._exchange(unknown, [call.in_full() for call in unknown])
         else:
             self._go_on()
