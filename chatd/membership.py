@@ -36,7 +36,7 @@ class Membership:
 
     Attributes:
         held_since: loop second from which the lease has been held without a break; None: it is not.
-        store_is_full: the store last refused to renew it for that.
+        refusal: why it could not be renewed when that was last tried, without names and addresses; "": it was.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Membership:
         self.responder = responder
         self.store = store
         self.held_since: float | None = None
-        self.store_is_full = False
+        self.refusal = ""
         self._card = card
         self._clock = clock
         self._life = 1
@@ -84,7 +84,7 @@ class Membership:
             try:
                 await self._renew()
             except StoreError as error:
-                self.held_since, self.store_is_full = None, isinstance(error, StoreFull)
+                self.held_since, self.refusal = None, str(error).partition(": ")[0]
                 log.warning("lease not renewed", error=str(error))
 
     async def _until_it_is_time(self) -> None:
@@ -116,7 +116,7 @@ class Membership:
         if self._forgotten:
             await self.chat.register_anew()
             self._forgotten = False
-        self.held_since, self.store_is_full = self.held_since or self._clock(), False
+        self.held_since, self.refusal = self.held_since or self._clock(), ""
         await self.chat.debts.settle()
 
     async def come_back(self) -> None:

@@ -376,8 +376,8 @@ class Node:
             return self.state
         if self.store.batch.round_trip_s is None:
             return "the store does not answer"
-        if self.membership.store_is_full:
-            return "the store is full, and takes nothing new"
+        if self.membership.refusal:
+            return self.membership.refusal
         if self.clock() >= self.chat.informed_until:
             return "what is in force has not been read anew since the store was away"
         deaf = self.store.feed.silent_for(self.clock())

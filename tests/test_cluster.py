@@ -276,12 +276,23 @@ async def test_a_store_that_is_full_is_told_to_whoever_asks_and_has_clients_try_
                 refused = await ana.ask(message)
                 assert (refused["error"]["code"], refused["error"]["temporary"]) == (400, True)
                 await until(lambda: node.get("/readyz")[0] == 503)
-                assert json.loads(node.get("/readyz")[1])["reason"] == "the store is full, and takes nothing new"
+                full = "the store has no memory left to write to; raise its maxmemory, or have rooms keep less"
+                assert json.loads(node.get("/readyz")[1])["reason"] == full
                 judged = json.loads(node.cli("doctor", "--json", check=1))["checks"]
                 assert "memory" in [check["name"] for check in judged if check["state"] == "fail"]
                 await operator.config_set("maxmemory", "0")
                 await until(lambda: node.get("/readyz")[0] == 200)
                 assert "publish" in await ana.ask(message)
+
+
+async def test_a_node_whose_store_takes_no_writes_is_not_ready_and_says_why(tmp_path: Path) -> None:
+    long = {**FAST, "CHATD_CLUSTER__LEASE": "10m"}  # so that nothing else makes it unready
+    async with redis_server(tmp_path) as store, Redis.from_url(store.url) as operator:
+        with running(tmp_path, "--port", "0", **long, CHATD_REDIS__URL=store.url) as node:
+            await operator.replicaof("127.0.0.1", 1)
+            await until(lambda: node.get("/readyz") == (503, '{"ready":false,"reason":"the store is not ready"}'))
+            await operator.replicaof("NO", "ONE")
+            await until(lambda: node.get("/readyz")[0] == 200)
 
 
 async def said_to(reader: Raw, count: int) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import ConnectionError as NoConnection
 
 from chatd.model import Delivery, Event, Kind, Lost, Position
@@ -618,6 +618,17 @@ async def test_a_server_out_of_memory_is_full_and_says_what_helps(server: Server
             ResponseError("MISCONF Errors writing to the AOF file: No space left on device script: 8c1, on @user:1."),
             StoreFull,
             "the store cannot write to its disk: Errors writing to the AOF file: No space left on device",
+        ),
+        (
+            ResponseError("MISCONF Valkey is configured to save, but unable to. Please check the Valkey logs."),
+            StoreFull,
+            "the store cannot write to its disk: Valkey is configured to save, but unable to",
+        ),
+        (
+            NoPermissionError("User chatd has no permissions to run the 'evalsha' command"),
+            StoreMisconfigured,
+            "the store does not let the user in redis.url do what chatd needs: "
+            "User chatd has no permissions to run the 'evalsha' command",
         ),
         (
             AuthenticationError("invalid username-password pair or user is disabled."),

@@ -42,8 +42,11 @@ def translated(error: BaseException) -> StoreError:
     if isinstance(error, OutOfMemoryError):
         return StoreFull("the store has no memory left to write to; raise its maxmemory, or have rooms keep less")
     if text.startswith("MISCONF "):
-        return StoreFull(f"the store cannot write to its disk: {text.removeprefix('MISCONF ')}")
-    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        why = text.removeprefix("MISCONF ").partition(". ")[0]  # its own advice follows
+        return StoreFull(f"the store cannot write to its disk: {why}")
+    if isinstance(error, NoPermissionError):
+        return StoreMisconfigured(f"the store does not let the user in redis.url do what chatd needs: {text}")
+    if isinstance(error, AuthenticationError | AuthorizationError):
         return StoreMisconfigured(f"the store does not accept the user or password in redis.url: {text}")
     for words, sentence in _MISCONFIGURED.items():
         if words in text:
