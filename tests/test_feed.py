@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -27,6 +28,8 @@ from chatd.store.line import Line
 from chatd.store.messages import Keep
 from chatd.store.redis import Store
 from tests.servers import Server, redis_cluster_servers, redis_sentinel, redis_server
+from tests.servers import running as servers_running
+from tests.servers import server as another_server
 
 PATIENCE_S = 20.0
 # What a node waits for a reply; short here, so that a server that hangs is given up soon.
@@ -34,6 +37,7 @@ TIMEOUT_S = 0.3
 KEEP = Keep(10_000, 0)
 MESSAGES = 1000
 ROOM = "lobby"
+LOG = "appendonlydir"
 
 
 class Reader:
@@ -707,6 +711,27 @@ async def test_a_sentinel_group_that_fails_over_loses_nothing_its_new_master_has
         await say(speaker, 51, 60)
         assert await reader.until_heard(60) == upto(60)
         assert not reader.lost
+
+
+async def test_what_took_the_numbers_of_what_a_failover_lost_is_heard(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        master, behind = (another_server(tmp_path / name, "--appendfsync", "always") for name in ("master", "behind"))
+        await stack.enter_async_context(servers_running(master))
+        speaker = await stack.enter_async_context(opened(master.url))
+        reader = await stack.enter_async_context(reading(master.url, ROOM))
+        await say(speaker, 1, 3)
+        shutil.copytree(master.directory / LOG, behind.directory / LOG)
+        await say(speaker, 4, 6)
+        await reader.until_heard(6)
+        master.kill()
+        async with servers_running(behind), opened(behind.url) as elsewhere:
+            await say(elsewhere, 7, 8)
+        shutil.rmtree(master.directory / LOG)
+        shutil.copytree(behind.directory / LOG, master.directory / LOG)
+        async with servers_running(master):
+            await say(speaker, 9, 12)
+            assert await reader.until_heard(12) == upto(12)
+            assert not reader.lost
 
 
 async def test_one_server_of_a_cluster_gone_stops_its_own_rooms_alone(tmp_path: Path) -> None:

@@ -132,6 +132,39 @@ def test_a_count_that_stands_lower_than_before_is_lost() -> None:
     assert placed(105).fill(at(105), [], at(100)) == ([], Lost(at(100)))
 
 
+def timed(n: int, ms: int) -> Event:
+    return Event(Kind.PUBLICATION, b'{"data":1,"offset":%d,"time":%d}' % (n, ms), at(n))
+
+
+def kept(*events: Event) -> list[tuple[int, Json]]:
+    return [(event.position.offset, event.body) for event in events if event.position is not None]
+
+
+def test_what_was_said_later_under_numbers_that_were_given_out_is_given_out_too() -> None:
+    tail = placed()
+    tail.take([timed(n, ms=n) for n in (1, 2, 3)])
+    tail.doubt()
+    other = [timed(2, ms=7), timed(3, ms=8), timed(4, ms=9)]
+    assert tail.take(other[2:]) == [], "what it follows on is not known"
+    assert tail.rewind(kept(timed(1, ms=1), *other), at(4))
+    assert fill(tail, kept(*other), at(4)) == (other, None)
+
+
+@pytest.mark.parametrize("top", [at(3), at(3, F)])
+def test_what_history_still_has_or_never_had_is_not_gone_back_for(top: Position) -> None:
+    tail = placed()
+    tail.take([timed(n, ms=n) for n in (1, 2, 3)])
+    tail.doubt()
+    assert not tail.rewind(kept(timed(3, ms=3 if top == at(3) else 9)), top)
+    assert tail.position == at(3)
+
+
+def test_who_was_given_nothing_out_doubts_nothing() -> None:
+    tail = placed(3)
+    tail.doubt()
+    assert not (tail.doubted or tail.behind)
+
+
 def test_what_waited_for_a_count_that_is_no_more_is_let_go() -> None:
     tail = placed(7)
     tail.take(said(9))

@@ -284,10 +284,11 @@ class Feed:
             await asyncio.gather(*(self._mend_room(self._watched[room]) for room in rooms if room in self._watched))
 
     async def _mend_room(self, watch: Watch) -> None:
+        doubted, watch.tail.doubted = watch.tail.doubted, False  # first: it may be doubted again meanwhile
         try:
-            position = watch.tail.position
-            page, top = await self._read(watch.room, position.offset if position else None, PAGE if position else 0)
+            position, page, top = await self._beyond(watch, doubted)
         except StoreError as error:
+            watch.tail.doubted |= doubted
             if not watch.placed:
                 self._give_up(watch, StoreUnavailable(str(error)))
             else:  # whoever reads on must not miss anything: try again until the store is back
@@ -304,6 +305,23 @@ class Feed:
             watch.place()
         if watch.tail.behind:
             self._distrust([watch.room])
+
+    async def _beyond(self, watch: Watch, doubted: bool) -> tuple[Position | None, list[tuple[int, Json]], Position]:
+        """How far a room was given out, and what its history holds beyond.
+
+        After a failover others may have said something under numbers that were given out: then it is less far.
+        """
+        room, position = watch.room, watch.tail.position
+        if position is None:
+            return None, *await self._read(room, None, 0)
+        page, top = await self._read(room, max(0, position.offset - doubted), PAGE)
+        if doubted and watch.tail.rewind(page, top):
+            page, top = await self._read(room, max(0, position.offset - PAGE), PAGE)
+            watch.tail.rewind(page, top)
+        if doubted and watch.tail.position is not None:
+            position = watch.tail.position
+            page = [(offset, body) for offset, body in page if offset > position.offset]
+        return position, page, top
 
     # --- rooms and lines ----------------------------------------------------------------------------------------------
 
@@ -364,6 +382,7 @@ class Feed:
                 self._tasks.create_task(self._say_probe_again(channel.decode()), name="feed probe")
             return
         if watch.history:
+            watch.tail.doubt()
             self._distrust([watch.room])
         elif not watch.placed:
             watch.place()
@@ -371,6 +390,9 @@ class Feed:
     async def interrupted(self, line: Line) -> bool:
         """Move what lies on another server now to that server's line; see Listener."""
         self.interruptions += 1
+        for channel in line.channels:  # history may be asked for, and answer, before the line stands again
+            if (watch := self._by_channel.get(channel.encode())) is not None:
+                watch.tail.doubt()
         try:
             await self._servers.look_again()
             elsewhere = [channel for channel in line.channels if self._servers.server_of(channel) != line.server]

@@ -7,12 +7,16 @@ when, is Feed's business.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from chatd.model import Event, Json, Kind, Lost, Position
 
 # While a gap is being filled, later messages wait here; past this they are let go, for history has them as well.
 HELD = 1000
+
+# How every body ends, and no text of a user's can look like it.
+_SAID_MS = re.compile(rb',"time":(\d+)(?:,"epoch":"[\w-]*")?\}$')
 
 
 class Tail:
@@ -21,14 +25,17 @@ class Tail:
     Attributes:
         position: the last message given out; None until `place` was called.
         behind: whether history must be read before anything newer may be given out.
+        doubted: whether history may have lost what was given out, and gone on from before it; see `rewind`.
     """
 
-    __slots__ = ("_held", "behind", "position")
+    __slots__ = ("_held", "_last", "behind", "doubted", "position")
 
     def __init__(self) -> None:
         self.position: Position | None = None
         self.behind = True
+        self.doubted = False
         self._held: list[Event] = []
+        self._last: Json | None = None  # what stands at `position`, if it was given out
 
     def place(self, top: Position) -> list[Event]:
         """Begin after `top`; returns what arrived since and follows on."""
@@ -48,12 +55,35 @@ class Tail:
             elif self.behind:
                 self._hold(event)
             elif self._follows(event.position):
-                self.position = event.position
+                self.position, self._last = event.position, event.body
                 out.append(event)
             elif not self._seen(event.position):
                 self.behind = True
                 self._hold(event)
         return out
+
+    def doubt(self) -> None:
+        """The server was away, and may be another now, which had not been told of the last messages."""
+        if self._last is not None:
+            self.behind = self.doubted = True
+
+    def rewind(self, page: Iterable[tuple[int, Json]], top: Position) -> bool:
+        """Go back to before what was said later than the last message given out, under numbers that were given out.
+
+        Args:
+            page: (offset, publication) of what history holds up to `position`; `top` was read in the same step.
+        Returns:
+            Whether there was some of that in the page, so that there may be more of it before.
+        """
+        assert self.position is not None, "who was given nothing out has nothing to doubt"
+        assert self._last is not None, "nor who does not know what"
+        epoch, offset = self.position
+        last_ms = _said_ms(self._last)
+        later = [number for number, body in page if number <= offset and _said_ms(body) > last_ms]
+        if epoch != top.epoch or not later:
+            return False
+        self.position = Position(epoch, later[0] - 1)
+        return True
 
     def fill(self, since: Position, page: Sequence[tuple[int, Json]], top: Position) -> tuple[list[Event], Lost | None]:
         """Close a gap with what history holds after `since`; `top` was read in the same step.
@@ -68,9 +98,11 @@ class Tail:
         assert self.position is not None, "a tail is placed before it is filled"
         epoch, offset = self.position
         if not _joins(since, page, top):
-            self.position, self.behind = top, False
+            self.position, self._last, self.behind = top, None, False
             return self._release(), Lost(top)
         events = [Event(Kind.PUBLICATION, body, Position(epoch, number)) for number, body in page if number > offset]
+        if events:
+            self._last = events[-1].body
         reached = max(offset, page[-1][0]) if page else offset
         self.position = Position(epoch, reached)
         self.behind = reached < top.offset
@@ -99,6 +131,11 @@ class Tail:
         events = self.take(held)
         self._held.clear()
         return events
+
+
+def _said_ms(body: Json) -> int:
+    found = _SAID_MS.search(body)
+    return int(found[1]) if found else 0
 
 
 def _joins(position: Position, page: Sequence[tuple[int, Json]], top: Position) -> bool:
