@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from chatd.api.shapes import Broadcast
+from chatd.api.shared import Caller, broadcast
 from chatd.chat import mentions, reading
 from chatd.chat.context import Debts
 from chatd.control import Enter, Impose
 from chatd.errors import ABNORMAL, INSUFFICIENT_STATE, UNSUBSCRIBED_EXPIRED
 from chatd.measures import Measure, On, What
-from chatd.model import Delivery, Event, Identity, Kind, Lost, Position, Subscribe
+from chatd.model import SERVER, Delivery, Event, Identity, Kind, Lost, Position, Subscribe
 from chatd.node import Node
+from chatd.office import Office
 from chatd.session import Session
 from chatd.store.errors import StoreUnavailable
 from chatd.store.messages import Keep
@@ -372,6 +375,23 @@ async def test_who_is_mentioned_as_the_store_goes_away_is_not_told_and_that_is_n
     with capture_logs() as logged:
         await mentions.notify(node.chat, ana, "lobby", 1, ["bob"])
     assert [(entry["log_level"], entry["error"]) for entry in logged] == [("warning", "no answer")]
+
+
+async def test_a_broadcast_says_of_each_room_whether_the_store_took_it(node: Node) -> None:
+    server, publish = comes(node), node.store.messages.publish
+    server.identity = SERVER
+
+    def away_for_one(room: str, *args: Any, **options: Any) -> Any:
+        return no_answer() if room == "away" else publish(room, *args, **options)
+
+    node.store.messages.publish = away_for_one  # type: ignore[method-assign]
+    caller = Caller(node.chat, server, Office(node.store, patience=0.1, by="api:shop"))
+    answer = await broadcast(caller, Broadcast(("tea", "away", "coffee"), {"text": "hi"}))
+    assert [each.get("error", {}).get("code") for each in answer.responses] == [None, 400, None]
+
+
+async def no_answer() -> None:
+    raise StoreUnavailable("no answer")
 
 
 async def test_who_is_put_out_while_the_room_is_noted_for_the_reaper_is_no_ghost_in_it(

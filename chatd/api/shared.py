@@ -9,19 +9,24 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
+
 from chatd import control, model, rules
 from chatd.batched import batched
 from chatd.chat import Chat, messages, reading
 from chatd.control import Enter, Kick, Rooms, Status
-from chatd.errors import BAD_REQUEST, FORCE_DISCONNECT, PERMISSION_DENIED, Reject
+from chatd.errors import BAD_REQUEST, FORCE_DISCONNECT, PERMISSION_DENIED, STORE_UNAVAILABLE, Reject
 from chatd.model import Identity, Role
 from chatd.names import room_name
 from chatd.office import Office
 from chatd.session import Session
 from chatd.settings import matches
+from chatd.store.errors import StoreError
 from chatd.wire import rpc
 
 from . import shapes
+
+log = structlog.get_logger("chatd")
 
 # Channels of one broadcast that are under way at once; their requests share pipelines.
 AT_ONCE: Final = 100
@@ -69,6 +74,9 @@ async def _one_of(caller: Caller, args: shapes.Broadcast, channel: str) -> dict[
         return {"result": await publish(caller, one)}
     except Reject as refusal:
         return {"error": refused(refusal)}
+    except StoreError as error:  # of a cluster it may be one server: what was said elsewhere is not to be said again
+        log.warning("api broadcast not done in a channel", error=str(error))
+        return {"error": refused(STORE_UNAVAILABLE)}
 
 
 def refused(refusal: Reject) -> dict[str, Any]:
