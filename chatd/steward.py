@@ -126,11 +126,11 @@ class Steward:
         act = Act.MODERATE if public is None else Act.GOVERN
         changed = await self._rooms.alter(room, _fields(wanted), by=by, least=LEAST[act], created=public is not None)
         news = {name: value for name, value in wanted.items() if _is_among(name, changed)}
-        if not news:
-            return NOBODY_ASKED
-        await self._office.write_down("room.set", room=room, **news)
-        await self._tell(room, "room", news, by)
-        return await self._office.recheck(room) if news.get("public") is False else NOBODY_ASKED
+        if news:
+            await self._office.write_down("room.set", room=room, **news)
+            await self._tell(room, "room", news, by)
+        # Though it was so before: whoever is told that the store went away asks again, and nobody was put out yet.
+        return await self._office.recheck(room) if public is False else NOBODY_ASKED
 
     async def delete(self, room: str, *, by: Actor | None) -> Answers:
         """Take a created room away with all that was said in it; its readers are put out, its members told.
@@ -187,11 +187,11 @@ class Steward:
         """
         least = LEAST[Act.MODERATE if role is Role.NOBODY else Act.GOVERN]
         before, after = await self._place(room, user, role, by, least)
-        if before is after:
-            return NOBODY_ASKED
-        await self._office.write_down("room.role", room=room, user=user, role=after.word, before=before.word)
-        await self._tell_role(room, user, after, by)
-        return await self._office.recheck(room, user) if after < before else NOBODY_ASKED
+        if before is not after:
+            await self._office.write_down("room.role", room=room, user=user, role=after.word, before=before.word)
+            await self._tell_role(room, user, after, by)
+        may_have_to_go = after < before or role is Role.NOBODY  # also where it was so before: as in `set`
+        return await self._office.recheck(room, user) if may_have_to_go else NOBODY_ASKED
 
     async def join(self, room: str, by: Actor | None) -> None:
         """Somebody becomes a member by himself; his devices are told.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,7 +16,10 @@ from chatd.control import Kick, Recheck
 from chatd.measures import Measure, On, What
 from chatd.model import Identity, Role, Subscribe
 from chatd.node import Node
+from chatd.office import Office
 from chatd.session import Subscription
+from chatd.steward import Steward
+from chatd.store.errors import StoreUnavailable
 from tests.links import link_of
 from tests.stores import FOR_EVER, PATIENCE_S, head
 from tests.test_races import comes, until
@@ -126,3 +129,32 @@ async def test_a_room_is_rechecked_that_has_more_readers_than_may_wait_for_the_s
     for n in range(1100):
         node.hub.join(comes(node, f"c{n}"), "den", Subscription(), 0)
     assert await node.responder.respond(Recheck("den")) == {"closed": 1100}
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda steward: steward.set_role("den", "ana", Role.NOBODY, by=None),
+        lambda steward: steward.set("den", by=None, public=False),
+    ],
+    ids=["role", "public"],
+)
+async def test_who_lost_a_room_is_put_out_as_that_is_asked_for_again_after_the_store_went_away_amid_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch, act: Callable[[Steward], Awaitable[control.Answers]]
+) -> None:
+    await node.store.rooms.create("den", by="", owner="", public=True, topic="", keys={}, unused=False)
+    await node.store.rooms.place("den", "ana", Role.MEMBER, by=None, least=Role.OWNER)
+    steward = Steward(Office(node.store, patience=0.1, by="root"), node.settings)
+    asked = list[control.Question]()
+
+    async def failing_once(question: control.Question, **_: Any) -> control.Answers:
+        asked.append(question)
+        if len(asked) == 1:
+            raise StoreUnavailable("away")
+        return control.Answers({})
+
+    monkeypatch.setattr(node.store, "request", failing_once)
+    with pytest.raises(StoreUnavailable):
+        await act(steward)
+    await act(steward)
+    assert [type(question) for question in asked] == [Recheck, Recheck]
