@@ -744,19 +744,40 @@ async def test_one_server_of_a_cluster_gone_stops_its_own_rooms_alone(tmp_path: 
         await ask(cluster.servers[2], "CONFIG", "SET", "appendfsync", "always")
         for room in rooms:
             await say(speaker, 1, 1, room)
+        dead = cluster.servers[2].port
         cluster.servers[2].kill()
-        tried = await asyncio.gather(
-            *(speaker.messages.publish(room, b'{"data":2', KEEP, ("ana", "2")) for room in rooms),
-            return_exceptions=True,
-        )
-        assert {type(each) for each in tried} <= {tuple, StoreUnavailable}
-        assert any(isinstance(each, StoreUnavailable) for each in tried)
+        gone = [speaker._servers.server_of(speaker.keys.feed(room)).endswith(f":{dead}") for room in rooms]
+        for _ in ("cut", "not to be reached"):
+            tried = await asyncio.gather(
+                *(speaker.messages.publish(room, b'{"data":2', KEEP, ("ana", "2")) for room in rooms),
+                return_exceptions=True,
+            )
+            assert [type(each) for each in tried] == [StoreUnavailable if away else tuple for away in gone]
         await cluster.servers[2].start()
         for room in rooms:
             await say(speaker, 2, 3, room)
         for room in rooms:
             assert await reader.until_heard(3, room) == [1, 2, 3]
         assert not reader.lost
+
+
+async def test_nobody_waits_for_a_server_of_a_cluster_that_hangs_but_who_asked_it(tmp_path: Path) -> None:
+    async with (
+        redis_cluster_servers(tmp_path) as cluster,
+        Store(cluster.url, prefix="test", timeout=PATIENCE_S) as store,
+    ):
+        hanging = cluster.servers[2]
+        rooms = {store._servers.server_of(store.keys.feed(f"room {n}")): f"room {n}" for n in range(40)}
+        there = rooms.pop(f"127.0.0.1:{hanging.port}")
+        hanging.pause()
+        waiting = asyncio.ensure_future(store.messages.publish(there, b'{"data":1', KEEP))
+        await asyncio.sleep(0)
+        all_before = asyncio.ensure_future(store.batch.carried_out())
+        for room in rooms.values():
+            await say(store, 1, 3, room)
+        assert not (waiting.done() or all_before.done())
+        hanging.resume()
+        await asyncio.gather(waiting, all_before)
 
 
 async def test_a_server_of_a_cluster_that_could_not_be_reached_for_long_is_reached_again(tmp_path: Path) -> None:

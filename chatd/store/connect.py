@@ -50,7 +50,7 @@ class Servers(Protocol):
     def exchange(self, commands: Sequence[Command], then: Then) -> None:
         """Send these together, and tell `then` their replies, or any exception of redis-py's or TimeoutError.
 
-        One exchange at a time.
+        All lie on one server, as `server_of` has it; one exchange at a time for each.
         """
 
     def server_of(self, channel: str) -> str:
@@ -122,19 +122,21 @@ class Cluster:
 
     def __init__(self, client: RedisCluster) -> None:
         self.client = client
-        self._under_way: asyncio.Task[None] | None = None
+        self._under_way = set[asyncio.Task[None]]()
 
     async def open(self) -> None:
         await self.client.initialize()
 
     async def close(self) -> None:
-        if self._under_way is not None:
-            self._under_way.cancel()
-            await asyncio.gather(self._under_way, return_exceptions=True)
+        for exchange in self._under_way:
+            exchange.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
         await self.client.aclose()
 
     def exchange(self, commands: Sequence[Command], then: Then) -> None:
-        self._under_way = asyncio.create_task(self._exchange(commands, then), name="store exchange")
+        task = asyncio.create_task(self._exchange(commands, then), name="store exchange")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
     async def _exchange(self, commands: Sequence[Command], then: Then) -> None:
         pipeline = self.client.pipeline()

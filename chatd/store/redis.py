@@ -318,7 +318,7 @@ class Store:
             key = self.keys.reply(request.decode())
             answer = orjson.dumps(await respond(control.decode(orjson.loads(question))))
             # Whoever asks may rely on it from now on: what we sent before we knew better has been carried out first.
-            await self.ping()
+            await self.batch.carried_out()
             # Together: if the store went away in between, the answer would stay there for ever.
             told = self.batch.command("RPUSH", key, lease().encode() + b"\n" + answer)
             await asyncio.gather(told, self.batch.command("PEXPIRE", key, REPLY_MS))

@@ -1,4 +1,4 @@
-"""Many callers, one pipeline: scripts and commands that wait at the same time travel together.
+"""Many callers, one pipeline: scripts and commands that wait at the same time for the same server travel together.
 
 A caller awaits a future of its own, which nobody else's reply can reach. So a caller may be cancelled at any time
 without leaving a reply behind for the next user of the connection (redis-py's CVE-2023-28858 was exactly that).
@@ -98,14 +98,28 @@ class _Call:
         return self.command if self.script is None else self.script.in_full(self.command)
 
 
+class _Lane:
+    """What waits for one server; nobody waits for another's, which may hang."""
+
+    __slots__ = ("busy", "failed", "key", "sent_at", "under_way", "waiting")
+
+    def __init__(self, key: str) -> None:
+        self.key = key  # one that lies there
+        self.waiting: list[_Call] = []
+        self.under_way: list[_Call] = []
+        self.busy = False  # something is under way, or will be in a moment
+        self.sent_at = 0.0
+        self.failed = False
+
+
 class Batch:
     """The one way to the store's servers for everything that is a request with a reply.
 
     Args:
         copies: what is waited for where something is to last; None: nothing is.
     Attributes:
-        round_trip_s: how long the latest pipeline took; None before the first, or after one that failed.
-        reconnects: how often it answered again after it had not.
+        round_trip_s: how long the latest pipeline took; None before the first, or while no server answers.
+        reconnects: how often one answered again after it had not.
         on_reply: told a script's or command's name, and the seconds from its being asked to its reply, queue included.
         on_failure: told the name of one that was refused or not answered.
     """
@@ -113,16 +127,12 @@ class Batch:
     def __init__(self, servers: Servers, copies: Copies | None = None) -> None:
         self._servers = servers
         self._copies = copies
-        self._waiting: list[_Call] = []
-        self._under_way: list[_Call] = []
-        self._busy = False  # something is under way, or will be in a moment
+        self._lanes: dict[str, _Lane] = {}
         self._closed = False
-        self._sent_at = 0.0
         self.round_trip_s: float | None = None
         self.reconnects = 0
         self.on_reply: Callable[[str, float], None] = lambda name, seconds: None
         self.on_failure: Callable[[str], None] = lambda name: None
-        self._failed = False
 
     def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument] = ()) -> asyncio.Future[Any]:
         """The script's reply, bytes for strings; to be awaited.
@@ -131,69 +141,85 @@ class Batch:
             StoreUnavailable: no answer; the script may have run.
             StoreFull, StoreMisconfigured, StoreError: the server refused.
         """
-        return self._enter(script.name, script.by_digest(keys, args), script, lasting=script.lasting)
+        return self._enter(script.name, keys[0], script.by_digest(keys, args), script, lasting=script.lasting)
 
     def command(self, *command: Argument, lasting: bool = False) -> asyncio.Future[Any]:
         """A plain command's reply; errors as for `script`, `lasting` as a script's."""
-        return self._enter(str(command[0]).lower(), command, None, lasting=lasting)
+        key = str(command[1]) if len(command) > 1 and command[0] != "INFO" else ""
+        return self._enter(str(command[0]).lower(), key, command, None, lasting=lasting)
 
     def _enter(
-        self, name: str, command: tuple[Argument, ...], script: Script | None, *, lasting: bool
+        self, name: str, key: str, command: tuple[Argument, ...], script: Script | None, *, lasting: bool
     ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
-        if self._closed or len(self._waiting) >= BACKLOG:
+        lane = self._lane(key)
+        if self._closed or len(lane.waiting) >= BACKLOG:
             why = "this process has left it" if self._closed else "too many requests wait for it already"
             reply.set_exception(StoreUnavailable(f"the store is not asked: {why}"))
             return reply
-        self._waiting.append(_Call(name, command, reply, perf_counter(), script, lasting))
-        if not self._busy:
-            self._busy = True
-            loop.call_soon(self._send)  # not at once: what else this turn of the loop asks for goes along
+        lane.waiting.append(_Call(name, command, reply, perf_counter(), script, lasting))
+        if not lane.busy:
+            lane.busy = True
+            loop.call_soon(self._send, lane)  # not at once: what else this turn of the loop asks for goes along
         return reply
+
+    def _lane(self, key: str) -> _Lane:
+        try:
+            server = self._servers.server_of(key) if key else ""
+        except StoreUnavailable:  # who holds it is found out as it is asked
+            server = ""
+        if (lane := self._lanes.get(server)) is None:
+            lane = self._lanes[server] = _Lane(key)
+        return lane
+
+    async def carried_out(self) -> None:
+        """Return when every server has done what was asked of it until now, be it cancelled since; errors as above."""
+        await asyncio.gather(*(self.command("EXISTS", lane.key) for lane in self._lanes.values() if lane.busy))
 
     def close(self) -> None:
         """Cancel whoever waits; nobody is answered any more."""
         self._closed = True
-        for call in (*self._under_way, *self._waiting):
-            call.reply.cancel()
-        self._waiting.clear()
+        for lane in self._lanes.values():
+            for call in (*lane.under_way, *lane.waiting):
+                call.reply.cancel()
+            lane.waiting.clear()
 
-    def _send(self) -> None:
+    def _send(self, lane: _Lane) -> None:
         """Send what waits, of a long queue the first. It is asked for only while nothing is under way."""
-        calls = [call for call in self._waiting[:BATCH] if not call.reply.done()]
-        del self._waiting[:BATCH]
+        calls = [call for call in lane.waiting[:BATCH] if not call.reply.done()]
+        del lane.waiting[:BATCH]
         if calls:
-            self._exchange(calls, [call.command for call in calls])
+            self._exchange(lane, calls, [call.command for call in calls])
         else:
-            self._go_on()
+            self._go_on(lane)
 
-    def _go_on(self) -> None:
-        self._busy = bool(self._waiting)
-        if self._busy:
-            asyncio.get_running_loop().call_soon(self._send)
+    def _go_on(self, lane: _Lane) -> None:
+        lane.busy = bool(lane.waiting)
+        if lane.busy:
+            asyncio.get_running_loop().call_soon(self._send, lane)
 
-    def _exchange(self, calls: list[_Call], commands: Sequence[Command]) -> None:
-        self._under_way = calls
-        self._sent_at = perf_counter()
+    def _exchange(self, lane: _Lane, calls: list[_Call], commands: Sequence[Command]) -> None:
+        lane.under_way = calls
+        lane.sent_at = perf_counter()
         if self._copies is None or not any(call.lasting for call in calls):
-            self._servers.exchange(commands, self._answered)
+            self._servers.exchange(commands, partial(self._answered, lane))
         else:
-            self._servers.exchange([*commands, *self._copies.awaited()], partial(self._copied, self._copies))
+            self._servers.exchange([*commands, *self._copies.awaited()], partial(self._copied, lane, self._copies))
 
-    def _copied(self, copies: Copies, outcome: Outcome) -> None:
+    def _copied(self, lane: _Lane, copies: Copies, outcome: Outcome) -> None:
         """As `_answered`, with the replies to what `copies` awaited; without them what lasts has not been done."""
         if not isinstance(outcome, Exception):
             *outcome, written, held = outcome
             if (lack := copies.lack(written, held)) is not None:
-                both = zip(self._under_way, outcome, strict=True)
+                both = zip(lane.under_way, outcome, strict=True)
                 outcome = [lack if call.lasting and not isinstance(reply, Exception) else reply for call, reply in both]
-        self._answered(outcome)
+        self._answered(lane, outcome)
 
-    def _answered(self, outcome: Outcome) -> None:
-        calls, self._under_way = self._under_way, []
+    def _answered(self, lane: _Lane, outcome: Outcome) -> None:
+        calls, lane.under_way = lane.under_way, []
         now = perf_counter()
-        self._note(outcome, now)
+        self._note(lane, outcome, now)
         unknown = []
         replies = [outcome] * len(calls) if isinstance(outcome, Exception) else outcome
         for call, reply in zip(calls, replies, strict=True):
@@ -202,18 +228,21 @@ class Batch:
             else:
                 self._settle(call, reply, now)
         if unknown:  # somebody has flushed them: EVAL brings the text and makes it known again
-            self._exchange(unknown, [call.in_full() for call in unknown])
+            self._exchange(lane, unknown, [call.in_full() for call in unknown])
         else:
-            self._go_on()
+            self._go_on(lane)
 
-    def _note(self, outcome: Outcome, now: float) -> None:
+    def _note(self, lane: _Lane, outcome: Outcome, now: float) -> None:
         if isinstance(outcome, Exception):
-            self.round_trip_s = None
-            self._failed = True
+            lane.failed = True
+            # What no key leads to a server with is asked too seldom to tell of any.
+            named = [each for server, each in self._lanes.items() if server] or [lane]
+            if all(each.failed for each in named):
+                self.round_trip_s = None
         else:
-            self.round_trip_s = now - self._sent_at
-            self.reconnects += self._failed
-            self._failed = False
+            self.round_trip_s = now - lane.sent_at
+            self.reconnects += lane.failed
+            lane.failed = False
 
     def _settle(self, call: _Call, reply: Any, now: float) -> None:
         failed = isinstance(reply, Exception)
