@@ -159,6 +159,16 @@ def test_what_history_still_has_or_never_had_is_not_gone_back_for(top: Position)
     assert tail.position == at(3)
 
 
+def test_numbers_that_were_given_out_are_given_out_again_once_something_has_them() -> None:
+    tail = placed()
+    tail.take([timed(n, ms=n) for n in (1, 2, 3)])
+    tail.doubt()
+    assert tail.rewind([], at(2))
+    assert tail.rewind(kept(timed(1, ms=1), timed(2, ms=7)), at(2))
+    assert fill(tail, kept(timed(2, ms=7)), at(2)) == ([timed(2, ms=7)], None)
+    assert tail.take([timed(3, ms=8)]) == [timed(3, ms=8)]
+
+
 def test_who_was_given_nothing_out_doubts_nothing() -> None:
     tail = placed(3)
     tail.doubt()

@@ -68,21 +68,23 @@ class Tail:
             self.behind = self.doubted = True
 
     def rewind(self, page: Iterable[tuple[int, Json]], top: Position) -> bool:
-        """Go back to before what was said later than the last message given out, under numbers that were given out.
+        """Go back to before what was said later than the last message given out, under numbers that were given out, or
+        to the top, where they are still to be given to something.
 
         Args:
             page: (offset, publication) of what history holds up to `position`; `top` was read in the same step.
         Returns:
-            Whether there was some of that in the page, so that there may be more of it before.
+            Whether it went back; then there may be more before the page.
         """
         assert self.position is not None, "who was given nothing out has nothing to doubt"
         assert self._last is not None, "nor who does not know what"
         epoch, offset = self.position
         last_ms = _said_ms(self._last)
         later = [number for number, body in page if number <= offset and _said_ms(body) > last_ms]
-        if epoch != top.epoch or not later:
+        reached = min(later[0] - 1 if later else offset, top.offset)
+        if epoch != top.epoch or reached == offset:
             return False
-        self.position = Position(epoch, later[0] - 1)
+        self.position = Position(epoch, reached)
         return True
 
     def fill(self, since: Position, page: Sequence[tuple[int, Json]], top: Position) -> tuple[list[Event], Lost | None]:
