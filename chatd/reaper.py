@@ -124,6 +124,7 @@ class Reaper:
             return
         if session.pinged_at <= session.heard_at:  # never, or it was heard since: this ping is the one to be answered
             session.pinged_at = now
+        session.pings += 1
         if (goodbye := session.send(session.codec.heartbeat)) is not None:
             session.close(goodbye)
 

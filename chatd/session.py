@@ -140,7 +140,8 @@ class Session:
         identity: who it is, None while unknown. At the handshake it may be offered, and is taken up by `connect`.
         rooms: its subscriptions by room.
         heard_at: loop seconds of the last sign of life.
-        pinged_at: loop seconds of a ping not yet followed by any sign of life; 0.0: none.
+        pinged_at: loop seconds of the ping that a sign of life is to follow, or has followed; 0.0: none was sent.
+        pings: those sent that no pong of the door's language has answered yet.
         waiting: requests not yet answered, in order; None while there is none, and nobody works for this session.
         messages_due, bytes_due, joins_due: allowances, see rules.pace.
         strikes: refusals for speaking too fast, in a row.
@@ -148,7 +149,7 @@ class Session:
 
     __slots__ = (
         "__weakref__", "bytes_due", "codec", "goodbye", "heard_at", "home", "id", "identity", "ip", "joins_due", "link",
-        "messages_due", "pinged_at", "rooms", "secret", "shard", "since", "state", "strikes", "waiting",
+        "messages_due", "pinged_at", "pings", "rooms", "secret", "shard", "since", "state", "strikes", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -163,6 +164,7 @@ class Session:
         self.shard = 0
         self.heard_at = now
         self.pinged_at = 0.0
+        self.pings = 0
         self.identity: Identity | None = None
         self.rooms: dict[str, Subscription] = {}
         self.state = State.UNKNOWN

@@ -20,6 +20,7 @@ from tests.conftest import Daemon, running
 from tests.servers import redis_server
 
 PATIENCE_S = 10.0
+QUICK_PINGS = {"CHATD_HEARTBEAT__INTERVAL": "1s", "CHATD_HEARTBEAT__TIMEOUT": "1s"}
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +278,25 @@ async def test_the_first_command_must_be_connect(chatd: Daemon) -> None:
     client.socket = await connect(chatd.sdk)
     await client.send({"id": 1, "subscribe": {"channel": "lobby"}})
     assert (await client.goodbye())[0] == 3501
+
+
+async def test_whose_websocket_has_pings_of_its_own_may_still_answer_ours(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0", **QUICK_PINGS) as node:
+        async with Raw(node) as client:
+            assert await client.receive() == [{}]
+            await (await client.socket.ping())
+            await client.send({})
+            assert "history" in await client.ask({"history": {"channel": "lobby"}})
+
+
+async def test_who_speaks_while_two_pings_are_on_their_way_may_answer_both(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0", **QUICK_PINGS) as node:
+        async with Raw(node) as client:
+            for _ in range(2):
+                assert await client.receive() == [{}]
+                assert "history" in await client.ask({"history": {"channel": "lobby"}})
+            await client.send({}, {})
+            assert "history" in await client.ask({"history": {"channel": "lobby"}})
 
 
 async def test_recovery_returns_what_was_missed_and_live_messages_follow(chatd: Daemon) -> None:

@@ -57,7 +57,7 @@ def received(chat: Context, session: Session, message: bytes) -> None:
             _in_order(chat, session, request)
             chat.commands[type(request.command).__name__] += 1
             if isinstance(request.command, Pong):
-                _ponged(chat, session)
+                _ponged(session)
             else:
                 _enqueue(chat, session, _admitted(chat, session, request, now, early))
     except Disconnect as goodbye:
@@ -78,7 +78,6 @@ def emulated(chat: Context, secret: str, message: bytes) -> Heard:
 def heard(chat: Context, session: Session) -> None:
     """A sign of life below the level of messages."""
     session.heard_at = chat.clock()
-    session.pinged_at = 0.0
 
 
 def _in_order(chat: Context, session: Session, request: Request) -> None:
@@ -94,10 +93,10 @@ def _follows_no_refusal(session: Session) -> None:
         raise errors.BAD_COMMAND.because("nothing may follow a refused connect")
 
 
-def _ponged(chat: Context, session: Session) -> None:
-    if not session.pinged_at:
+def _ponged(session: Session) -> None:
+    if not session.pings:
         raise errors.BAD_COMMAND.because("a pong came without a ping")
-    session.pinged_at = 0.0
+    session.pings -= 1
 
 
 def _admitted(chat: Context, session: Session, request: Request, now: float, early: float) -> Pending:
