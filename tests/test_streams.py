@@ -178,6 +178,12 @@ async def test_no_more_comes_in_one_request_than_in_one_message(chatd: Daemon) -
             assert (await ana.say(chatd.url, data=data)).status_code == 413
 
 
+async def test_where_a_message_has_no_limit_a_request_has_none(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0", CHATD_LIMITS__FRAME="0", CHATD_LIMITS__BYTES_PER_SECOND="0") as node:
+        async with streaming(node.url) as ana:
+            assert (await ana.say(node.url, {"id": 2, "rpc": {"method": "x" * 200_000}})).status_code == 204
+
+
 async def test_only_the_secret_speaks_for_a_session(chatd: Daemon) -> None:
     async with streaming(chatd.url, subscribe("secret")) as ana:
         client = ana.welcome["client"]  # which others see

@@ -13,7 +13,7 @@ async def body_of(request: Request, limit: int) -> bytes:
     """Return the whole body.
 
     Args:
-        limit: most bytes of it.
+        limit: most bytes of it; 0: no limit.
     Raises:
         TooLong: it has more.
         ClientDisconnect: the client went before it was whole.
@@ -21,6 +21,6 @@ async def body_of(request: Request, limit: int) -> bytes:
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > limit:
+        if 0 < limit < len(body):
             raise TooLong
     return bytes(body)

@@ -84,12 +84,13 @@ class Emulation:
 
     async def _said(self, request: Request) -> Emulated:
         frame = self._chat.limits.frame
-        body = await _body(request, 2 * frame + 1024)  # JSON within JSON: each quotation mark has a backslash
+        # JSON within JSON: each quotation mark has a backslash.
+        body = await _body(request, 2 * frame + 1024 if frame else 0)
         try:
             said = _language(request).emulated(body)
         except ValueError as error:
             raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
-        if len(said.data) > frame:
+        if 0 < frame < len(said.data):
             raise _too_long(frame)
         return said
 
