@@ -184,6 +184,24 @@ async def test_where_a_message_has_no_limit_a_request_has_none(tmp_path: Path) -
             assert (await ana.say(node.url, {"id": 2, "rpc": {"method": "x" * 200_000}})).status_code == 204
 
 
+async def test_one_address_has_no_more_requests_under_way_than_connections(tmp_path: Path) -> None:
+    limits = {"CHATD_SERVER__TRUSTED_PROXIES": "127.0.0.1", "CHATD_LIMITS__CONNECTIONS_PER_ADDRESS": "2"}
+    with running(tmp_path, "--port", "0", **limits) as node:
+        head = b"POST /emulation HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.7\r\nContent-Length: 2\r\n\r\n"
+        for _ in range(2):  # and the first ones are forgotten
+            speakers = [await asyncio.open_connection("127.0.0.1", node.port) for _ in range(6)]
+            for _, writer in speakers:
+                writer.write(head + b"{")
+            answers = [asyncio.ensure_future(reader.readline()) for reader, _ in speakers]
+            first = asyncio.as_completed(answers, timeout=PATIENCE_S)
+            assert [(await next(first)).split()[1] for _ in range(4)] == [b"429"] * 4
+            for _, writer in speakers:
+                writer.write(b"}")
+            assert sorted([(await answer).split()[1] for answer in answers]) == [b"404"] * 2 + [b"429"] * 4
+            for _, writer in speakers:
+                writer.close()
+
+
 async def test_only_the_secret_speaks_for_a_session(chatd: Daemon) -> None:
     async with streaming(chatd.url, subscribe("secret")) as ana:
         client = ana.welcome["client"]  # which others see

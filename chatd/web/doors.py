@@ -107,6 +107,7 @@ class Doors:
         self._connects_due = 0.0
         self._coming = 0  # admitted, and not in the hub yet
         self._coming_by_network: Counter[str] = Counter()
+        self._speaking_by_network: Counter[str] = Counter()  # by requests of their own, which are under way
 
     @property
     def _settings(self) -> Settings:
@@ -224,12 +225,38 @@ class Doors:
             if not self._coming_by_network[network]:
                 del self._coming_by_network[network]
 
+    @contextmanager
+    def listening(self, comer: HTTPConnection) -> Iterator[None]:
+        """A request that may be a client's word is under way, of which one address has no more than connections.
+
+        Who says it is known only when all of it is there, and until then it is memory that anybody may take.
+        """
+        address = self._address(comer)
+        network, most = rules.network_of(address), self._settings.limits.connections_per_address
+        if 0 < most <= self._speaking_by_network[network] and not self._is_exempt(address):
+            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"more than {most} requests at once from one address")
+        self._speaking_by_network[network] += 1
+        try:
+            yield
+        finally:
+            self._speaking_by_network[network] -= 1
+            if not self._speaking_by_network[network]:
+                del self._speaking_by_network[network]
+
+    def _address(self, comer: HTTPConnection) -> str:
+        trusted = self._settings.server.trusted_proxies
+        peer = comer.client.host if comer.client is not None else None
+        return client_address(peer, comer.headers.getlist("x-forwarded-for"), rules.networks(trusted))
+
+    def _is_exempt(self, address: str) -> bool:
+        """Whether so many may come from there as want to: it is this machine's, or a proxy's."""
+        local = address == "unix" or is_loopback(address)
+        return local or rules.within(address, rules.networks(self._settings.server.trusted_proxies))
+
     def _admit(self, comer: HTTPConnection) -> str:
         """Whether anybody may come in from there now; returns the client's address."""
         self.refuse_if_closed()
-        trusted = self._settings.server.trusted_proxies
-        peer = comer.client.host if comer.client is not None else None
-        address = client_address(peer, comer.headers.getlist("x-forwarded-for"), rules.networks(trusted))
+        address = self._address(comer)
         if (ban := self._chat.measures.covering_address(What.BAN, address, "", time())) is not None:
             self._chat.met[ban.id] += 1
             raise Refusal(HTTPStatus.FORBIDDEN, "this address is banned")
@@ -245,9 +272,7 @@ class Doors:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "this node is full; try another, or later")
         network = rules.network_of(address)
         here = hub.by_network.get(network, 0) + self._coming_by_network[network]
-        local = address == "unix" or is_loopback(address)
-        exempt = local or rules.within(address, rules.networks(self._settings.server.trusted_proxies))
-        if 0 < limits.connections_per_address <= here and not exempt:
+        if 0 < limits.connections_per_address <= here and not self._is_exempt(address):
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"more than {here} connections from one address")
 
     def _in_pace(self) -> None:

@@ -74,8 +74,9 @@ class Emulation:
 
     async def say(self, request: Request) -> Response:
         try:
-            said = await self._said(request)
-            _require(await self._heard(said))
+            with self._doors.listening(request):
+                said = await self._said(request)
+                _require(await self._heard(said))
         except Refusal as refusal:
             return self._doors.refused(request, refusal)
         except ClientDisconnect:
