@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 from centrifuge.protocol import client_pb2 as official
 from websockets.asyncio.client import connect
@@ -16,11 +19,12 @@ from websockets.asyncio.client import connect
 from tests.conftest import Daemon
 from tests.people import token
 from tests.streams import streaming
+from tests.test_auth import ED, Issuer, issuer, jwk, key_set
 from tests.test_cluster import FAST, pair, running, until
 from tests.test_doors import PATIENCE_S, Raw, chatd
 from tests.test_wire_protobuf import framed, unframed
 
-__all__ = ["chatd", "pair"]
+__all__ = ["chatd", "issuer", "pair"]
 
 APP = "https://app.example"
 
@@ -151,6 +155,28 @@ async def test_whom_a_node_does_not_want_it_refuses_before_it_answers(
         assert refused.response.status_code == status
         assert refused.response.json()["error"]
         assert "access-control-allow-origin" not in refused.response.headers
+
+
+async def test_who_hangs_up_while_his_token_is_looked_at_leaves_no_bug_in_the_log(
+    tmp_path: Path, issuer: Issuer
+) -> None:
+    issuer.body = key_set(jwk(ED, kid="ed"))
+    (tmp_path / "chatd.toml").write_text(f'[[auth.keys]]\njwks_url = "{issuer.url}"\n')
+    bearer = jwt.encode({"sub": "ana", "exp": time.time() + 60}, ED, "EdDSA", {"kid": "ed"})
+    headers = {"Authorization": f"Bearer {bearer}"}
+    with running(tmp_path, "--config", str(tmp_path / "chatd.toml"), "--port", "0") as node:
+        node.signal(signal.SIGHUP)  # from now on the keys must be asked for
+        await asyncio.to_thread(node.until_log, "settings reloaded")
+        issuer.open.clear()
+        async with httpx.AsyncClient(timeout=PATIENCE_S, headers=headers) as http:
+            hasty = asyncio.ensure_future(http.post(f"{node.url}/connection/http_stream", content="{}"))
+            await until(lambda: issuer.asked == 2)
+            hasty.cancel()
+            await asyncio.gather(hasty, return_exceptions=True)
+        issuer.open.set()
+        async with streaming(node.url, headers=headers) as patient:
+            assert patient.welcome["client"]
+        assert "Exception" not in "".join(node.log)
 
 
 async def test_who_does_not_say_who_they_are_hears_a_goodbye(pair: tuple[Daemon, Daemon]) -> None:

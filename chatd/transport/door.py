@@ -218,8 +218,14 @@ class Door(HttpToolsProtocol):
         self._let_go()
 
     def _take(self, receiver: Receiver, rules: LinkRules, farewell: Callable[[Disconnect], bytes]) -> Stream:
-        """Make the rest of the answer a Stream's."""
+        """Make the rest of the answer a Stream's.
+
+        Raises:
+            ConnectionError: the client has gone; uvicorn, which was given the beginning, says nothing of it.
+        """
         cycle = self._answering
+        if cycle is not None and cycle.disconnected:
+            raise ConnectionError("the client has gone")
         if cycle is None or not cycle.chunked_encoding or cycle.response_complete:
             raise RuntimeError("an answer is taken over once, after http.response.start and in chunks")
         cycle.disconnected = True  # for uvicorn it is as if the client had gone

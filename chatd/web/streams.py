@@ -46,7 +46,7 @@ class HttpStream:
         self._chat = chat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
+        request, take = Request(scope, receive), scope["extensions"]["chatd.takeover"]["take"]
         try:
             with self._doors.admitted(request) as address:
                 _require_chunks(scope)
@@ -55,13 +55,13 @@ class HttpStream:
                 self._doors.refuse_if_closed()  # since it was asked first, the body came and a token was looked at
                 codec = _language(request)
                 await send(_beginning(request, self._doors))
-                take = partial(scope["extensions"]["chatd.takeover"]["take"], farewell=codec.goodbye)
+                take = partial(take, farewell=codec.goodbye)
                 session = self._doors.seat(take, codec, address, identity, secret=secrets.token_urlsafe(16))
             self._chat.received(session, first)
         except Refusal as refusal:
             await self._doors.refused(request, refusal)(scope, receive, send)
-        except ClientDisconnect:
-            log.debug("a client went before it had said what it came for")
+        except (ClientDisconnect, ConnectionError):
+            log.debug("a client went before it was answered")
 
 
 class Emulation:
