@@ -170,7 +170,7 @@ class Heard(IntEnum):
 
     NOBODY = 0  # there is no such session
     TOO_MUCH = 1  # it waits for too many answers
-    YES = 2
+    YES = 2  # or a goodbye is on its way to it
 
 
 Question: TypeAlias = (

@@ -103,6 +103,8 @@ async def test_who_has_no_socket_to_be_read_from_is_told_when_too_much_waits() -
     assert chat.emulated("s1", b'{"id":1,"ping":{}}') is Heard.YES
     jobs[-1].close()
     session.close()
+    assert chat.emulated("s1", b'{"id":1,"ping":{}}') is Heard.YES, "or it would not wait for its goodbye"
+    chat.hub.remove(session, "127.0.0.1")
     assert chat.emulated("s1", b'{"id":1,"ping":{}}') is Heard.NOBODY
 
 

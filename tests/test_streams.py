@@ -7,8 +7,10 @@ import json
 import signal
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import jwt
@@ -35,6 +37,28 @@ def subscribe(room: str, **more: Any) -> dict[str, Any]:
 
 def publish(room: str, text: str) -> dict[str, Any]:
     return {"id": 3, "publish": {"channel": room, "data": {"text": text}}}
+
+
+@contextmanager
+def slow_stream(node: Daemon, *commands: dict[str, Any], connect: dict[str, Any] | None = None) -> Iterator[BinaryIO]:
+    """The answer to somebody who reads only what a test reads: little waits outside of chatd."""
+    first = "\n".join(map(json.dumps, ({"id": 1, "connect": connect or {}}, *commands)))
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.settimeout(PATIENCE_S)
+        slow.connect(("127.0.0.1", node.port))
+        slow.sendall(b"POST /connection/http_stream HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(first))
+        slow.sendall(first.encode())
+        with slow.makefile("rb") as answer:
+            yield answer
+
+
+def until_line(answer: BinaryIO, part: bytes) -> Iterator[bytes]:
+    """The lines of an answer up to the one with `part`."""
+    for line in answer:
+        yield line
+        if part in line:
+            return
 
 
 async def test_it_talks_with_those_who_have_a_socket(chatd: Daemon) -> None:
@@ -70,6 +94,22 @@ async def test_it_hears_why_it_must_go_and_the_answer_ends(chatd: Daemon) -> Non
         assert (await eve.say(chatd.url, publish("gone", "still here?"))).status_code == 404
 
 
+async def test_who_is_sent_away_and_speaks_before_he_has_read_so_is_not_told_to_come_back(tmp_path: Path) -> None:
+    with (
+        running(tmp_path, "--port", "0", **FAST, CHATD_LIMITS__BYTES_PER_SECOND="0") as node,
+        slow_stream(node, subscribe("big"), connect={"data": {"user": "eve"}}) as answer,
+    ):
+        told = until_line(answer, b'"subscribe":')
+        (welcome,) = [json.loads(line)["connect"] for line in told if b"session" in line]
+        async with Raw(node) as writer:
+            for _ in range(50):
+                await writer.ask({"publish": {"channel": "big", "data": {"text": "x" * 7000}}})
+        assert "closed 1 connection" in await asyncio.to_thread(node.cli, "kick", "eve")
+        said = {"session": welcome["session"], "node": welcome["node"], "data": "{}"}
+        assert httpx.post(f"{node.url}/emulation", json=said).status_code == 204
+        assert b'"disconnect":{"code":4500' in await asyncio.to_thread(answer.read)
+
+
 async def test_who_hangs_up_has_left(chatd: Daemon) -> None:
     async with Raw(chatd) as bob:
         await bob.ask({"subscribe": {"channel": "left", "join_leave": True}})
@@ -93,19 +133,12 @@ async def test_a_ping_wants_its_pong(tmp_path: Path) -> None:
 
 async def test_a_client_that_does_not_read_is_cut_at_its_bound(tmp_path: Path) -> None:
     environ = {**FAST, "CHATD_LIMITS__OUTBOX": "64KiB", "CHATD_LIMITS__BYTES_PER_SECOND": "0"}
-    with running(tmp_path, "--port", "0", **environ) as node:
-        deaf = socket.socket()
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that little waits outside of chatd
-        deaf.connect(("127.0.0.1", node.port))
-        first = "\n".join(map(json.dumps, ({"id": 1, "connect": {}}, subscribe("big"))))
-        deaf.sendall(b"POST /connection/http_stream HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(first))
-        deaf.sendall(first.encode())
+    with running(tmp_path, "--port", "0", **environ) as node, slow_stream(node, subscribe("big")):
         async with Raw(node) as writer:
             await until(lambda: [room["room"] for room in node.ask("rooms")["rooms"]] == ["big"])
             for _ in range(100):
                 assert "publish" in await writer.ask({"publish": {"channel": "big", "data": {"text": "x" * 7000}}})
             await until(lambda: "3008" in node.ask("status")["nodes"][0]["closed"])
-        deaf.close()
 
 
 async def test_it_is_told_when_its_node_ends(tmp_path: Path) -> None:

@@ -67,8 +67,10 @@ def received(chat: Context, session: Session, message: bytes) -> None:
 def emulated(chat: Context, secret: str, message: bytes) -> Heard:
     """A client without a WebSocket said something, by a request of its own."""
     session = chat.hub.of_secret(secret)
-    if session is None or not session.open:
+    if session is None:
         return Heard.NOBODY
+    if not session.open:  # its goodbye, which is still on its way, says whether to come back; NOBODY says that it may
+        return Heard.YES
     if session.waiting is not None and len(session.waiting) >= WAITING:
         return Heard.TOO_MUCH
     received(chat, session, message)
