@@ -1098,6 +1098,23 @@ def test_who_asks_for_more_than_may_wait_leaves_no_bug_in_the_log(caplog: pytest
     assert "Exception in ASGI application" not in caplog.text
 
 
+def test_who_asks_several_times_and_goes_without_reading_leaves_no_bug_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @on_both_loops
+    async def story() -> None:
+        async with serving() as house, Bare(house) as hasty:
+            hasty.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            hasty.send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+            await until(lambda: len(house.doorway._unread) == 1)
+            hasty.writer.transport.abort()
+            await until(lambda: not house.doorway._unread)
+
+    for loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        story(loop)
+    assert "Exception in ASGI application" not in caplog.text
+
+
 def test_of_too_many_half_open_connections_the_oldest_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chatd.transport.door.HALF_OPEN", 3)
 

@@ -132,6 +132,7 @@ class Door(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._doorway.forget(self)
+        self._give_up()
         super().connection_lost(exc)
         self._let_go()
 
@@ -250,9 +251,13 @@ class Door(HttpToolsProtocol):
 
     def abort(self) -> None:
         self._doorway.forget(self)
-        if self._answering is not None:
-            self._answering.disconnected = True  # uvicorn tells only the last request that the client has gone
+        self._give_up()
         self.transport.abort()
+
+    def _give_up(self) -> None:
+        """The client has gone, of which uvicorn tells only the last request, be it still in the queue."""
+        if self._answering is not None:
+            self._answering.disconnected = True
 
     def _refuse(self) -> None:
         self._too_long = True
