@@ -21,6 +21,11 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """Are you there?"""
+
+
+@dataclass(frozen=True, slots=True)
 class Who:
     """Who is connected? Narrowed by whichever is not empty; `address` is an address or a network."""
 
@@ -174,7 +179,21 @@ class Heard(IntEnum):
 
 
 Question: TypeAlias = (
-    Status | Who | Rooms | Granted | Kick | Enter | Revoke | Impose | Lift | Lock | Recheck | Drain | Undrain | Relay
+    Status
+    | Alive
+    | Who
+    | Rooms
+    | Granted
+    | Kick
+    | Enter
+    | Revoke
+    | Impose
+    | Lift
+    | Lock
+    | Recheck
+    | Drain
+    | Undrain
+    | Relay
 )
 _QUESTIONS: Mapping[str, Any] = {kind.__name__.lower(): kind for kind in get_args(Question)}
 

@@ -20,6 +20,7 @@ from .auth import FOR_EVER_S, Revocation
 from .batched import batched
 from .chat import Chat
 from .control import (
+    Alive,
     Drain,
     Enter,
     Granted,
@@ -92,6 +93,8 @@ class Responder:
         match question:
             case Status():
                 return self.status()
+            case Alive():
+                return {}
             case Who():
                 return {"connections": [self.describe(session) for session in self.matching(question)]}
             case Rooms():

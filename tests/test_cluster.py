@@ -7,7 +7,7 @@ import gc
 import json
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +332,23 @@ async def test_limits_refuse_before_accept_and_one_user_has_only_so_many(tmp_pat
                 assert refused.value.response.status_code == 503
                 assert refused.value.response.headers["Retry-After"] == "2"
                 assert "full" in json.loads(refused.value.response.body or b"")["error"]
+
+
+async def test_connections_that_a_killed_node_had_keep_nobody_out(tmp_path: Path) -> None:
+    few = {"CHATD_LIMITS__CONNECTIONS_PER_USER": "2", "CHATD_CLUSTER__ANSWER": "0.5s", "CHATD_CLUSTER__LEASE": "60s"}
+    ana = {"data": {"user": "ana"}}
+    async with redis_server(tmp_path) as store, AsyncExitStack() as stack:
+        first, second, third = (
+            stack.enter_context(running(tmp_path, "--port", "0", CHATD_REDIS__URL=store.url, **few)) for _ in range(3)
+        )
+        for node in (first, second):
+            await stack.enter_async_context(Raw(node, ana))
+        with pytest.raises(ConnectionClosed, match="3504"):
+            await stack.enter_async_context(Raw(third, ana))
+        first.kill()
+        coming = [stack.enter_async_context(Raw(third, ana)) for _ in range(3)]
+        came = await asyncio.gather(*coming, return_exceptions=True)
+        assert sorted(type(each).__name__ for each in came) == ["ConnectionClosedError"] * 2 + ["Raw"]
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import pytest
 
 from chatd import control
 from chatd.control import (
+    Alive,
     Answers,
     Drain,
     Enter,
@@ -27,6 +28,7 @@ from chatd.control import (
 
 QUESTIONS: list[Question] = [
     Status(),
+    Alive(),
     Who(),
     Who(room="lobby", user="ana", address="10.0.0.0/8"),
     Rooms(),
@@ -70,7 +72,7 @@ def test_what_is_no_question_is_refused_in_a_sentence(nonsense: object, complain
 
 
 def test_acts_are_told_from_questions() -> None:
-    assert [changes_something(question) for question in QUESTIONS] == [False] * 4 + [True] * 6 + [False]
+    assert [changes_something(question) for question in QUESTIONS] == [False] * 5 + [True] * 6 + [False]
 
 
 @pytest.mark.parametrize(("lease", "node"), [("n.1", "n"), ("a.b.2", "a.b"), ("n", "n")])

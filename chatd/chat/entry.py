@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from typing import Final
 
 from chatd import __version__, errors, rules
 from chatd.batched import batched
-from chatd.control import node_of
+from chatd.control import Alive, node_of
 from chatd.errors import Disconnect
 from chatd.model import Connect, Connected, Identity, Subscribe, Subscribed
 from chatd.session import Session, State, Subscription
@@ -78,8 +79,23 @@ async def admit(chat: Context, session: Session, identity: Identity) -> None:
     chat.refuse_newcomer(identity, session.ip)
     chat.refuse_uninformed()
     session.identity = identity
-    if not await chat.store.register(chat.registration(session), chat.limits.connections_per_user):
-        raise errors.CONNECTION_LIMIT.because(f"more than {chat.limits.connections_per_user} connections")
+    limit = chat.limits.connections_per_user
+    if not await chat.store.register(chat.registration(session), limit) and not await _beside_the_dead(chat, session):
+        raise errors.CONNECTION_LIMIT.because(f"more than {limit} connections")
+
+
+async def _beside_the_dead(chat: Context, session: Session) -> bool:
+    """Register it without counting those on nodes that died without notice, which stand there until a lease ends.
+
+    Their clients come back within a second, and whom we refuse does not come again.
+    """
+    on = Counter(node_of(entry.lease) for entry in await chat.store.registered_of(session.user))
+    others = on.keys() - {node_of(chat.lease())}
+    if not others:
+        return False
+    answers = await chat.store.request(Alive(), patience=chat.settings.cluster.answer, by="")
+    gone = sum(on[node] for node in others - answers.by_node.keys())
+    return gone > 0 and await chat.store.register(chat.registration(session), chat.limits.connections_per_user + gone)
 
 
 def lost(chat: Context, session: Session, goodbye: Disconnect, network: str) -> None:

@@ -161,6 +161,13 @@ class Store:
         if last:
             await self.presence.saw([user], ms)
 
+    async def registered_of(self, user: str) -> list[Registration]:
+        """A user's connections in the cluster."""
+        first = orjson.dumps(user) + b"\0"
+        key = self.keys.registry(registry_shard(user))
+        members = await self.batch.command("ZRANGEBYLEX", key, b"[" + first, b"(" + first + b"\xff")
+        return [_registration(member) for member in members]
+
     async def registered(self) -> list[Registration]:
         """Every connection in the cluster; one command a shard."""
         shards = await asyncio.gather(
