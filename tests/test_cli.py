@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import fcntl
 import json
 import os
 import pty
@@ -18,7 +19,8 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,9 @@ from tests.servers import free_port
 
 SECRET = "a-secret-that-is-never-printed-0123456789"
 BIG = {"redis", "starlette", "uvicorn", "structlog", "jwt", "prometheus_client", "rich", "chatd.settings"}
+
+# How a descriptor may be that takes nothing.
+UNWRITABLE = ("full", "left", "busy")
 
 Chatd = Callable[..., Result]
 
@@ -342,18 +347,95 @@ def test_who_has_closed_stderr_is_obeyed_and_hears_no_more_than_the_exit_code(da
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_node_serves_though_nobody_reads_what_it_says(tmp_path: Path, workers: str):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(path := str(tmp_path / "notify"))
-        manager.settimeout(30)
-        environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "NOTIFY_SOCKET": path, "CHATD_SERVER__DRAIN": "0"}
-        command = closing("<&- >&- 2>&-", "serve", "--port", "0", "--workers", workers)
-        with subprocess.Popen(command, env=environ) as node:
-            try:
-                while b"READY=1" not in manager.recv(4096):
-                    pass
-            finally:
-                node.terminate()
+    command = closing("<&- >&- 2>&-", "serve", "--port", "0", "--workers", workers)
+    with told(tmp_path) as (manager, environ), subprocess.Popen(command, env=environ) as node:
+        try:
+            until_told(manager, b"READY=1")
+        finally:
+            node.terminate()
     assert node.returncode == common.OK
+
+
+@contextmanager
+def told(directory: Path) -> Iterator[tuple[socket.socket, dict[str, str]]]:
+    """Who hears the news of a chatd, as systemd does, and the environment of that chatd."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path := str(directory / "notify"))
+        manager.settimeout(30)
+        environ = {**os.environ, "XDG_STATE_HOME": str(directory), "NOTIFY_SOCKET": path, "CHATD_SERVER__DRAIN": "0"}
+        yield manager, environ
+
+
+def until_told(manager: socket.socket, word: bytes) -> None:
+    while word not in manager.recv(4096).split(b"\n"):
+        pass
+
+
+@contextmanager
+def unwritable(how: str) -> Iterator[int]:
+    """A descriptor that takes nothing: its disk is full, its reader has left, or is busy and not to be waited for."""
+    if how == "full":
+        with open("/dev/full", "wb", buffering=0) as full:
+            yield full.fileno()
+        return
+    reader, writer = os.pipe()
+    if how == "left":
+        os.close(reader)
+    else:
+        os.set_blocking(writer, False)
+        os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)))
+    try:
+        yield writer
+    finally:
+        os.close(writer)
+        if how != "left":
+            os.close(reader)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("how", UNWRITABLE)
+def test_a_log_that_cannot_be_written_keeps_nobody_from_anything(tmp_path: Path, workers: str, how: str):
+    port = free_port()
+    command = [sys.executable, "-m", "chatd", "serve", "--port", str(port), "--workers", workers]
+    with (
+        told(tmp_path) as (manager, environ),
+        unwritable(how) as log,
+        subprocess.Popen(command, env=environ, stdout=log, stderr=log) as node,
+    ):
+        try:
+            until_told(manager, b"READY=1")
+            node.send_signal(signal.SIGHUP)
+            until_told(manager, b"RELOADING=1")
+            until_told(manager, b"READY=1")
+            address = f"ws://127.0.0.1:{port}/chat/"
+            with connect(f"{address}ana?room=tea") as ana, connect(f"{address}bob?room=tea") as bob:
+                ana.send("hello")
+                assert bob.recv(timeout=5) == "ana: hello"
+        finally:
+            node.terminate()
+    assert node.returncode == common.OK
+
+
+@pytest.mark.parametrize("how", UNWRITABLE)
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["nginx", "print"], common.OK),
+        (["completion", "bash"], common.OK),
+        (["status"], common.NO_DAEMON),
+        (["--config", "/nowhere", "config", "check"], common.BAD_CONFIGURATION),
+        (["kick"], common.USAGE),
+    ],
+)
+def test_a_command_whose_remarks_cannot_be_written_has_its_exit_code_all_the_same(
+    tmp_path: Path, how: str, command: list[str], code: int
+):
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    with unwritable(how) as remarks:
+        done = subprocess.run(
+            [sys.executable, "-m", "chatd", *command], env=environ, stdout=subprocess.DEVNULL, stderr=remarks
+        )
+    assert done.returncode == code
 
 
 # --- output -----------------------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
-from io import TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,23 @@ def keep_standard_files() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 -- for as long as we run
 
 
+class Remarks(FileIO):
+    """stderr, whose disk may be full and whose reader may have left: that ends neither a command nor a node."""
+
+    def write(self, line: Any) -> int:
+        with suppress(OSError):
+            return super().write(line) or len(line)
+        return len(line)  # what found no place is lost, and not tried again with the next line
+
+
+def heed_no_listener() -> None:
+    """Have what cannot be written to stderr be lost. A stderr that somebody else has put there is left alone."""
+    stderr = sys.stderr
+    if isinstance(stderr, TextIOWrapper) and stderr is sys.__stderr__:
+        remarks = BufferedWriter(Remarks(stderr.fileno(), "w", closefd=False))
+        sys.stderr = TextIOWrapper(remarks, stderr.encoding, stderr.errors, line_buffering=True)
+
+
 def is_unicode(text: str) -> bool:
     """Whether `text` is whole characters only."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
@@ -129,6 +147,7 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         keep_standard_files()
+        heed_no_listener()
         if isinstance(sys.stdout, TextIOWrapper):  # as stderr does, for a locale that is not Unicode's
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
