@@ -515,7 +515,7 @@ def only_unusable(issuer: Issuer) -> None:
     secret = {"kty": "oct", "k": segment(SECRET), "alg": "HS256", "kid": "main"}
     leaked = {**jwk(ED, kid="ed"), "d": segment(ED.private_bytes_raw())}
     odd: list[Any] = [7, {}, {"kty": "?"}, {"kty": "RSA", "n": "?", "e": "?"}]
-    others = [jwk(ED, use="enc"), jwk(ED, kid=7), jwk(RSA, alg="RS512"), jwk(weak)]
+    others = [jwk(ED, use="enc"), jwk(ED, kid=7), jwk(RSA, alg="RS512"), jwk(RSA, alg="none"), jwk(weak)]
     issuer.body = key_set(*odd, secret, leaked, *others)
 
 

@@ -203,7 +203,7 @@ def _published_key(entry: object, allowed: frozenset[str]) -> VerifyingKey | Non
             return None
         material = published.Algorithm.prepare_key(published.key)  # which sees that the curve is the algorithm's
         kid = text_of(entry, "kid")
-    except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError):
+    except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError, NotImplementedError):  # "none"
         return None
     return VerifyingKey(kid, published.algorithm_name, material)
 
