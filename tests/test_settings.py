@@ -592,6 +592,8 @@ def test_operators_and_everybody_else_do_not_come_in_by_the_same_port(write: Wri
         ('secret = "a"\nsecret_file = "short"', "one of hooks.secret and hooks.secret_file, got both"),
         ('url = "ftp://shop.example"', "hooks.url to start with https:// or http://"),
         ('url = "https://"', "hooks.url to start with https:// or http://, and a host"),
+        ('url = "https://shop..example"', "hooks.url to start with https:// or http://, and a host"),
+        ('url = "https://shöp.example"', "hooks.url to be ASCII"),
         ('before_publish = "https:///say"', "hooks.before_publish to start with https:// or http://, and a host"),
         ('events = ["message", "massage"]', 'got "massage"'),
         ('failing = "ajar"', 'one of "open", "closed"'),

@@ -116,6 +116,11 @@ def _hook_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
                 f"hooks.{key}",
                 f"expected hooks.{key} to start with https:// or http://, and a host, got something else",
             )
+        elif not url.isascii():  # as HTTP wants it
+            yield (
+                f"hooks.{key}",
+                f"expected hooks.{key} to be ASCII, got more; write a name as xn--..., a path as %C3...",
+            )
         if url and len(hooks.secret_bytes) < API_KEY_BYTES:
             yield (
                 _given(settings, secret, f"hooks.{key}"),

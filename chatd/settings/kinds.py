@@ -339,7 +339,9 @@ def is_web(url: str) -> bool:
     """Whether it is an address of HTTP; who cannot be asked by one is told so before it is tried."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+        # What cannot be written so, as with an empty label in it, no resolver takes.
+        host = (parts.hostname or "").encode("idna")
+        return parts.scheme in ("https", "http") and bool(host) and parts.port != 0
     except ValueError:
         return False
 
