@@ -269,6 +269,7 @@ def test_sizes_are_bytes_whatever_their_unit(write: Write, toml: str, size: Byte
         ('[server]\nhost = ""', 2, 'an address, a name or unix:/path, got ""'),
         ('[server]\nhost = "[::1]"', 2, 'an address, a name or unix:/path, got "[::1]"; write ::1'),
         ('[server]\nhost = "unix:"', 2, 'an address, a name or unix:/path, got "unix:"'),
+        ('[redis]\nstate_directory = "/var\\u0000"', 2, r'expected redis.state_directory to be text, got "/var\u0000"'),
         ('[server]\nhost = "127.0.0.1:8000"', 2, 'got "127.0.0.1:8000"'),
         ('[server]\nhost = "http://chat.example"', 2, 'got "http://chat.example"'),
     ],

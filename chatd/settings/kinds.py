@@ -117,7 +117,7 @@ class Kind(NamedTuple):
 
 
 def _read_text(value: object) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "\0" in value:  # no path, name or address of the system's can have that in it
         raise ValueError
     return value
 
