@@ -100,7 +100,7 @@ class CreateRoom:
     Attributes:
         public: any verified user may come in; false: only members.
         members: users who are made members at once, and told so.
-        topic: one line about it.
+        topic: one line about it, of 256 characters at most.
         keys: at most 16 small texts of the application's own.
     """
 

@@ -273,7 +273,14 @@ def _somebody(by: Actor | None) -> Actor:
 
 
 def _topic(text: str) -> str:
-    return clean_name(text, TOPIC_CHARS)
+    """
+    Raises:
+        Reject 107.
+    """
+    topic = clean_name(text, 0)
+    if len(topic) > TOPIC_CHARS:
+        raise errors.BAD_REQUEST.because(f"a topic has at most {TOPIC_CHARS} characters, {len(topic)} came")
+    return topic
 
 
 def _seconds(slow: float | str) -> float:
@@ -288,7 +295,7 @@ def _seconds(slow: float | str) -> float:
             f'"slow" is a duration such as "10s", or a number of seconds; {slow!r} came'
         ) from None
     if not 0 <= seconds <= SLOWEST_S:
-        raise errors.BAD_REQUEST.because(f'"slow" is at most {SLOWEST_S:g} s, {seconds:g} came; a lock does more')
+        raise errors.BAD_REQUEST.because(f'"slow" is from 0 to {SLOWEST_S:g} s, {seconds:g} came; a lock does more')
     return round(seconds, 3)  # as the store counts it, so that what is told is what holds
 
 

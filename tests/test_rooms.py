@@ -279,6 +279,22 @@ async def test_what_a_room_cannot_be_is_refused(nodes: tuple[Daemon, ...], data:
         assert await refused(owner.call("room.set", room="odd", **data)) == code
 
 
+@pytest.mark.parametrize(
+    ("data", "bound"),
+    [
+        ({"slow": -1}, "from 0 to 86400 s, -1 came"),
+        ({"slow": "2d"}, "from 0 to 86400 s, 172800 came"),
+        ({"topic": " y" * 129}, "at most 256 characters, 257 came"),
+    ],
+)
+async def test_what_is_past_a_bound_is_refused_and_the_bound_named(
+    nodes: tuple[Daemon, ...], data: dict[str, Any], bound: str
+) -> None:
+    async with person(nodes[0], "owner", rooms=[{"pattern": "odd", "role": "owner"}]) as owner:
+        with pytest.raises(Refused, match=bound):
+            await owner.call("room.set", room="odd", **data)
+
+
 async def test_a_deleted_room_is_left_by_all_and_begins_anew(nodes: tuple[Daemon, ...]) -> None:
     await staffed(nodes[0], "doomed", public=False)
     async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben:
