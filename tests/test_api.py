@@ -118,6 +118,14 @@ async def test_a_broadcast_answers_for_each_channel(client: cent.AsyncClient) ->
     assert personal.result is not None, "the server writes into personal channels"
 
 
+def test_what_may_be_left_out_may_be_null_as_many_libraries_write_it(nodes: Any) -> None:
+    absent = {"idempotency_key": None, "tags": None, "skip_history": None, "b64data": None, "as": None}
+    status, answer = post(nodes[0], "publish", {"channel": "nulls", "data": None, **absent})
+    assert (status, answer["result"]["offset"]) == (200, 1)
+    status, answer = post(nodes[0], "history", {"channel": "nulls", "limit": 1, "reverse": None, "since": None})
+    assert (status, [each["data"] for each in answer["result"]["publications"]]) == (200, [None])
+
+
 async def test_history_has_pages_and_can_be_removed(client: cent.AsyncClient) -> None:
     for n in range(3):
         await client.publish(cent.PublishRequest(channel="past", data={"n": n}))
@@ -361,6 +369,7 @@ async def test_an_operator_looks_after_reports_tokens_and_people_who_go(nodes: A
         ("publish", {"channel": "a", "data": 1, "as": "ana"}, SECRET, 400, "that users can call"),
         ("nonsense", {}, SECRET, 404, "no method 'nonsense'"),
         ("publish", {"channel": "a"}, SECRET, 400, "data"),
+        ("publish", {"channel": None, "data": 1}, SECRET, 400, "Expected `str`, got `null`"),
         ("publish", {"channel": 7, "data": 1}, SECRET, 400, "Expected `str`, got `int`"),
         ("publish", {"channel": "a", "data": 1, "b64data": "e30="}, SECRET, 400, "does not offer b64data"),
         ("subscribe", {"user": "ana", "channel": "a", "data": {"b": 1}}, SECRET, 400, "does not offer data"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 from functools import partial
 from hashlib import sha256
@@ -226,6 +226,7 @@ class Desk:
             raise ApiError(403, f"the key {key.name} may not call {method}; see its scopes in [[api.keys]]")
         if method in SHARED and (strange := _not_offered(row, members)):
             raise ApiError(400, f"{method}: chatd does not offer {', '.join(sorted(strange))}; leave it out")
+        members = _given(row, members)
         caller = Caller(self._chat, self._session(key, row, members.get(AS)), self._office(f"api:{key.name}"))
         try:
             args: Any = rpc.converted(method, members, row.args)
@@ -253,6 +254,12 @@ class Desk:
         if not any(matches(pattern, user) for pattern in key.users):
             raise ApiError(403, f"the key {key.name} may not act as this user; see its users in [[api.keys]]")
         return Identity(user, grants=(Grant("*", Role.MEMBER),))
+
+
+def _given(row: Method, members: dict[str, Any]) -> dict[str, Any]:
+    """The members without those that are null and may be left out, which many a library writes for absent ones."""
+    needed = {each.name for each in fields(row.args) if each.default is each.default_factory is MISSING}
+    return {name: value for name, value in members.items() if value is not None or name in needed}
 
 
 def _not_offered(row: Method, members: Mapping[str, Any]) -> set[str]:
