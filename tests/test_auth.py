@@ -373,13 +373,14 @@ def key_set(*keys: dict[str, Any]) -> bytes:
 
 
 class Issuer(ThreadingHTTPServer):
-    """A real HTTP server that publishes `body` with `status` and counts who asks; it answers while `open` is set."""
+    """A real HTTP server that publishes `body` with `status` and counts who asks; it answers while `open` is set, and
+    until then begins to, where it `drips`."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), IssuerHandler)
-        self.body, self.status, self.asked = b"", 200, 0
+        self.body, self.status, self.asked, self.drips = b"", 200, 0, False
         self.open = threading.Event()
         self.open.set()
 
@@ -393,11 +394,12 @@ class IssuerHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked += 1
-        self.server.open.wait(10)
+        self.server.drips or self.server.open.wait(10)
         self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(self.server.body)))
         self.send_header("Location", self.server.url)
         self.end_headers()
+        while self.server.drips and not self.server.open.wait(0.01):
+            self.wfile.write(b" ")
         self.wfile.write(self.server.body)
 
     def log_message(self, format: str, *args: object) -> None:
@@ -541,8 +543,20 @@ async def test_a_source_that_fails_keeps_its_old_keys_and_says_why(
     clock.now = NOW + 31
     [trouble] = await check.read_key_sets()
     assert why in trouble
-    assert '"web"' in trouble
+    assert '"web" could not be read, its old keys stay' in trouble
     assert (await check.identity(of_ed())).user == "ana"
+    issuer.body, issuer.status = key_set(jwk(ED, kid="ed")), 200
+    clock.now = NOW + 62
+    assert await check.read_key_sets() == []
+
+
+async def test_a_source_that_drips_is_given_up(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatd.auth.keys.KEY_SET_TIMEOUT_S", 0.5)
+    issuer.drips = True
+    issuer.open.clear()
+    [trouble] = await Verifier([Key("web", "", jwks_url=issuer.url)]).read_key_sets()
+    issuer.open.set()
+    assert trouble == 'key set "web" could not be read, so nobody comes in by it: TimeoutError'
 
 
 async def test_a_source_that_cannot_be_reached_is_named(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class KeySet:
         except (OSError, HTTPException, ValueError) as error:
             kind = type(error).__name__
             so = "its old keys stay" if self.keys else "so nobody comes in by it"
-            self.trouble = f'key set "{self._source.kid}" could not be read, {so}: {error or kind}'
+            self.trouble = f'key set "{self._source.kid}" could not be read, {so}: {str(error) or kind}'
         else:
             # Unchanged text leaves the very same keys, and with them the identities they have proven.
             if text != self._text:
