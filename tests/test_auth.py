@@ -615,6 +615,7 @@ async def test_a_stale_key_set_is_read_again_behind_a_token_that_is_known(issuer
     issuer.body = key_set(jwk(EC, kid="ec"))
     clock.now = NOW + auth.KEY_SET_FRESH_S
     assert (await check.identity(long_lived)).user == "ana"
+    assert "read key set web" in {task.get_name() for task in asyncio.all_tasks()}
     assert await check.read_key_sets() == [], "waits for the reading under way"
     assert issuer.asked == 2
     with pytest.raises(Disconnect):
