@@ -21,6 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from chatd import drain
+from chatd.cli import drain as cli_drain
 from chatd.cli.common import Failure
 from chatd.cli.drain import chosen
 from chatd.control import Answers, Drain
@@ -64,6 +65,39 @@ def test_a_name_that_is_not_one_nodes_is_refused_with_those_that_are(name: str) 
     with pytest.raises(Failure, match=r"; the nodes are aa or host/1, bb or host/2$"):
         chosen(answers, name)
     assert chosen(answers, "host/2") == two
+
+
+class Desk:
+    """Answers as it is told to, each time the next; the last for ever."""
+
+    def __init__(self, *answers: Answers) -> None:
+        self._answers = list(answers)
+
+    async def ask(self, _: object) -> Answers:
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
+def saying(state: str, connections: int) -> Answers:
+    return Answers({"aa": {"node": {"id": "aa", "state": state, "connections": connections}}})
+
+
+SILENT, NOBODY, DRAINING = Answers({}, ("aa",)), Answers({}), saying("draining", 2)
+
+
+async def watching(*answers: Answers) -> tuple[str, int]:
+    async with asyncio.timeout(PATIENCE_S):
+        return await cli_drain.watched(Desk(*answers), "aa", cli_drain.Nothing())  # type: ignore[arg-type]
+
+
+async def test_a_node_that_is_watched_is_followed_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_drain, "LOOK_S", 0.0)
+    assert await watching(DRAINING, DRAINING, saying("drained", 1)) == ("drained", 1)
+    assert await watching(DRAINING, SILENT, SILENT, NOBODY) == ("stopped", 0)
+    assert await watching(SILENT, SILENT, DRAINING, SILENT, SILENT, saying("drained", 0)) == ("drained", 0)
+    with pytest.raises(Failure, match="undrained it meanwhile"):
+        await watching(DRAINING, saying("ready", 2))
+    with pytest.raises(Failure, match="aa did not answer"):
+        await watching(DRAINING, SILENT, SILENT, SILENT)
 
 
 async def test_a_drained_node_lives_lets_nobody_in_and_can_be_taken_back(tmp_path: Path) -> None:
