@@ -48,7 +48,7 @@ SECRET = "a-secret-that-is-never-printed-0123456789"
 BIG = {"redis", "starlette", "uvicorn", "structlog", "jwt", "prometheus_client", "rich", "chatd.settings"}
 
 # How a descriptor may be that takes nothing.
-UNWRITABLE = ("full", "left", "busy")
+UNWRITABLE = ("full", "left", "behind")
 
 Chatd = Callable[..., Result]
 
@@ -373,7 +373,7 @@ def until_told(manager: socket.socket, word: bytes) -> None:
 
 @contextmanager
 def unwritable(how: str) -> Iterator[int]:
-    """A descriptor that takes nothing: its disk is full, its reader has left, or is busy and not to be waited for."""
+    """A descriptor that takes nothing: its disk is full, its reader has left, or does not read, as behind a Ctrl-S."""
     if how == "full":
         with open("/dev/full", "wb", buffering=0) as full:
             yield full.fileno()
@@ -384,6 +384,7 @@ def unwritable(how: str) -> Iterator[int]:
     else:
         os.set_blocking(writer, False)
         os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)))
+        os.set_blocking(writer, True)
     try:
         yield writer
     finally:

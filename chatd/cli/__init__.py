@@ -8,6 +8,7 @@ store and the nodes behind it) and output (JSON, tables, lines).
 from __future__ import annotations
 
 import os
+import select
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -51,6 +52,9 @@ COMMANDS = {
     "completion": ("chatd.cli.completion:completion", "Print the script by which a shell completes chatd's commands."),
 }
 
+# A reader of stderr who is behind, and no more than that, has made room by then.
+PATIENCE_MS = 100
+
 # Where --config is remembered for whoever asks common.settings_file.
 CONFIG_FILE = "chatd.config"
 
@@ -90,12 +94,24 @@ def keep_standard_files() -> None:
 
 
 class Remarks(FileIO):
-    """stderr, whose disk may be full and whose reader may have left: that ends neither a command nor a node."""
+    """stderr, whose disk may be full, and whose reader may have left or read no more: that neither ends nor holds up a
+    command or a node. What finds no place is lost.
+    """
 
-    def write(self, line: Any) -> int:
+    _reader_is_behind = False
+
+    def write(self, text: Any) -> int:
         with suppress(OSError):
-            return super().write(line) or len(line)
-        return len(line)  # what found no place is lost, and not tried again with the next line
+            if self._has_room():
+                return super().write(text[: select.PIPE_BUF]) or len(text)  # the rest is for the next call
+        return len(text)
+
+    def _has_room(self) -> bool:
+        """Whether so much can be written without waiting for the reader; once he is waited for a little."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLOUT)
+        self._reader_is_behind = not poll.poll(0 if self._reader_is_behind else PATIENCE_MS)
+        return not self._reader_is_behind
 
 
 def heed_no_listener() -> None:
