@@ -64,7 +64,7 @@ def field(name: str, value: str) -> bytes:
 
 
 class Journal:
-    """What structlog logs to. It waits for nobody: a journal that is busy gets the message by stderr, which may.
+    """What structlog logs to. It waits for nobody: a journal that is busy gets the message by stderr.
 
     Args:
         fallback: where a message goes as text that could not be sent: no journal there, too long, or too busy.

@@ -19,6 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from chatd.hooks.addresses import is_public
+from chatd.hooks.client import ANSWER_BYTES, Client
 from chatd.hooks.courier import RETRY_S, pause
 from chatd.node import Node
 from chatd.settings import Hooks
@@ -448,6 +449,18 @@ async def test_an_application_that_does_not_answer_in_time_decides_nothing(
             node.until_log("no answer within 0.2 s")
     finally:
         over.set()
+
+
+async def test_the_application_is_named_with_its_port_and_its_answer_read_to_a_bound(receiver: Receiver) -> None:
+    receiver.answer = lambda event: (200, "x" * ANSWER_BYTES)
+    client = Client(allow_private=True, node="n-1")
+    try:
+        answer = await client.post(receiver.url, b"{}", {}, within=PATIENCE_S)
+    finally:
+        await client.close()
+    assert answer == (200, b"")
+    [(headers, _)] = receiver.bodies
+    assert headers["Host"] == receiver.url.split("/")[2]
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------

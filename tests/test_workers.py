@@ -19,7 +19,7 @@ import pytest
 from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from chatd.cli.supervisor import Child
+from chatd.cli.supervisor import Child, Supervisor
 from chatd.cli.workers import Place, environment
 from chatd.settings import Settings, SettingsError, load, numbered
 from tests.conftest import Daemon, running
@@ -370,3 +370,79 @@ def test_only_one_that_is_at_work_can_hang() -> None:
     assert not child.hangs(140.0, 20.0)
     child.hear({"STOPPING=1"}, 140.0)
     assert not child.hangs(200.0, 20.0)
+
+
+class Process:
+    """Of a child: which signals it was sent."""
+
+    pid = 7
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+        self.ended: int | None = None
+
+    def send_signal(self, number: int) -> None:
+        self.sent.append(number)
+
+    def poll(self) -> int | None:
+        return self.ended
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    """Of one worker, which has just been started."""
+    made = Supervisor(
+        1,
+        store=False,
+        start=lambda number, inbox: Process(),  # type: ignore[arg-type, return-value]
+        may_reload=lambda: True,
+        on_ready=lambda: None,
+        address="[::1]:8000",
+    )
+    made._tend(0.0)
+    yield made
+    made._inbox._socket.close()
+
+
+def test_a_worker_that_is_told_to_reload_while_it_starts_is_told_when_it_can_hear(supervisor: Supervisor) -> None:
+    process: Any = supervisor.workers[0].process
+    supervisor._obey(signal.SIGHUP)
+    assert process.sent == [], "it would end by it"
+    supervisor._hear(Process.pid, {"READY=1"}, 1.0)
+    assert process.sent == [signal.SIGHUP]
+    supervisor._hear(Process.pid, {"READY=1"}, 2.0)
+    assert process.sent == [signal.SIGHUP], "once"
+
+
+def test_systemd_hears_that_a_long_drain_goes_on(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("chatd.cli.notify.tell", lambda *words: told.extend(words))
+    supervisor._hear(Process.pid, {"READY=1"}, 1.0)
+    supervisor._obey(signal.SIGTERM)
+    told.clear()
+    supervisor._hear(Process.pid, {"STOPPING=1", "EXTEND_TIMEOUT_USEC=15000000"}, 2.0)
+    assert told == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=15000000"]
+
+
+def test_who_was_held_up_himself_takes_nobody_for_one_that_hangs(supervisor: Supervisor) -> None:
+    process: Any = supervisor.workers[0].process
+    supervisor._hear(Process.pid, {"READY=1"}, 1.0)
+    supervisor._tend(1.0)
+    for now in range(500, 520):
+        supervisor._tend(float(now))
+    assert process.sent == []
+    supervisor._tend(521.0)
+    assert process.sent == [signal.SIGABRT, signal.SIGCONT], "one that is stopped would not end"
+
+
+@pytest.mark.parametrize(
+    ("news", "status", "code"),
+    [("READY=1", 0, 0), ("READY=1", 1, 1), ("READY=1", -signal.SIGKILL, 1), ("", -signal.SIGTERM, 0), ("", 1, 1)],
+)
+def test_the_end_is_as_good_as_the_workers(supervisor: Supervisor, news: str, status: int, code: int) -> None:
+    process: Any = supervisor.workers[0].process
+    supervisor._hear(Process.pid, {news}, 1.0)
+    supervisor._obey(signal.SIGTERM)
+    process.ended = status
+    supervisor._reap(2.0)
+    assert supervisor.code == code
