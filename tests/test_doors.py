@@ -9,7 +9,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from socket import create_connection
 from typing import Any, Protocol
+from urllib.error import HTTPError
 from urllib.parse import unquote
+from urllib.request import urlopen
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -363,6 +365,15 @@ async def test_where_there_is_no_door_the_refusal_says_where_the_doors_are(chatd
         await connect(chatd.ws + path)
     assert refused.value.response.status_code == 404
     assert "/chat/{username}" in json.loads(refused.value.response.body or b"")["error"]
+
+
+@pytest.mark.parametrize("path", ["/connection/websocket", "/chat/ana?room=lobby"])
+def test_where_a_proxy_lost_the_handshake_the_refusal_says_what_it_must_pass_on(chatd: Daemon, path: str) -> None:
+    with pytest.raises(HTTPError) as refused:
+        urlopen(chatd.url + path, timeout=PATIENCE_S)
+    with refused.value as answer:
+        assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
+        assert "`Upgrade` and `Connection`" in json.loads(answer.read())["error"]
 
 
 async def test_a_page_of_our_own_host_may_connect(chatd: Daemon) -> None:

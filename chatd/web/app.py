@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import secrets
+from http import HTTPStatus
 from importlib.resources import files
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -41,6 +42,16 @@ async def page(request: Request) -> Response:
     )
 
 
+async def no_handshake(_: Request) -> Response:
+    """Who comes to a door's path with a plain request, as through a proxy that is not told of WebSockets."""
+    sentence = (
+        "expected a WebSocket handshake, a plain request came; a proxy between must pass on `Upgrade` and `Connection`"
+    )
+    return JSONResponse(
+        {"error": sentence}, HTTPStatus.UPGRADE_REQUIRED, {"Upgrade": "websocket", "Connection": "Upgrade"}
+    )
+
+
 def build(node: Node) -> ASGIApp:
     """What the public listener serves."""
     doors = Doors(node.hub, node.chat, node.meters, lambda: node.state if node.state != "ready" else "")
@@ -58,6 +69,7 @@ def build(node: Node) -> ASGIApp:
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
             Route("/metrics", health.metrics_for_the_allowed),
+            *(Route(path, no_handshake) for path in ("/connection/websocket", "/chat/{username:path}")),
             *stream_routes(doors, node.chat),
             *(api_routes(node) if node.settings.api.public else ()),
         ]
