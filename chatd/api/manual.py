@@ -34,6 +34,27 @@ and nodes do not answer in time, the result names them in `silent`: somebody may
 `{"result": ...}` or `{"error": {"code", "message", "retry_after_ms"?}}` with status 200; a request that cannot be taken
 is another status with `{"error": "<sentence>"}`. `/api/openapi.json` describes all of it.
 """
+TOKENS: Final = """\
+Where `[[auth.keys]]` are set, your back end signs a JWT (RFC 7519) for each user with one of them; `chatd token mint`
+prints one like it, and `chatd token inspect` says why one is refused. An SDK asks its `getToken` (in Python
+`get_token`) for the next one before `exp`; who brings none is closed (3005).
+
+| claim | what it is |
+| --- | --- |
+| `sub` | Needed: the user; a string, compared byte by byte. |
+| `exp` | Needed: when the token ends, in Unix seconds. |
+| `iat` | When it was made. Revoking a user's tokens ends those of that second and before, and all that do not say. |
+| `jti` | An id, by which this token alone can be revoked or banned. |
+| `info` | Any JSON; the others see it as `conn_info`. |
+| `name` | What `chatd who --json` calls the user; other users do not see it. |
+| `rooms` | List of room patterns, each text or `{"pattern", "role"}`: the user is a member there, or has this role. |
+| `nbf`, `aud`, `iss` | As in JWT; see `auth.audience` and `auth.issuer`. |
+
+A *subscription token*, which an SDK's subscription gets from a `getToken` of its own, lets a user into one room as a
+guest, who reads and speaks. It is signed with the same keys and has `channel`, the room, and `sub`, who must be the one
+who shows it; if it has `exp`, the subscription ends with it unless it is renewed; if it has `client`, it is for that
+connection only.
+"""
 HOOKS: Final = """\
 With `hooks.url` set, events are posted there as `{"id", "event", "room", "time", "data"}`, `time` in Unix ms, until
 they are answered with a 2xx: a room's in order, each at least once, `id` (also in `X-Chatd-Id`) the same each time.
@@ -76,6 +97,7 @@ def text() -> str:
     return "\n".join(
         [
             HEAD,
+            section("Tokens", (), TOKENS.removesuffix("\n")),
             section("Methods", methods(CHAT_METHODS), ABOUT_ONESELF),
             section("Methods of the HTTP API only: Centrifugo's", methods(_args(SHARED)), SHARED_WITH),
             section("Methods of the HTTP API only: an operator's", methods(_args(OPERATORS))),
