@@ -35,7 +35,7 @@ from chatd.cli import COMMANDS, audit, common, doctor, main
 from chatd.cli.common import Failure, explained
 from chatd.cli.doctor import State
 from chatd.cli.output import Column, fitting, lines, raw, size, span, table
-from chatd.cli.start import typed_to_chat
+from chatd.cli.start import page, typed_to_chat
 from chatd.control import Answers
 from chatd.respond import per_connection
 from chatd.settings import Key, Settings, SettingsError
@@ -832,6 +832,19 @@ def test_what_is_typed_to_chat_asks_for_a_token_that_only_others_can_make():
     issued = replace(Settings(), auth=replace(Settings().auth, keys=keys))
     assert typed_to_chat(Settings(), " --config a") == "chatd chat ana --config a"
     assert typed_to_chat(issued, "") == "chatd chat USER --token-file FILE"
+
+
+@pytest.mark.parametrize(
+    ("origins", "said"),
+    [
+        ((), "http://h:1/"),
+        (("*",), "http://h:1/"),
+        (("https://app.example", "http://h:1"), "http://h:1/"),
+        (("https://app.example",), "not here: server.origins lacks http://h:1"),
+    ],
+)
+def test_serve_sends_nobody_to_a_page_that_its_origins_keep_out(origins: tuple[str, ...], said: str):
+    assert page(replace(Settings(), server=replace(Settings().server, origins=origins)), "http://h:1") == said
 
 
 def test_revoked_tokens_close_who_came_with_them_and_are_refused_from_then_on(

@@ -127,7 +127,7 @@ def say_hello(settings: Settings, file: Path | None, address: str, admin: str, l
     lines = [f"chatd listens on {url(address, s)}"]
     if not unix_path(address):
         lines += [
-            f"  chat in a browser    http{s}://{address}/",
+            f"  chat in a browser    {page(settings, f'http{s}://{address}')}",
         ]
     lines.append(f"  chat in a terminal   {typed_to_chat(settings, config)}")
     if admin:
@@ -139,6 +139,12 @@ def say_hello(settings: Settings, file: Path | None, address: str, admin: str, l
     if not settings.redis.url:
         lines.append(f"  data                 {settings.redis.state_path(os.environ)}")
     click.echo("\n".join(lines), err=True)
+
+
+def page(settings: Settings, origin: str) -> str:
+    """Where chatd's own page is, or why it could not connect from there."""
+    origins = settings.server.origins
+    return f"{origin}/" if {"*", origin} & {*origins} or not origins else f"not here: server.origins lacks {origin}"
 
 
 def typed_to_chat(settings: Settings, config: str) -> str:

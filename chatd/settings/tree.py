@@ -52,7 +52,8 @@ class Server:
         (),
         "Web origins whose pages may connect, as browsers send them: scheme, host and port. Empty: only pages from the "
         "very host that the request asks for, and in open mode on a loopback address only if that is localhost or such "
-        'an address. "*": every page on the web.',
+        'an address. "*": every page on the web. Others are answered 403, whose reason browsers '
+        "do not show. Where any are named, chatd's own page can connect only if its origin is among them.",
         reload=True,
     )
     trusted_proxies: Networks = option(
