@@ -138,5 +138,6 @@ MESSAGE_TOO_BIG = Disconnect(1009, "message too big")
 
 # Why a subscription ended: below 2500 for good, from there on the SDK subscribes again by itself.
 UNSUBSCRIBED_BY_SERVER = (2000, "unsubscribed by the server")
+UNSUBSCRIBED_NO_ACCESS = (2000, "this room is not open to you any more")
 UNSUBSCRIBED_INSUFFICIENT_STATE = (2500, "insufficient state")
 UNSUBSCRIBED_EXPIRED = (2501, "subscription expired")

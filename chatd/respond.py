@@ -227,7 +227,7 @@ class Responder:
         ]
         for session in hit:
             if kick.room:
-                self._put_out(session, kick.room, kick.reason)
+                self._put_out(session, kick.room, kick.reason or errors.UNSUBSCRIBED_BY_SERVER[1])
             else:
                 session.close(goodbye)
         known = {self.chat.who(session) for session in hit} if kick.revoke else set()
@@ -304,13 +304,12 @@ class Responder:
         if not measure.room:
             session.close(errors.BANNED.because(measure.reason or errors.BANNED.reason))
             return True
-        return self._put_out(session, measure.room, measure.reason)
+        return self._put_out(session, measure.room, measure.reason or errors.BANNED_HERE.text)
 
     def _put_out(self, session: Session, room: str, reason: str) -> bool:
         if room not in session.rooms:
             return False
-        code, sentence = errors.UNSUBSCRIBED_BY_SERVER
-        self.chat.spawn(self.chat.put_out(session, room, code, reason or sentence))
+        self.chat.spawn(self.chat.put_out(session, room, errors.UNSUBSCRIBED_BY_SERVER[0], reason))
         return True
 
     async def recheck(self, recheck: Recheck) -> int:
@@ -340,7 +339,7 @@ class Responder:
             *(self.chat.role(self.chat.who(each), room, invited=each.rooms[room].invited) for each, room in still)
         )
         outside = [reader for reader, role in zip(still, roles, strict=True) if role is Role.NOBODY]
-        return sum(self._put_out(session, room, "") for session, room in outside)
+        return sum(self._put_out(session, room, errors.UNSUBSCRIBED_NO_ACCESS[1]) for session, room in outside)
 
     def _void(self, identity: Identity) -> Revocation:
         until = identity.expires_at or self.chat.now() + FOR_EVER_S
@@ -363,7 +362,7 @@ class Responder:
                 session.close(errors.REVOKED)
                 closed += 1
             for room in self._invited_in_vain(session, now):
-                self._put_out(session, room, "")
+                self._put_out(session, room, "the subscription token was revoked")
         return closed
 
     def _invited_in_vain(self, session: Session, now: float) -> list[str]:

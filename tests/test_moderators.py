@@ -72,6 +72,8 @@ async def test_a_moderators_ban_puts_out_and_keeps_out(nodes: tuple[Daemon, ...]
         assert await refused(ana.joins(room)) == 403
         await mia.call("mod.unban", room=room, user="ana")
         await ana.joins(room)
+        await mia.call("mod.ban", room=room, user="ana")
+        assert await ana.sees("unsubscribe", room) == {"code": 2000, "reason": "banned from this room"}
 
 
 async def test_a_kick_puts_out_and_for_a_while_keeps_out(nodes: tuple[Daemon, ...]) -> None:

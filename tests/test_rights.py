@@ -353,7 +353,8 @@ async def test_a_subscription_token_that_is_revoked_opens_its_room_no_longer_on_
             await ana.ask(subscribe=one)
             await ana.ask(subscribe=other)
             first.ask("token", "revoke", "--jti", "s-1")
-            assert (await ana.sees("unsubscribe", "den"))["code"] == 2000
+            told = await ana.sees("unsubscribe", "den")
+            assert told == {"code": 2000, "reason": "the subscription token was revoked"}
             with pytest.raises(Refused, match="103 the subscription token was revoked"):
                 await ana.ask(subscribe=one)
             with pytest.raises(Refused, match="103 the subscription token was revoked"):

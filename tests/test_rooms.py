@@ -145,7 +145,8 @@ async def test_whoever_is_removed_is_out_on_every_node_when_the_call_returns(nod
         await phone.joins("strict")
         await mod.call("room.role", room="strict", user="ben", role="nobody")
         assert await refused(ben.says("strict", "still here?")) == 103
-        assert (await ben.sees("unsubscribe", "strict"))["code"] == 2000
+        told = await ben.sees("unsubscribe", "strict")
+        assert told == {"code": 2000, "reason": "this room is not open to you any more"}
         await phone.sees("unsubscribe", "strict")
         assert (await ben.hears("role", "#ben"))["data"] == {"room": "strict", "role": "nobody", "by": "mod"}
         assert await refused(ben.joins("strict")) == 103

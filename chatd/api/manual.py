@@ -196,7 +196,7 @@ def goodbyes() -> Iterator[str]:
 
 
 def unsubscribes() -> Iterator[str]:
-    yield "Below 2500 for good; from there on the SDK subscribes again by itself.\n"
+    yield "Below 2500 for good; from there on the SDK subscribes again by itself. With 2000 it says why.\n"
     yield "| code | reason |"
     yield "| --- | --- |"
     for code, reason in sorted(each for name, each in vars(errors).items() if name.startswith("UNSUBSCRIBED_")):

@@ -65,7 +65,7 @@ async def leave_unreadable(chat: Context, session: Session) -> None:
     for room, subscription in list(session.rooms.items()):
         role = await chat.role(chat.who(session), room, invited=subscription.invited)
         if role is Role.NOBODY and room in session.rooms:
-            await put_out(chat, session, room, *errors.UNSUBSCRIBED_BY_SERVER)
+            await put_out(chat, session, room, *errors.UNSUBSCRIBED_NO_ACCESS)
 
 
 async def _invitation(chat: Context, session: Session, command: Subscribe) -> Invitation | None:
