@@ -83,7 +83,8 @@ def require(act: Act, role: Role) -> None:
         Reject 103.
     """
     if role is Role.NOBODY:
-        raise PERMISSION_DENIED.because("this room needs an invitation: a subscription token, or a `rooms` claim")
+        ways = "a membership, a subscription token, or a `rooms` claim"
+        raise PERMISSION_DENIED.because(f"this room needs an invitation: {ways}")
     if role < LEAST[act]:
         raise PERMISSION_DENIED.because(f"to {act.value} here takes the role {LEAST[act].word}, yours is {role.word}")
 

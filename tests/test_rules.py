@@ -88,7 +88,7 @@ def test_who_may_enter_and_who_may_post(
 
 
 def test_a_refusal_says_what_is_missing() -> None:
-    with pytest.raises(Reject, match="invitation"):
+    with pytest.raises(Reject, match="invitation: a membership, "):
         require(Act.READ, role_in(ANA, "vault", public=False, matches=matches))
     with pytest.raises(Reject, match="only the server"):
         may_speak(personal_room("ana"), Role.GUEST)

@@ -36,7 +36,8 @@ class Forget:
     """Take `user` out of every room, for good; answers {rooms, messages, reactions, memberships, cursors, reports,
     notices, ownerless}.
 
-    It goes through all rooms, so it takes its time; begun again after an error it does no harm.
+    It goes through all rooms, so it takes its time; begun again after an error it does no harm. Who is connected can
+    write again, so `ban` or `revoke` before.
     """
 
     user: str
