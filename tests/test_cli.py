@@ -247,6 +247,16 @@ def test_a_wrong_setting_is_78_in_one_sentence(chatd: Chatd, monkeypatch: pytest
         assert "server.port" in result.output
 
 
+def test_config_check_warns_of_a_scope_that_no_method_has(chatd: Chatd, tmp_path: Path):
+    file = tmp_path / "api.toml"
+    file.write_text(f'[[api.keys]]\nname = "shop"\nsecret = "{"s" * 20}"\nscopes = ["room.*", "batch", "publsh"]\n')
+    file.chmod(0o600)
+    told = json.loads(chatd("config", "check", "--json", "--config", file).stdout)["warnings"]
+    assert told == [
+        'key shop of [[api.keys]] has the scope "publsh", which is no method\'s; see `chatd config reference`'
+    ]
+
+
 def test_config_check_refuses_a_store_that_serve_would_refuse(chatd: Chatd, monkeypatch: pytest.MonkeyPatch):
     for scheme in ("redis", "redis+cluster", "redis+sentinel"):
         monkeypatch.setenv("CHATD_REDIS__URL", f"{scheme}://:secret/part@127.0.0.1:port")

@@ -216,6 +216,9 @@ def test_sizes_are_bytes_whatever_their_unit(write: Write, toml: str, size: Byte
         ('[server]\norigins = "https://a.example"', 2, "a list of origins"),
         ("[server]\nhost = 1", 2, "expected server.host to be text, got 1"),
         ('[server]\norigins = ["https://a.example/"]', 2, "without a path"),
+        ('[server]\norigins = ["https://*.example"]', 2, "wildcard"),
+        ('[server]\norigins = ["https://A.example"]', 2, "in lower case"),
+        ('[server]\norigins = ["https://a.example:443"]', 2, "default port"),
         ('[server]\ntrusted_proxies = ["10.0.0.1/8"]', 2, "a list of addresses or networks"),
         ('[server]\ndrain = "10 parsecs"', 2, 'a duration such as "25s", at least "0s", got "10 parsecs"'),
         ("[server]\ndrain = nan", 2, "got nan"),
@@ -394,6 +397,7 @@ def test_a_secret_that_everybody_may_read_is_warned_of(write: Write, tmp_path: P
         ('[server]\ntrusted_proxies = ["0.0.0.0/0"]', "has everybody"),
         ('[admin]\nlisten = "10.0.0.1:9000"', "can be reached from other machines"),
         ('[heartbeat]\ninterval = "40s"', "do not fit into the 60 s"),
+        ('[rooms."deal-*"]\nsignatures = "required"', "nobody can speak there"),
     ],
 )
 def test_what_works_but_is_unwise_is_warned_of(write: Write, toml: str, word: str):

@@ -16,7 +16,7 @@ import click
 
 from chatd.control import SCHEMA_VERSION
 from chatd.names import printable
-from chatd.settings import HEAD, TABLES, Settings, options, origin, to_toml, warnings
+from chatd.settings import HEAD, TABLES, Settings, matches, options, origin, to_toml, warnings
 
 from .common import fail, loaded, note
 from .output import json_option, print_json
@@ -40,7 +40,7 @@ def check(context: click.Context, as_json: bool) -> None:
     if settings.redis.url:
         servers(settings.redis.url, settings.redis.timeout)
     tls.context(settings.tls)
-    unwise = [*warnings(settings), *unread(settings), *ending(settings)]
+    unwise = [*warnings(settings), *unread(settings), *ending(settings), *vain_scopes(settings)]
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "ok": True, "warnings": unwise})
     else:
@@ -66,6 +66,17 @@ def ending(settings: Settings) -> Iterator[str]:
         judged = certificate(expires_at(settings.tls.certificate), datetime.now(UTC))
         if judged.remedy:
             yield f"{judged.finding}; {judged.remedy}"
+
+
+def vain_scopes(settings: Settings) -> Iterator[str]:
+    """Which scopes of API keys let nobody do anything, since no method is called so."""
+    from chatd.api.desk import BATCH, METHODS
+
+    for key in settings.api.keys:
+        for scope in key.scopes:
+            if not any(matches(scope, method) for method in (*METHODS, BATCH)):
+                what = f'the scope "{printable(scope)}", which is no method\'s'
+                yield f"key {printable(key.name)} of [[api.keys]] has {what}; see `chatd config reference`"
 
 
 @config.command(help="Show every setting as it holds, secrets as ***.")

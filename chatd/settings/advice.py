@@ -20,6 +20,7 @@ def warnings(settings: Settings) -> list[str]:
         *_exposed_traffic(settings),
         *_unbounded(settings.limits),
         *_cut_off(settings),
+        *_silent(settings),
     )
     return list(dict.fromkeys(found))  # of several secrets in one file it is said once
 
@@ -87,3 +88,12 @@ def _cut_off(settings: Settings) -> Iterator[str]:
             f"two of heartbeat.interval, {show_seconds(settings.heartbeat.interval)}, do not fit into the "
             f'{PATIENCE_OF_NATS_S:g} s after which many proxies and NATs cut a silent connection; set "25s"'
         )
+
+
+def _silent(settings: Settings) -> Iterator[str]:
+    for pattern, rules in settings.rooms.overrides.items():
+        if rules.get("signatures") == "required" and not settings.signatures.keys:
+            yield (
+                f"[rooms.{show_text(pattern)}] takes signed messages only and there are no [[signatures.keys]], so "
+                "nobody can speak there; add one"
+            )

@@ -188,7 +188,10 @@ def _read_networks(value: object) -> Networks:
 
 def _read_origins(value: object) -> Origins:
     origins = _read_texts(value)
-    if not all(re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+", origin) for origin in origins):
+    # As browsers write them (RFC 6454, 6.2): one written otherwise would be equal to none that comes.
+    if not all(re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#*A-Z\s]+", origin) for origin in origins):
+        raise ValueError
+    if any(re.fullmatch(r"http://.*:80|https://.*:443", origin) for origin in origins):
         raise ValueError
     return origins
 
@@ -295,7 +298,8 @@ KINDS: Mapping[str, Kind] = {
         'a list of addresses or networks such as ["10.0.0.0/8"]', _read_networks, show_texts, _texts_from_text
     ),
     "Origins": Kind(
-        'a list of origins such as ["https://example.org"], without a path, or ["*"]',
+        'a list of origins such as ["https://example.org"], in lower case, without a path, wildcard or default port, '
+        'or ["*"]',
         _read_origins,
         show_texts,
         _texts_from_text,
