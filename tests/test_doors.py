@@ -275,6 +275,15 @@ async def test_what_breaks_the_protocol_ends_the_connection_with_its_code(
         assert (await client.goodbye())[0] == code
 
 
+async def test_whom_a_send_of_the_sdk_cut_off_is_told_what_to_call_instead(chatd: Daemon) -> None:
+    async with Raw(chatd) as client:
+        await client.send({"send": {"data": 1}})
+        assert await client.goodbye() == (
+            3508,
+            "nobody takes what is sent without asking for an answer; call rpc or publish",
+        )
+
+
 async def test_the_first_command_must_be_connect(chatd: Daemon) -> None:
     client = Raw(chatd)
     client.socket = await connect(chatd.sdk)

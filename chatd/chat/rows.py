@@ -77,7 +77,7 @@ async def ping(chat: Context, session: Session, command: Ping) -> None:
 
 
 async def send(chat: Context, session: Session, command: Send) -> None:
-    raise errors.NO_HANDLER.anew()
+    raise errors.NO_HANDLER.because("nobody takes what is sent without asking for an answer; call rpc or publish")
 
 
 ROWS: Final[dict[type, Row]] = {
