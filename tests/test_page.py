@@ -246,20 +246,43 @@ def test_a_message_whose_acknowledgement_was_lost_is_shown_once(
             tab.until(tab.texts, shows=["did you get this?", "once?"])
 
 
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def keyed(directory: Path) -> str:
+    config = directory / "chatd.toml"
+    config.write_text(f'[[auth.keys]]\nkid = "main"\nalgorithm = "HS256"\nsecret = "{SECRET}"\n')
+    return str(config)
+
+
+def signed(user: str, **claims: Any) -> str:
+    return jwt.encode({"sub": user, "exp": time.time() + 600, **claims}, SECRET, "HS256", {"kid": "main"})
+
+
 def test_a_server_with_keys_asks_for_a_token_and_the_token_says_who_one_is(
     browser: Browser, daemon: Daemon, tmp_path: Path
 ) -> None:
-    secret = "0123456789abcdef0123456789abcdef"
-    config = tmp_path / "chatd.toml"
-    config.write_text(f'[[auth.keys]]\nkid = "main"\nalgorithm = "HS256"\nsecret = "{secret}"\n')
-    with daemon(tmp_path, "--port", "0", "--config", str(config)) as chatd:
+    with daemon(tmp_path, "--port", "0", "--config", keyed(tmp_path)) as chatd:
         tab = browser.open(f"{chatd.url}/?user=root")
         tab.until(tab.asks_for_token, shows=True)
         assert tab.farewell() == "This server wants to know who you are."
         tab.give_token("made up")
         tab.until(tab.farewell, shows="The server does not accept this token.")
-        tab.give_token(jwt.encode({"sub": "tina", "exp": time.time() + 600}, secret, "HS256", {"kid": "main"}))
+        tab.give_token(signed("tina"))
         tab.until(tab.people, shows=["tina"])
         assert tab.name() == "tina"
         tab.reload()
         tab.until(tab.state, shows="connected")
+
+
+def test_whose_token_was_revoked_is_asked_for_another(browser: Browser, daemon: Daemon, tmp_path: Path) -> None:
+    with daemon(tmp_path, "--port", "0", "--config", keyed(tmp_path)) as chatd:
+        tab = browser.open(f"{chatd.url}/")
+        tab.until(tab.asks_for_token, shows=True)
+        tab.give_token(signed("tina", jti="t-1"))
+        tab.until(tab.people, shows=["tina"])
+        chatd.cli("token", "revoke", "--jti", "t-1")
+        tab.until(tab.asks_for_token, shows=True)
+        assert tab.farewell() == "Your token was revoked."
+        tab.give_token(signed("tina", jti="t-2"))
+        tab.until(tab.people, shows=["tina"])
