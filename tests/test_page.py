@@ -147,6 +147,19 @@ def test_who_may_not_speak_now_is_told_why_and_whether_it_will_come(
         bob.until(bob.waiting, shows=[])
 
 
+def test_who_waits_for_a_turn_in_a_slow_room_speaks_once_it_is_slow_no_more(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
+    with daemon(tmp_path, "--port", "0") as chatd:
+        bob = come_in(browser, chatd.url, "bob")
+        chatd.cli("room", "slow", "lobby", "10m")
+        bob.say("one")
+        bob.say("two")
+        bob.until(bob.whisper, shows="This room is slow: your message follows when it is your turn.")
+        chatd.cli("room", "slow", "lobby", "0s")
+        bob.until(bob.waiting, shows=[])
+
+
 def test_two_tabs_opened_without_a_name_are_two_people_and_stay_who_they_are(
     browser: Browser, daemon: Daemon, tmp_path: Path
 ) -> None:
