@@ -169,10 +169,15 @@ def test_the_configuration_may_be_named_by_the_environment(chatd: Chatd, keyed: 
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_prints_a_script_and_tells_aside_where_to_put_it(chatd: Chatd, shell: str):
+def test_completion_prints_a_script_and_aside_the_command_that_installs_it(chatd: Chatd, shell: str, tmp_path: Path):
     result = chatd("completion", shell)
     assert "_CHATD_COMPLETE" in result.stdout
-    assert result.stderr.startswith(f"to install: chatd completion {shell} > ")
+    words, _, command = result.stderr.partition(": ")
+    assert words == "to install"
+    typed = f'chatd() {{ "{sys.executable}" -m chatd "$@"; }}; {command}'
+    subprocess.run(["sh", "-c", typed], env={**os.environ, "HOME": str(tmp_path)}, check=True, capture_output=True)
+    [installed] = [each for each in tmp_path.rglob("*") if each.is_file()]
+    assert installed.read_text() == result.stdout
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------

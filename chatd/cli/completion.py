@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+# What is typed for each, where nobody has put a completion yet.
 INSTALL = {
-    "bash": "chatd completion bash > ~/.local/share/bash-completion/completions/chatd",
-    "zsh": "chatd completion zsh > ~/.zfunc/_chatd   # with fpath+=~/.zfunc before compinit in ~/.zshrc",
-    "fish": "chatd completion fish > ~/.config/fish/completions/chatd.fish",
+    "bash": "d=~/.local/share/bash-completion/completions; mkdir -p $d && chatd completion bash > $d/chatd",
+    "zsh": "mkdir -p ~/.zfunc && chatd completion zsh > ~/.zfunc/_chatd  # fpath+=~/.zfunc before compinit in ~/.zshrc",
+    "fish": "mkdir -p ~/.config/fish/completions && chatd completion fish > ~/.config/fish/completions/chatd.fish",
 }
 
 
