@@ -334,6 +334,18 @@ async def test_limits_refuse_before_accept_and_one_user_has_only_so_many(tmp_pat
                 assert "full" in json.loads(refused.value.response.body or b"")["error"]
 
 
+async def test_who_has_gone_from_many_rooms_counts_no_longer_though_all_are_still_to_be_told(tmp_path: Path) -> None:
+    environ = {"CHATD_LIMITS__CONNECTIONS_PER_USER": "1", "CHATD_LIMITS__JOINS_PER_SECOND": "0"}
+    with running(tmp_path, "--port", "0", **environ) as node:
+        ana = {"data": {"user": "ana"}}
+        async with Raw(node, ana) as before:
+            for n in range(100):
+                assert "subscribe" in await before.ask({"subscribe": {"channel": f"room {n}"}})
+            assert "error" in await before.ask({"ping": {}}), "which is answered when the last join has been told"
+        async with Raw(node, ana) as after:
+            assert "connect" in after.welcome
+
+
 async def test_connections_that_a_killed_node_had_keep_nobody_out(tmp_path: Path) -> None:
     few = {"CHATD_LIMITS__CONNECTIONS_PER_USER": "2", "CHATD_CLUSTER__ANSWER": "0.5s", "CHATD_CLUSTER__LEASE": "60s"}
     ana = {"data": {"user": "ana"}}

@@ -87,7 +87,8 @@ async def admit(chat: Context, session: Session, identity: Identity) -> None:
 async def _beside_the_dead(chat: Context, session: Session) -> bool:
     """Register it without counting those on nodes that died without notice, which stand there until a lease ends.
 
-    Their clients come back within a second, and whom we refuse does not come again.
+    Their clients come back within a second, as those do who are told to by a node that drains, and is still taking them
+    out of the registry; and whom we refuse does not come again.
     """
     on = Counter(node_of(entry.lease) for entry in await chat.store.registered_of(session.user))
     others = on.keys() - {node_of(chat.lease())}
@@ -95,7 +96,7 @@ async def _beside_the_dead(chat: Context, session: Session) -> bool:
         return False
     answers = await chat.store.request(Alive(), patience=chat.settings.cluster.answer, by="")
     gone = sum(on[node] for node in others - answers.by_node.keys())
-    return gone > 0 and await chat.store.register(chat.registration(session), chat.limits.connections_per_user + gone)
+    return await chat.store.register(chat.registration(session), chat.limits.connections_per_user + gone)
 
 
 def lost(chat: Context, session: Session, goodbye: Disconnect, network: str) -> None:
@@ -109,11 +110,19 @@ def lost(chat: Context, session: Session, goodbye: Disconnect, network: str) -> 
 
 
 async def depart(chat: Context, session: Session) -> None:
-    for room in list(session.rooms):
-        await reading.leave(chat, session, room)
+    # At once: who loads a page anew is back before a hundred rooms have been left, and must not be one too many.
+    await asyncio.gather(_unregister(chat, session), _leave_rooms(chat, session))
+
+
+async def _unregister(chat: Context, session: Session) -> None:
     if session.identity is not None:
         user, client = session.user, session.id
         await chat.debts.pay_or_owe((client, ""), lambda: chat.store.unregister(user, client))
+
+
+async def _leave_rooms(chat: Context, session: Session) -> None:
+    for room in list(session.rooms):
+        await reading.leave(chat, session, room)
 
 
 async def register_anew(chat: Context) -> None:
