@@ -310,8 +310,9 @@ class Limits:
     )
     connections_per_address: int = option(
         64,
-        "Connections per address (per /64 in IPv6) and node: of several nodes or workers each counts its own. Offices "
-        "and mobile networks share one, so it is wide; loopback and trusted proxies are not counted.",
+        "Connections per address (per /64 in IPv6) and node: of several nodes or workers each counts its own. As many "
+        "requests of clients without a WebSocket may be under way. Offices and mobile networks share one, so it is "
+        "wide; loopback and trusted proxies are not counted.",
         reload=True,
     )
     connects_per_second: Rate = option(
