@@ -334,6 +334,7 @@ def test_an_answer_that_cannot_be_written_is_a_failure_in_one_sentence(command: 
         done = subprocess.run([sys.executable, "-m", "chatd", *command], stdout=full, stderr=subprocess.PIPE, text=True)
     [line] = done.stderr.splitlines()
     assert line.startswith("chatd: cannot write the answer: No space left on device; ")
+    assert line.endswith("see what has been done before you say it again")
     assert done.returncode == common.FAILED
 
 

@@ -57,7 +57,7 @@ class Unwritten(Failure):
     def __init__(self, error: OSError) -> None:
         super().__init__(
             f"cannot write the answer: {error.strerror or error}; what was written is not complete, "
-            "so make room there and say it again"
+            "so make room there, and see what has been done before you say it again"
         )
 
 
