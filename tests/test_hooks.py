@@ -273,6 +273,19 @@ async def test_what_is_in_a_shard_that_is_held_no_longer_is_left_to_whoever_hold
     assert not courier._retries, "it was not tried"
 
 
+async def test_a_room_whose_hook_was_not_taken_waits_for_its_time_however_often_it_is_looked_at(node: Node) -> None:
+    courier, outbox, room = node.hooks.courier, node.store.outbox, "told-1"
+    outbox.hooks = Hooks(url=Url("http://shop.example"))
+    await outbox.add("report", room, {})
+    courier._not_taken(room)
+    async with asyncio.TaskGroup() as tasks:
+        await courier._look_at(hook_shard(room), tasks)
+        assert room not in courier._busy
+        courier._retries[room].due = node.clock()
+        await courier._look_at(hook_shard(room), tasks)
+        assert room in courier._busy
+
+
 async def test_joins_and_leaves_are_told_as_they_are_announced(tmp_path: Path, receiver: Receiver) -> None:
     with cluster(tmp_path, config(receiver, events=["join", "leave"]) + PROMPT) as (first, second):
         async with person(first, "ana") as ana, person(second, "ana") as tablet:
