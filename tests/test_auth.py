@@ -381,6 +381,7 @@ class Issuer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), IssuerHandler)
         self.body, self.status, self.asked, self.drips = b"", 200, 0, False
+        self.given: str | None = None
         self.open = threading.Event()
         self.open.set()
 
@@ -394,6 +395,7 @@ class IssuerHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked += 1
+        self.server.given = self.headers["Authorization"]
         self.server.drips or self.server.open.wait(10)
         self.send_response(self.server.status)
         self.send_header("Location", self.server.url)
@@ -548,6 +550,15 @@ async def test_a_source_that_fails_keeps_its_old_keys_and_says_why(
     issuer.body, issuer.status = key_set(jwk(ED, kid="ed")), 200
     clock.now = NOW + 62
     assert await check.read_key_sets() == []
+
+
+async def test_a_source_is_told_the_user_and_password_of_its_address(issuer: Issuer) -> None:
+    issuer.body = key_set(jwk(ED, kid="ed"))
+    address = issuer.url.replace("://", "://ana:a%2Fb%40c@")
+    assert await Verifier([Key("web", "", jwks_url=address)]).read_key_sets() == []
+    assert issuer.given == f"Basic {base64.b64encode(b'ana:a/b@c').decode()}"
+    assert await Verifier([Key("web", "", jwks_url=issuer.url)]).read_key_sets() == []
+    assert issuer.given is None
 
 
 async def test_a_source_that_drips_is_given_up(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:

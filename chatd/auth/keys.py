@@ -10,6 +10,7 @@ import math
 import urllib.error
 import urllib.parse
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -225,9 +226,19 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _read_url(url: str) -> bytes:
     try:
-        with urllib.request.build_opener(_NoRedirect).open(url, timeout=KEY_SET_TIMEOUT_S) as response:
+        with urllib.request.build_opener(_NoRedirect).open(_request(url), timeout=KEY_SET_TIMEOUT_S) as response:
             text: bytes = response.read(KEY_SET_BYTES + 1)
             return text
     except urllib.error.HTTPError as refusal:
         with refusal:
             raise OSError(f"expected 200, {refusal.code} came") from None
+
+
+def _request(url: str) -> urllib.request.Request:
+    """A GET of `url`; user and password go from there into a header (RFC 7617), as urllib takes them for a host."""
+    parts = urllib.parse.urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())  # noqa: S310 -- see _check_key_set
+    if user:
+        request.add_header("Authorization", f"Basic {b64encode(urllib.parse.unquote(user).encode()).decode()}")
+    return request
