@@ -9,6 +9,7 @@ import json
 import signal
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -464,16 +465,19 @@ async def test_an_application_that_does_not_answer_in_time_decides_nothing(
         over.set()
 
 
-async def test_the_application_is_named_with_its_port_and_its_answer_read_to_a_bound(receiver: Receiver) -> None:
+async def test_the_application_is_called_as_its_address_says_and_its_answer_read_to_a_bound(receiver: Receiver) -> None:
     receiver.answer = lambda event: (200, "x" * ANSWER_BYTES)
     client = Client(allow_private=True, node="n-1")
     try:
         answer = await client.post(receiver.url, b"{}", {}, within=PATIENCE_S)
+        await client.post(receiver.url.replace("://", "://ana:a%2Fb%40c@"), b"{}", {}, within=PATIENCE_S)
     finally:
         await client.close()
     assert answer == (200, b"")
-    [(headers, _)] = receiver.bodies
-    assert headers["Host"] == receiver.url.split("/")[2]
+    [(first, _), (second, _)] = receiver.bodies
+    assert first["Host"] == second["Host"] == receiver.url.split("/")[2]
+    assert "Authorization" not in first
+    assert second["Authorization"] == f"Basic {b64encode(b'ana:a/b@c').decode()}"
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import Iterable
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import httpcore
 
@@ -54,7 +56,7 @@ class Client:
         fields = [(name.encode(), value.encode()) for name, value in sent.items()] + [(b"User-Agent", self._agent)]
         try:
             async with asyncio.timeout(within):
-                request = httpcore.Request("POST", url, headers=[*_host(url), *fields], content=body)
+                request = httpcore.Request("POST", url, headers=[*_addressed(url), *fields], content=body)
                 response = await self._pool.handle_async_request(request)
                 try:
                     return Answer(response.status, await _bounded(response))
@@ -71,11 +73,14 @@ class Client:
         await self._pool.aclose()
 
 
-def _host(url: str) -> Iterable[tuple[bytes, bytes]]:
+def _addressed(url: str) -> Iterable[tuple[bytes, bytes]]:
+    """The headers that an address asks for: its host; and its user and password (RFC 7617), which httpcore drops."""
     target = httpcore.URL(url)
     standard = {b"http": 80, b"https": 443}.get(target.scheme)
     port = b"" if target.port in (None, standard) else b":%d" % target.port
-    return [(b"Host", target.host + port)]
+    user = urlsplit(url).netloc.rpartition("@")[0]
+    login = [(b"Authorization", b"Basic " + b64encode(unquote(user).encode()))] if user else []
+    return [(b"Host", target.host + port), *login]
 
 
 async def _bounded(response: httpcore.Response) -> bytes:
