@@ -8,7 +8,8 @@ is out when the act returns. Reading about rooms needs none of this and is asked
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from . import errors, rules
@@ -21,7 +22,7 @@ from .office import Office
 from .rules import LEAST, Act
 from .settings import RoomRules, Settings, seconds_in
 from .store.messages import Keep
-from .store.rooms import RECORD_KEYS
+from .store.rooms import RECORD_KEYS, REFUSALS
 from .wire import rpc
 from .wire.publication import head
 
@@ -124,7 +125,10 @@ class Steward:
         }
         wanted = {name: value for name, value in wanted.items() if value is not None}
         act = Act.MODERATE if public is None else Act.GOVERN
-        changed = await self._rooms.alter(room, _fields(wanted), by=by, least=LEAST[act], created=public is not None)
+        with self._unseen(room, by):
+            changed = await self._rooms.alter(
+                room, _fields(wanted), by=by, least=LEAST[act], created=public is not None
+            )
         news = {name: value for name, value in wanted.items() if _is_among(name, changed)}
         if news:
             await self._office.write_down("room.set", room=room, **news)
@@ -138,7 +142,8 @@ class Steward:
         Raises:
             Reject 404, 103.
         """
-        members = await self._rooms.dissolve(room, by=by)
+        with self._unseen(room, by):
+            members = await self._rooms.dissolve(room, by=by)
         await self._office.write_down("room.delete", room=room, members=len(members))
         answers = await self._office.ask(Kick(room=room, reason="the room was deleted"))
         await self._office.recheck(room)  # whoever was on the way in has been let in by what is there no more
@@ -154,7 +159,8 @@ class Steward:
         Raises:
             Reject 404, 103, 412, 415.
         """
-        before, _ = await self._place(room, user, Role.MEMBER, by, LEAST[Act.INVITE], keep=True)
+        with self._unseen(room, by):
+            before, _ = await self._place(room, user, Role.MEMBER, by, LEAST[Act.INVITE], keep=True)
         if before is Role.NOBODY:
             await self._office.write_down("room.invite", room=room, user=user)
             await self._tell(rules.personal_room(user), "invite", {"room": room}, by)
@@ -186,7 +192,8 @@ class Steward:
             Reject 404, 103, 412, 415.
         """
         least = LEAST[Act.MODERATE if role is Role.NOBODY else Act.GOVERN]
-        before, after = await self._place(room, user, role, by, least)
+        with self._unseen(room, by):
+            before, after = await self._place(room, user, role, by, least)
         if before is not after:
             await self._office.write_down("room.role", room=room, user=user, role=after.word, before=before.word)
             await self._tell_role(room, user, after, by)
@@ -200,7 +207,8 @@ class Steward:
             Reject 404, 103, 415. Reject 107: it is the server, who is no member of anything.
         """
         by = _somebody(by)
-        before, after = await self._place(room, by.user, Role.MEMBER, by, Role.OWNER, keep=True)
+        with self._unseen(room, by, b"outsider"):
+            before, after = await self._place(room, by.user, Role.MEMBER, by, Role.OWNER, keep=True)
         if before is not after:
             await self._tell_role(room, by.user, after, by)
 
@@ -211,7 +219,12 @@ class Steward:
             Reject 404. Reject 103: he is the last owner. Reject 107, as for `join`.
         """
         by = _somebody(by)
-        before, after = await self._place(room, by.user, Role.NOBODY, by, Role.OWNER)
+        try:
+            before, after = await self._place(room, by.user, Role.NOBODY, by, Role.OWNER)
+        except Reject as refusal:
+            if refusal == errors.NO_SUCH and self._is_hidden(room, by):
+                return
+            raise
         if before is not after:
             await self._office.recheck(room, by.user)
             await self._tell_role(room, by.user, after, by)
@@ -251,6 +264,20 @@ class Steward:
         """The server itself says something, and whose doing it is; operators are not named to the public."""
         said = head(rpc.encode({**news, "by": "" if by is None else by.user}), None, {"type": kind})
         await self._messages.publish(room, said, keep(self._settings.room(room)))
+
+    @contextmanager
+    def _unseen(self, room: str, by: Actor | None, why: bytes = b"rank") -> Iterator[None]:
+        """Have a stranger hear of a room that is not there what he would hear if it were; `why` as in REFUSALS."""
+        try:
+            yield
+        except Reject as refusal:
+            if refusal == errors.NO_SUCH and self._is_hidden(room, by):
+                raise REFUSALS[why] from None
+            raise
+
+    def _is_hidden(self, room: str, by: Actor | None) -> bool:
+        """Whether it is not for him to know if somebody created the room; where rooms are open by rule, all may."""
+        return by is not None and by.granted is Role.NOBODY and not self._settings.room(room).public
 
     def _named(self, room: str) -> None:
         """

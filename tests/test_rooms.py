@@ -296,6 +296,34 @@ async def test_what_is_past_a_bound_is_refused_and_the_bound_named(
             await owner.call("room.set", room="odd", **data)
 
 
+@pytest.mark.parametrize(
+    ("method", "members"),
+    [
+        ("room.join", {}),
+        ("room.leave", {}),
+        ("room.invite", {"user": "tam"}),
+        ("room.role", {"user": "tam", "role": "member"}),
+        ("room.set", {"public": True}),
+        ("room.set", {"topic": "t"}),
+        ("room.delete", {}),
+        ("room.info", {}),
+    ],
+)
+async def test_a_stranger_does_not_learn_whether_there_is_a_private_room_of_that_name(
+    nodes: tuple[Daemon, ...], method: str, members: dict[str, Any]
+) -> None:
+    here = f"team-{method}-{len(members)}"
+    await asyncio.to_thread(nodes[0].cli, "room", "create", here, check=None)
+    heard = []
+    async with person(nodes[0], "eve") as eve:
+        for room in (here, "team-nowhere"):
+            try:
+                heard.append(await eve.call(method, room=room, **members))
+            except Refused as refusal:
+                heard.append((refusal.code, str(refusal)))
+    assert heard[0] == heard[1]
+
+
 async def test_a_deleted_room_is_left_by_all_and_begins_anew(nodes: tuple[Daemon, ...]) -> None:
     await staffed(nodes[0], "doomed", public=False)
     async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben:
