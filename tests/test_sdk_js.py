@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
 from tests.conftest import Daemon, StartDaemon
 from tests.people import cluster, token
@@ -190,5 +191,18 @@ def test_the_lines_in_the_readme_talk_and_bear_what_the_server_says_too(
                 chatd.cli("send", "lobby", "tea is ready")
                 chatd.cli("send", "lobby", "thanks", "--as", "bob")
                 assert [client.stdout.readline() for _ in range(2)] == ["the server tea is ready\n", "bob thanks\n"]
+                say_as_eve(chatd, "null", '"no object"', '{"text":"good night"}')
+                said = [client.stdout.readline() for _ in range(3)]
+                assert said[1:] == ["eve no object\n", "eve good night\n"], "nobody can end it by what they say"
             finally:
                 client.kill()
+
+
+def say_as_eve(chatd: Daemon, *data: str) -> None:
+    """Say any JSON in the lobby, as rooms take it that are not told otherwise."""
+    asked = ['{"id":1,"connect":{"data":{"user":"eve"}}}']
+    asked += [f'{{"id":{n},"publish":{{"channel":"lobby","data":{each}}}}}' for n, each in enumerate(data, 2)]
+    with connect(chatd.sdk) as eve:
+        eve.send("\n".join(asked))
+        while f'"id":{len(asked)}' not in eve.recv(timeout=PATIENCE_S, decode=True):
+            pass
