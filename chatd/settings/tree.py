@@ -345,7 +345,8 @@ class Limits:
     )
     messages_per_second: Rate = option(
         5,
-        "Messages per second and connection, sustained; faster ones are delayed, then refused, then cut off.",
+        "Messages per second and connection, sustained; faster ones are delayed, then refused, then cut off. Edits, "
+        "reactions, typing, cursors and whatever else changes something count as messages.",
         reload=True,
     )
     messages_burst: int = option(20, "Messages at once, before that rate counts.", least=1, reload=True)
@@ -356,7 +357,10 @@ class Limits:
         256 << 10, "Bytes at once, before that rate counts; at least one whole frame.", least=1, reload=True
     )
     joins_per_second: Rate = option(
-        5, "Rooms joined per second and connection: a join costs the store a read of history.", reload=True
+        5,
+        "Rooms joined per second and connection: a join costs the store a read of history. So what is asked of rooms "
+        "counts as well: history, presence, unread, members, lists.",
+        reload=True,
     )
     joins_burst: int = option(
         20, "Joins at once, before that rate counts: what an application opens at its start.", least=1, reload=True
