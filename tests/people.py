@@ -53,6 +53,7 @@ class Refused(Exception):
         super().__init__(f"{error['code']} {error['message']}")
         self.code: int = error["code"]
         self.text: str = error["message"]
+        self.temporary: bool = error.get("temporary", False)
         self.retry_after_ms: int | None = error.get("retry_after_ms")
 
 

@@ -459,7 +459,7 @@ async def test_an_application_that_does_not_answer_in_time_decides_nothing(
                 else:
                     with pytest.raises(Refused, match="did not answer") as refused:
                         await ana.says("told-1", "hello")
-                    assert refused.value.code == 417
+                    assert (refused.value.code, refused.value.temporary) == (417, True)
             node.until_log("no answer within 0.2 s")
     finally:
         over.set()

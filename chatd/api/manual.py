@@ -63,7 +63,7 @@ A message that is deleted, or whose author is forgotten, while it still waits is
 With `hooks.before_publish` set, `{"event": "before_publish", "room", "user", "time", "data"}` is posted there before a
 client's message is said or edited; the answer is `{"allow": true}`, or `{"allow": false, "reason": "..."}`. It is asked
 of what the room then refuses as well, again for the same `cid`, and of what the API says with `as`; of nothing that the
-server says.
+server says. An author whom it refuses hears 417, temporary where nobody answered and `hooks.failing` is "closed".
 """
 HOOK_DATA: Final[Mapping[str, str]] = {
     "message": "the publication: {data, info?, tags, offset, time}; what users said, and (without `info`) "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import structlog
 
-from chatd.errors import HOOK_REFUSED
+from chatd.errors import HOOK_REFUSED, Reject
 from chatd.model import Json
 from chatd.settings import Hooks
 
@@ -63,7 +63,8 @@ class Callout:
             self._results["failed"] += 1
             log.warning("not answered before a message was said", problem=str(error), failing=hooks.failing)
             if hooks.failing == "closed":
-                raise HOOK_REFUSED.because("the application did not answer; try again later") from None
+                sentence = "the application did not answer; try again later"
+                raise Reject(HOOK_REFUSED.code, sentence, temporary=True) from None
             return
         self._results["allowed" if verdict["allow"] else "refused"] += 1
         if not verdict["allow"]:

@@ -166,7 +166,7 @@ class Hooks:
     within: Seconds = option(0.2, "How long it may take to answer that.", least=0.01, reload=True)
     failing: str = option(
         "open",
-        'When it does not answer: "open": the message is said all the same; "closed": it is refused.',
+        'When it does not answer: "open": the message is said all the same; "closed": it is refused, for now.',
         choices=("open", "closed"),
         reload=True,
     )
