@@ -89,7 +89,8 @@ class Responder:
         self.store = store
         self.meters = meters
 
-    async def respond(self, question: control.Question) -> Object:
+    async def respond(self, question: control.Question) -> Object | None:
+        """This node's answer; None: the question is another's."""
         match question:
             case Status():
                 return self.status()
@@ -118,7 +119,7 @@ class Responder:
             case Undrain():
                 return await self.undrain() if question.node == self.node.id else {}
             case Relay():
-                return self.relay(question) if question.node == self.node.id else {}
+                return self.relay(question) if question.node == self.node.id else None
 
     async def undrain(self) -> Object:
         """Let people in again; "problem" says why that cannot be."""

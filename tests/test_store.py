@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from chatd import control
-from chatd.control import Answers, Kick, Status
+from chatd.control import Answers, Kick, Relay, Status
 from chatd.errors import FULL, Reject
 from chatd.measures import Lockdown, Measure, On, What
 from chatd.model import Kind, Position
@@ -497,6 +497,23 @@ class TestStore:
                 answers = await store.request(Status(), patience=PATIENCE_S, by="root")
             assert answers == Answers({"back": {}})
 
+    async def test_nobody_is_asked_what_is_for_one_who_is_not_there_nor_answers_what_is_for_another(
+        self, store: Store, url: str, prefix: str
+    ) -> None:
+        asked = list[control.Question]()
+
+        def respond(question: control.Question) -> control.Object | None:
+            asked.append(question)
+            return None if isinstance(question, Relay) else {}
+
+        async with opened(url, prefix) as a, listening(a):
+            await a.enroll("a.1", 60_000, {})
+            await serving(a, "a.1", respond)
+            assert await store.request(Relay("gone", "s", ""), patience=PATIENCE_S, by="", of="gone") == Answers({})
+            assert (await store.request(Status(), patience=PATIENCE_S, by="")).by_node == {"a": {}}
+            assert asked == [Status()]
+            assert await store.request(Relay("b", "s", ""), patience=0.2, by="", of="a") == Answers({}, ("a",))
+
     async def test_an_act_is_written_down_before_it_is_done_and_a_question_is_not(self, store: Store) -> None:
         await store.request(Status(), patience=0.1, by="root")
         await store.request(Kick("ana", reason="spam"), patience=0.1, by="root")
@@ -663,11 +680,11 @@ def published(store: Store) -> Published:
 
 
 async def serving(
-    store: Store, lease: str, respond: Callable[[control.Question], control.Object | Awaitable[control.Object]]
+    store: Store, lease: str, respond: Callable[[control.Question], control.Object | Awaitable[control.Object] | None]
 ) -> None:
     """Have `store` answer questions, and return when its subscription stands."""
 
-    async def answer(question: control.Question) -> control.Object:
+    async def answer(question: control.Question) -> control.Object | None:
         answer = respond(question)
         return await answer if isinstance(answer, Awaitable) else answer
 

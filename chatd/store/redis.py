@@ -240,7 +240,7 @@ class Store:
         """Ask every node that is alive, and collect the answers.
 
         Args:
-            of: the id of the only node whose answer is waited for; None: all of them.
+            of: the id of the only node that it is for; if that is not alive, nobody is asked. None: all of them.
             patience: seconds to wait for the last of them; who has not answered by then is named as missing.
             by: who asks, for the audit stream, in which acts are written down before they are done.
         """
@@ -249,6 +249,8 @@ class Store:
             await self.audit.write({"at": await self.clock(), "by": by, "request": request, **control.encode(question)})
         alive = {control.node_of(lease) for lease in await self.nodes()}
         waiting_for = alive if of is None else alive & {of}
+        if of is not None and not waiting_for:
+            return control.Answers({})
         # Where nobody is alive, nobody clears up either, and who died long ago would be named for ever.
         silent = await self._silent_nodes() if waiting_for and control.must_be_heard(question) else set()
         replies = await self._collect(request, orjson.dumps(control.encode(question)), waiting_for, patience)
@@ -277,13 +279,14 @@ class Store:
     def serve(
         self,
         lease: Callable[[], str],
-        respond: Callable[[control.Question], Awaitable[control.Object]],
+        respond: Callable[[control.Question], Awaitable[control.Object | None]],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         missed: Callable[[], None] = lambda: None,
     ) -> None:
         """Answer what operators ask: `respond` is begun for each question at once, in the order in which they came.
 
         Args:
+            respond: its None is no answer: the question is another node's.
             missed: told that questions may have been asked that were not heard, and that from now on they are again.
         """
         asked, times = self._asked, count()
@@ -318,12 +321,14 @@ class Store:
         self,
         payload: bytes,
         lease: Callable[[], str],
-        respond: Callable[[control.Question], Awaitable[control.Object]],
+        respond: Callable[[control.Question], Awaitable[control.Object | None]],
     ) -> None:
         request, _, question = payload.partition(b"\n")
         try:
             key = self.keys.reply(request.decode())
-            answer = orjson.dumps(await respond(control.decode(orjson.loads(question))))
+            if (found := await respond(control.decode(orjson.loads(question)))) is None:
+                return
+            answer = orjson.dumps(found)
             # Whoever asks may rely on it from now on: what we sent before we knew better has been carried out first.
             await self.batch.carried_out()
             # Together: if the store went away in between, the answer would stay there for ever.
