@@ -408,6 +408,27 @@ async def test_a_message_that_never_reached_us_is_found_by_the_recheck(
         assert await reader.until_heard(2) == [1, 2]
 
 
+async def test_what_took_the_number_of_a_lost_message_before_the_line_was_found_dead_is_found_by_the_recheck(
+    server: Server, speaker: Store
+) -> None:
+    async with reading(server.url, ROOM) as reader, Redis(port=server.port) as redis:
+        await say(speaker, 1, 3)
+        await reader.until_heard(3)
+        log = speaker.keys.log(ROOM)
+        *before, (id, said) = await redis.xrange(log)
+        async with redis.pipeline() as at_once:
+            at_once.delete(log)
+            for kept, entry in before:
+                at_once.xadd(log, entry, kept)
+            ms = int(said[b"t"]) + 1
+            at_once.xadd(log, {"b": b'{"data":4,"offset":3,"time":%d}' % ms, "t": ms}, id)
+            await at_once.execute()
+        reader.store.feed._distrust([ROOM])
+        await reader.until_heard(4)
+        await say(speaker, 5, 5)
+        assert await reader.until_heard(5) == upto(5)
+
+
 async def test_a_node_that_does_not_keep_up_reads_no_more_for_a_while_and_misses_nothing(
     server: Server, speaker: Store
 ) -> None:

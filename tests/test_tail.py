@@ -146,7 +146,7 @@ def test_what_was_said_later_under_numbers_that_were_given_out_is_given_out_too(
     tail.doubt()
     other = [timed(2, ms=7), timed(3, ms=8), timed(4, ms=9)]
     assert tail.take(other[2:]) == [], "what it follows on is not known"
-    assert tail.rewind(kept(timed(1, ms=1), *other), at(4))
+    assert tail.rewind(at(3), kept(timed(1, ms=1), *other), at(4))
     assert fill(tail, kept(*other), at(4)) == (other, None)
 
 
@@ -155,7 +155,7 @@ def test_what_history_still_has_or_never_had_is_not_gone_back_for(top: Position)
     tail = placed()
     tail.take([timed(n, ms=n) for n in (1, 2, 3)])
     tail.doubt()
-    assert not tail.rewind(kept(timed(3, ms=3 if top == at(3) else 9)), top)
+    assert not tail.rewind(at(3), kept(timed(3, ms=3 if top == at(3) else 9)), top)
     assert tail.position == at(3)
 
 
@@ -163,8 +163,8 @@ def test_numbers_that_were_given_out_are_given_out_again_once_something_has_them
     tail = placed()
     tail.take([timed(n, ms=n) for n in (1, 2, 3)])
     tail.doubt()
-    assert tail.rewind([], at(2))
-    assert tail.rewind(kept(timed(1, ms=1), timed(2, ms=7)), at(2))
+    assert tail.rewind(at(3), [], at(2))
+    assert tail.rewind(at(2), kept(timed(1, ms=1), timed(2, ms=7)), at(2))
     assert fill(tail, kept(timed(2, ms=7)), at(2)) == ([timed(2, ms=7)], None)
     assert tail.take([timed(3, ms=8)]) == [timed(3, ms=8)]
 
@@ -172,7 +172,16 @@ def test_numbers_that_were_given_out_are_given_out_again_once_something_has_them
 def test_who_was_given_nothing_out_doubts_nothing() -> None:
     tail = placed(3)
     tail.doubt()
-    assert not (tail.doubted or tail.behind)
+    assert not tail.behind
+    assert not tail.rewind(at(3), kept(timed(3, ms=9)), at(3))
+    assert tail.position == at(3)
+
+
+def test_what_moved_on_while_history_was_read_is_not_gone_back_for() -> None:
+    tail = placed()
+    tail.take([timed(n, ms=n) for n in (1, 2, 3)])
+    assert not tail.rewind(at(2), kept(timed(2, ms=2)), at(2))
+    assert tail.position == at(3)
 
 
 def test_what_waited_for_a_count_that_is_no_more_is_let_go() -> None:

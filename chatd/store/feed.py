@@ -284,11 +284,9 @@ class Feed:
             await asyncio.gather(*(self._mend_room(self._watched[room]) for room in rooms if room in self._watched))
 
     async def _mend_room(self, watch: Watch) -> None:
-        doubted, watch.tail.doubted = watch.tail.doubted, False  # first: it may be doubted again meanwhile
         try:
-            position, page, top = await self._beyond(watch, doubted)
+            position, page, top = await self._beyond(watch)
         except StoreError as error:
-            watch.tail.doubted |= doubted
             if not watch.placed:
                 self._give_up(watch, StoreUnavailable(str(error)))
             else:  # whoever reads on must not miss anything: try again until the store is back
@@ -306,22 +304,21 @@ class Feed:
         if watch.tail.behind:
             self._distrust([watch.room])
 
-    async def _beyond(self, watch: Watch, doubted: bool) -> tuple[Position | None, list[tuple[int, Json]], Position]:
+    async def _beyond(self, watch: Watch) -> tuple[Position | None, list[tuple[int, Json]], Position]:
         """How far a room was given out, and what its history holds beyond.
 
         After a failover others may have said something under numbers that were given out: then it is less far.
         """
-        room, position = watch.room, watch.tail.position
+        room, tail, position = watch.room, watch.tail, watch.tail.position
         if position is None:
             return None, *await self._read(room, None, 0)
-        page, top = await self._read(room, max(0, position.offset - doubted), PAGE)
-        if doubted and watch.tail.rewind(page, top):
+        page, top = await self._read(room, max(0, position.offset - 1), PAGE)
+        if tail.rewind(position, page, top):
             page, top = await self._read(room, max(0, position.offset - PAGE), PAGE)
-            watch.tail.rewind(page, top)
-        if doubted and watch.tail.position is not None:
-            position = watch.tail.position
-            page = [(offset, body) for offset, body in page if offset > position.offset]
-        return position, page, top
+            assert tail.position is not None, "it was rewound"
+            tail.rewind(tail.position, page, top)
+            position = tail.position
+        return position, [(offset, body) for offset, body in page if offset > position.offset], top
 
     # --- rooms and lines ----------------------------------------------------------------------------------------------
 

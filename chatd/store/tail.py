@@ -25,17 +25,15 @@ class Tail:
     Attributes:
         position: the last message given out; None until `place` was called.
         behind: whether history must be read before anything newer may be given out.
-        doubted: whether history may have lost what was given out, and gone on from before it; see `rewind`.
     """
 
-    __slots__ = ("_held", "_last", "behind", "doubted", "position")
+    __slots__ = ("_held", "_last", "behind", "position")
 
     def __init__(self) -> None:
         self.position: Position | None = None
         self.behind = True
-        self.doubted = False
         self._held: list[Event] = []
-        self._last: Json | None = None  # what stands at `position`, if it was given out
+        self._last: Json | None = None  # the latest given out, unless some was lost since
 
     def place(self, top: Position) -> list[Event]:
         """Begin after `top`; returns what arrived since and follows on."""
@@ -63,28 +61,28 @@ class Tail:
         return out
 
     def doubt(self) -> None:
-        """The server was away, and may be another now, which had not been told of the last messages."""
+        """The line was down: the server may be another now, which had not been told of the last messages."""
         if self._last is not None:
-            self.behind = self.doubted = True
+            self.behind = True
 
-    def rewind(self, page: Iterable[tuple[int, Json]], top: Position) -> bool:
+    def rewind(self, since: Position, page: Iterable[tuple[int, Json]], top: Position) -> bool:
         """Go back to before what was said later than the last message given out, under numbers that were given out, or
         to the top, where they are still to be given to something.
 
         Args:
+            since: as for `fill`; where it has moved on meanwhile, history has what was given out.
             page: (offset, publication) of what history holds up to `position`; `top` was read in the same step.
         Returns:
             Whether it went back; then there may be more before the page.
         """
-        assert self.position is not None, "who was given nothing out has nothing to doubt"
-        assert self._last is not None, "nor who does not know what"
-        epoch, offset = self.position
-        last_ms = _said_ms(self._last)
-        later = [number for number, body in page if number <= offset and _said_ms(body) > last_ms]
-        reached = min(later[0] - 1 if later else offset, top.offset)
-        if epoch != top.epoch or reached == offset:
+        if self._last is None or self.position != since or since.epoch != top.epoch:
             return False
-        self.position = Position(epoch, reached)
+        last_ms = _said_ms(self._last)
+        later = [number for number, body in page if number <= since.offset and _said_ms(body) > last_ms]
+        reached = min(later[0] - 1 if later else since.offset, top.offset)
+        if reached == since.offset:
+            return False
+        self.position, self.behind = Position(since.epoch, reached), True
         return True
 
     def fill(self, since: Position, page: Sequence[tuple[int, Json]], top: Position) -> tuple[list[Event], Lost | None]:
