@@ -159,6 +159,16 @@ def test_what_history_still_has_or_never_had_is_not_gone_back_for(top: Position)
     assert tail.position == at(3)
 
 
+def test_what_a_master_says_that_hung_until_there_was_another_does_not_stand_for_what_has_its_number() -> None:
+    tail = placed()
+    tail.take([timed(1, ms=1), timed(2, ms=2), timed(3, ms=9)])
+    tail.doubt()
+    other = [timed(3, ms=7), timed(4, ms=8)]
+    assert tail.rewind(at(3), kept(*other), at(4))
+    assert not tail.rewind(at(2), kept(timed(1, ms=1), timed(2, ms=2), *other), at(4))
+    assert fill(tail, kept(*other), at(4)) == (other, None)
+
+
 def test_numbers_that_were_given_out_are_given_out_again_once_something_has_them() -> None:
     tail = placed()
     tail.take([timed(n, ms=n) for n in (1, 2, 3)])

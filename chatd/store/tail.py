@@ -33,7 +33,7 @@ class Tail:
         self.position: Position | None = None
         self.behind = True
         self._held: list[Event] = []
-        self._last: Json | None = None  # the latest given out, unless some was lost since
+        self._last: Event | None = None  # the latest given out, unless some was lost since
 
     def place(self, top: Position) -> list[Event]:
         """Begin after `top`; returns what arrived since and follows on."""
@@ -53,7 +53,7 @@ class Tail:
             elif self.behind:
                 self._hold(event)
             elif self._follows(event.position):
-                self.position, self._last = event.position, event.body
+                self.position, self._last = event.position, event
                 out.append(event)
             elif not self._seen(event.position):
                 self.behind = True
@@ -77,9 +77,13 @@ class Tail:
         """
         if self._last is None or self.position != since or since.epoch != top.epoch:
             return False
-        last_ms = _said_ms(self._last)
-        later = [number for number, body in page if number <= since.offset and _said_ms(body) > last_ms]
-        reached = min(later[0] - 1 if later else since.offset, top.offset)
+        last, last_ms = self._last.position, _said_ms(self._last.body)
+        said = {number: _said_ms(body) for number, body in page if number <= since.offset}
+        # Not only what is later took a number: a master that hung goes on for a moment, and is heard after the new one.
+        taken = [
+            number for number, ms in said.items() if ms > last_ms or (ms < last_ms and last == (since.epoch, number))
+        ]
+        reached = min([since.offset, top.offset, *(number - 1 for number in taken)])
         if reached == since.offset:
             return False
         self.position, self.behind = Position(since.epoch, reached), True
@@ -102,7 +106,7 @@ class Tail:
             return self._release(), Lost(top)
         events = [Event(Kind.PUBLICATION, body, Position(epoch, number)) for number, body in page if number > offset]
         if events:
-            self._last = events[-1].body
+            self._last = events[-1]
         reached = max(offset, page[-1][0]) if page else offset
         self.position = Position(epoch, reached)
         self.behind = reached < top.offset
