@@ -169,6 +169,15 @@ def test_what_a_master_says_that_hung_until_there_was_another_does_not_stand_for
     assert fill(tail, kept(*other), at(4)) == (other, None)
 
 
+def test_nor_does_it_if_it_is_heard_while_history_is_read() -> None:
+    tail = placed()
+    tail.take([timed(1, ms=1), timed(2, ms=2)])
+    other = [timed(3, ms=7), timed(4, ms=8)]
+    tail.take([timed(3, ms=9)])
+    assert tail.rewind(at(2), kept(timed(2, ms=2), *other), at(4))
+    assert fill(tail, kept(*other), at(4)) == (other, None)
+
+
 def test_numbers_that_were_given_out_are_given_out_again_once_something_has_them() -> None:
     tail = placed()
     tail.take([timed(n, ms=n) for n in (1, 2, 3)])

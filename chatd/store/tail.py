@@ -70,23 +70,23 @@ class Tail:
         to the top, where they are still to be given to something.
 
         Args:
-            since: as for `fill`; where it has moved on meanwhile, history has what was given out.
+            since: as for `fill`.
             page: (offset, publication) of what history holds up to `position`; `top` was read in the same step.
         Returns:
             Whether it went back; then there may be more before the page.
         """
-        if self._last is None or self.position != since or since.epoch != top.epoch:
+        if self._last is None or self.position is None or self.position.epoch != top.epoch:
             return False
         last, last_ms = self._last.position, _said_ms(self._last.body)
-        said = {number: _said_ms(body) for number, body in page if number <= since.offset}
+        epoch, offset = self.position
+        said = {number: _said_ms(body) for number, body in page if number <= offset}
         # Not only what is later took a number: a master that hung goes on for a moment, and is heard after the new one.
-        taken = [
-            number for number, ms in said.items() if ms > last_ms or (ms < last_ms and last == (since.epoch, number))
-        ]
-        reached = min([since.offset, top.offset, *(number - 1 for number in taken)])
-        if reached == since.offset:
+        taken = [number for number, ms in said.items() if ms > last_ms or (ms < last_ms and last == (epoch, number))]
+        # What has come meanwhile may be above a top that was read before.
+        reached = min([top.offset if self.position == since else offset, offset, *(number - 1 for number in taken)])
+        if reached == offset:
             return False
-        self.position, self.behind = Position(since.epoch, reached), True
+        self.position, self.behind = Position(epoch, reached), True
         return True
 
     def fill(self, since: Position, page: Sequence[tuple[int, Json]], top: Position) -> tuple[list[Event], Lost | None]:
