@@ -14,7 +14,8 @@ import pytest
 from redis.asyncio import Redis
 
 from chatd import control
-from chatd.control import Answers, Kick, Relay, Status
+from chatd.chat.living import Living
+from chatd.control import Alive, Answers, Kick, Relay, Status
 from chatd.errors import FULL, Reject
 from chatd.measures import Lockdown, Measure, On, What
 from chatd.model import Kind, Position
@@ -621,6 +622,20 @@ async def test_a_password_behind_sentinel_is_escaped_as_any_other(tmp_path: Path
         behind = servers(group.url.replace("://", "://ana:a%2Fb%40c@"), PATIENCE_S)
         await behind.open()
         await behind.close()
+
+
+async def test_those_who_want_to_know_at_the_same_time_which_nodes_live_share_a_question(
+    store: Store, url: str, prefix: str
+) -> None:
+    asked = list[control.Question]()
+    async with opened(url, prefix) as a, listening(a):
+        await a.enroll("a.1", 60_000, {})
+        await serving(a, "a.1", lambda question: asked.append(question) or {})  # type: ignore[func-returns-value]
+        living = Living(store)
+        assert await asyncio.gather(*(living.nodes(PATIENCE_S) for _ in range(20))) == [{"a"}] * 20
+        assert asked == [Alive()] * 2, "the first's, and one for all who came while it was under way"
+        await living.nodes(PATIENCE_S)
+        assert len(asked) == 3, "whoever comes later may not rely on that"
 
 
 async def test_what_no_replica_has_is_not_done_and_said_again_it_counts_once(tmp_path: Path) -> None:

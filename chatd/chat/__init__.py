@@ -6,6 +6,7 @@ hub, the store and the rules. It knows no wire format and no socket.
 desk        requests come in, in order and at their client's pace
 rows        a row for each command, a row for each method: what it costs, and who does it
 entry       who somebody is, and what the cluster is told of it
+living      which nodes answer
 reading     being in a room
 rights      when somebody may have lost his right to one; pure
 rooms       what is written down about it, and who belongs to it

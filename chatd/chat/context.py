@@ -30,6 +30,7 @@ from chatd.store.messages import Keep
 from chatd.store.redis import Registration, Store
 from chatd.wire.publication import client_info
 
+from .living import Living
 from .rights import RightsLost
 
 log = structlog.get_logger("chatd")
@@ -142,6 +143,7 @@ class Context:
         debts: what the store is still to be told.
         speaking: users' allowances, see rules.pace.
         entered: rooms in which this node has told the store that it has somebody.
+        living: which nodes answer, for whoever meets a limit that the dead may fill.
     """
 
     def __init__(
@@ -180,6 +182,7 @@ class Context:
         self.debts = Debts()
         self.speaking: dict[str, float] = {}
         self.entered: set[str] = set()
+        self.living = Living(store)
 
     @property
     def limits(self) -> Limits:

@@ -12,7 +12,7 @@ from typing import Final
 
 from chatd import __version__, errors, rules
 from chatd.batched import batched
-from chatd.control import Alive, node_of
+from chatd.control import node_of
 from chatd.errors import Disconnect
 from chatd.model import Connect, Connected, Identity, Subscribe, Subscribed
 from chatd.session import Session, State, Subscription
@@ -94,8 +94,7 @@ async def _beside_the_dead(chat: Context, session: Session) -> bool:
     others = on.keys() - {node_of(chat.lease())}
     if not others:
         return False
-    answers = await chat.store.request(Alive(), patience=chat.settings.cluster.answer, by="")
-    gone = sum(on[node] for node in others - answers.by_node.keys())
+    gone = sum(on[node] for node in others - await chat.living.nodes(chat.settings.cluster.answer))
     return await chat.store.register(chat.registration(session), chat.limits.connections_per_user + gone)
 
 
