@@ -85,7 +85,7 @@ async def test_a_new_certificate_is_shown_after_a_reload_and_who_is_in_talks_on(
 
 
 async def test_an_address_that_a_client_made_up_is_not_believed_over_tls_either(chatd: Daemon) -> None:
-    assert any(f"wss://127.0.0.1:{chatd.port}/chat/" in line for line in chatd.log)
+    assert any(f"https://127.0.0.1:{chatd.port}/" in line for line in chatd.log)
     forged = {"X-Forwarded-For": "203.0.113.7"}
     client = await entered(chatd, "/chat/ana?room=tea", additional_headers=forged)
     await until(lambda: chatd.ask("who")["connections"])

@@ -46,6 +46,9 @@ def document() -> dict[str, Any]:
     by_kind: Schemas = dict(zip(kinds, references, strict=True))
     paths = {f"/api/{name}": {"post": _operation(name, row, by_kind)} for name, row in METHODS.items()}
     paths[f"/api/{BATCH}"] = {"post": _batch()}
+    for row in METHODS.values():
+        asked = by_kind[row.args]["$ref"].removeprefix(REF.format(name=""))
+        schemas[asked] = _with_null(schemas[asked])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -129,6 +132,16 @@ def _common() -> dict[str, Any]:
 def description(kind: type) -> str:
     """What a dataclass says of itself."""
     return inspect.cleandoc(kind.__doc__ or "")
+
+
+def _with_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A request's schema: what may be left out may be null as well."""
+    needed = schema.get("required", [])
+    properties = {
+        name: each if name in needed else {"anyOf": [each, {"type": "null"}]}
+        for name, each in schema.get("properties", {}).items()
+    }
+    return {**schema, "properties": properties}
 
 
 def _renamed(schema: dict[str, Any]) -> dict[str, Any]:
