@@ -86,6 +86,14 @@ def test_two_people_talk_and_leave(tmp_path: Path) -> None:
         assert {each["user"] for each in d.ask("history", "tea room")["messages"]} == {"a/na", "ben"}
 
 
+def test_what_is_piped_is_said_line_by_line(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0") as d:
+        done = subprocess.run([*CHATD, "chat", "ana"], env=d.environ, input=b"hi\n\xff\nthere", capture_output=True)
+        assert (done.returncode, done.stdout) == (0, b"")
+        said = [each["data"]["text"] for each in d.ask("history", "lobby")["messages"]]
+        assert said == ["hi", "\ufffd", "there"]
+
+
 def test_who_is_thrown_out_hears_why_and_stays_out(tmp_path: Path) -> None:
     with running(tmp_path, "--port", "0") as d:
         with talker(d, "ana") as ana:

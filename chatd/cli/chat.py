@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import choice, uniform
@@ -133,16 +133,27 @@ def goodbye(socket: ClientConnection) -> Failure:
 
 def keyboard() -> Typed:
     """The lines of stdin. A thread of its own waits for them, since a file cannot be waited for otherwise."""
-    loop, typed = asyncio.get_running_loop(), Typed()
+    loop, typed, stdin = asyncio.get_running_loop(), Typed(), sys.stdin.fileno()
 
     def read() -> None:
         with suppress(RuntimeError):  # the loop is over
-            for line in sys.stdin:
+            for line in lines_of(stdin):
                 loop.call_soon_threadsafe(typed.put_nowait, line)
             loop.call_soon_threadsafe(typed.put_nowait, None)
 
     threading.Thread(target=read, name="keyboard", daemon=True).start()  # nobody waits for its last line
     return typed
+
+
+def lines_of(descriptor: int) -> Iterator[str]:
+    """The lines of a file, read past Python's own buffer, whose lock would be held by who waits as Python ends."""
+    rest = b""
+    with suppress(OSError):  # of a terminal that has gone
+        while piece := os.read(descriptor, 1 << 16):
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from (line.decode(errors="replace") for line in lines)
+    if rest:
+        yield rest.decode(errors="replace")
 
 
 async def conversed(socket: ClientConnection, typed: Typed) -> bool:
