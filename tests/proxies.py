@@ -39,7 +39,7 @@ from tests.test_doors import PATIENCE_S, Raw, next_push, until_present
 from tests.test_listeners import on_files
 
 # The least heartbeat there is, and what the shipped configurations make of it: a socket silent for longer is cut.
-HEARTBEAT_S = 1
+HEARTBEAT_S = 2
 SILENCE_S = 3 * HEARTBEAT_S
 # Connections that one address may have through the proxy.
 PER_ADDRESS = 20
