@@ -23,12 +23,10 @@ def warm_up(load: Load, window: int) -> None:
     load.run(seconds=WARM_UP_S, window=window, spin=1)
 
 
-def per_delivery(
-    sitting: Sitting, load: Load, cpu_s: Callable[[], float], window: int, *, runs: int | None = None
-) -> list[float]:
+def per_delivery(sitting: Sitting, load: Load, cpu_s: Callable[[], float], window: int) -> list[float]:
     """Microseconds of CPU for each delivery, one number a run; the streams are as they were set up."""
     warm_up(load, window)
-    return [_one(load, cpu_s, window, sitting.scale.seconds) for _ in range(runs or sitting.scale.runs)]
+    return [_one(load, cpu_s, window, sitting.scale.seconds) for _ in range(sitting.scale.runs)]
 
 
 def per_delivery_in_turns(sitting: Sitting, *these: tuple[Load, Callable[[], float], int]) -> list[list[float]]:

@@ -55,18 +55,21 @@ def measure(sitting: Sitting) -> None:
 def _delivery(sitting: Sitting, readers: int) -> list[float]:
     with server.chatd(sitting) as (chatd, directory), loading(sitting.load_core) as load:
         settle(load, readers, chatd.setup(directory, readers))
-        return per_delivery(sitting, load, chatd.node.cpu_s, 1, runs=3)
+        return per_delivery(sitting, load, chatd.node.cpu_s, 1)
 
 
 def _note_arrivals(sitting: Sitting, crowds: Sequence[int]) -> None:
     """What a connection and its arrival take, and then what a message takes with all of them beside."""
     with ExitStack() as stack:
-        arrivals = {n: _Arrival.of(sitting, stack, n) for n in crowds}
+        arrivals = {n: [_came_and_went(sitting, n) for _ in range(sitting.scale.runs - 1)] for n in crowds}
+        staying = {n: _Arrival.of(sitting, stack, n) for n in crowds}
+        each = {n: [*arrivals[n], staying[n]] for n in crowds}
         # Less than a thousand connections are few beside the pages that the allocator takes at a time.
-        memory = {n: [one.kb] for n, one in arrivals.items() if n >= STEADY}
+        memory = {n: [one.kb for one in ones] for n, ones in each.items() if n >= STEADY}
+        cpu = {n: [one.cpu_us for one in ones] for n, ones in each.items()}
         _note(sitting, "connections", "memory of a connection", "KB", memory)
-        _note(sitting, "connections", "CPU of an arrival", "µs", {n: [one.cpu_us] for n, one in arrivals.items()})
-        beside = _in_turns(sitting, {n: one.publishers for n, one in arrivals.items()})
+        _note(sitting, "connections", "CPU of an arrival", "µs", cpu)
+        beside = _in_turns(sitting, {n: one.publishers for n, one in staying.items()})
         _note(sitting, "idle connections beside", "CPU per message, 100 rooms of two", "µs", beside)
 
 
@@ -88,6 +91,12 @@ class _Arrival:
         memory, cpu = chatd.node.rss_bytes() - memory, chatd.node.cpu_s() - cpu
         publishers = stack.enter_context(publish.ready(sitting, chatd, directory, rooms=100))
         return cls(memory / crowd / 1024, cpu / crowd * 1e6, publishers)
+
+
+def _came_and_went(sitting: Sitting, crowd: int) -> _Arrival:
+    """An arrival of which nobody is left, its publishers neither."""
+    with ExitStack() as stack:
+        return _Arrival.of(sitting, stack, crowd)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Idle: memory and CPU of connections that only live. Each logged in with a token of its own; one room, presence on.
 
-Memory and CPU are measured over the second heartbeat of 25 s; that memory does not grow, over many short ones on a
-second node at the same time, which costs the first nothing: CPU time is counted for each process. So is that of the
-floor, which pings as many in the same 25 s.
+Memory and CPU are measured over heartbeats of 25 s, from the second one on; that memory does not grow, over many short
+ones on a second node at the same time, which costs the first nothing: CPU time is counted for each process. So is that
+of the floor, which pings as many in the same 25 s.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks import server
 from benchmarks.figures.cost import settle
 from benchmarks.load import Load, loading
 from benchmarks.server import Server
-from benchmarks.sitting import Reach, Row, Sitting
+from benchmarks.sitting import Reach, Row, Sitting, ratio
 
 SHORT_HEARTBEAT_S = 2
 CROWD = 100_000
@@ -38,11 +38,13 @@ def measure(sitting: Sitting) -> None:
         early = brisk.taken_bytes()
         brisk.load.tell("idle", seconds=SHORT_HEARTBEAT_S * (sitting.scale.heartbeats - 2))
         calm.load.ask("idle", seconds=heartbeat_s)
-        beats = [crowd.tell_heartbeat(heartbeat_s) for crowd in (floor, calm)]
-        least, ours = [hear() for hear in beats]
+        second = _beat(heartbeat_s, floor, calm)
         brisk.load.hear().or_faulty()
-        _note_memory(sitting, calm.taken_bytes(), early, brisk.taken_bytes())
-        _note_cpu(sitting, least, ours)
+        grown = brisk.taken_bytes() / early
+        beats = [second, *(_beat(heartbeat_s, floor, calm) for _ in range(sitting.scale.runs - 1))]
+    least, ours = ([both[whose] for both in beats] for whose in (0, 1))
+    _note_memory(sitting, [beat.taken_bytes for beat in ours], grown)
+    _note_cpu(sitting, least, ours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,13 @@ class Beat:
     Attributes:
         alone: CPU seconds a second of the server before they came; `theirs`: those it takes more with them.
         ping_us: microseconds of a ping and its pong.
+        taken_bytes: by which the server has grown with them.
     """
 
     alone: float
     theirs: float
     ping_us: float
+    taken_bytes: int
 
     def cores(self, sitting: Sitting) -> float:
         """What CROWD would take. What the server costs alone counts once, whatever the crowd."""
@@ -87,9 +91,14 @@ class Crowd:
         def hear() -> Beat:
             pings = self.load.hear().or_faulty().pings
             theirs = (self.server.cpu_s() - before) / seconds - self.alone
-            return Beat(self.alone, theirs, theirs * seconds / pings * 1e6)
+            return Beat(self.alone, theirs, theirs * seconds / pings * 1e6, self.taken_bytes())
 
         return hear
+
+
+def _beat(seconds: int, *crowds: Crowd) -> list[Beat]:
+    """A heartbeat of each, at the same time."""
+    return [hear() for hear in [crowd.tell_heartbeat(seconds) for crowd in crowds]]
 
 
 def _floor(sitting: Sitting, stack: ExitStack) -> Crowd:
@@ -115,23 +124,24 @@ def _of_a_second(one: Server) -> float:
     return one.cpu_s() - before
 
 
-def _note_memory(sitting: Sitting, taken: int, early: int, late: int) -> None:
+def _note_memory(sitting: Sitting, taken: list[int], grown: float) -> None:
     crowd = sitting.scale.crowd
-    kb = taken / crowd / 1024
-    case = f"{crowd:,} connections, after 2 heartbeats"
-    sitting.note(
-        Row("idle memory", case, "chatd", "KB a connection", [kb], reach=Reach(f"≤ {REACH_KB:g} KB", kb <= REACH_KB))
-    )
-    grown = late / early
+    kb = [each / crowd / 1024 for each in taken]
+    case = f"{crowd:,} connections, after 2 to {1 + len(kb)} heartbeats"
+    reach = Reach(f"≤ {REACH_KB:g} KB", median(kb) <= REACH_KB)
+    sitting.note(Row("idle memory", case, "chatd", "KB a connection", kb, reach=reach))
     case = f"after {sitting.scale.heartbeats} heartbeats, to after 2"
     sitting.note(Row("idle memory", case, "chatd", "×", [grown], reach=Reach("no growth", grown <= GROWTH)))
 
 
-def _note_cpu(sitting: Sitting, floor: Beat, ours: Beat) -> None:
-    heartbeat_s, cores = sitting.scale.heartbeat_s, ours.cores(sitting)
+def _note_cpu(sitting: Sitting, floor: list[Beat], ours: list[Beat]) -> None:
+    """The floor's heartbeats and chatd's, one by one."""
+    heartbeat_s, cores = sitting.scale.heartbeat_s, [beat.cores(sitting) for beat in ours]
     case = f"{CROWD:,} connections at {heartbeat_s} s, from {sitting.scale.crowd:,}"
-    beside = f"{floor.ping_us:.0f} µs a ping and its pong"
-    sitting.note(Row("idle CPU", case, "floor", "cores", [floor.cores(sitting)], beside))
-    beside = f"{ours.ping_us:.0f} µs, {ours.ping_us / floor.ping_us:.1f} × floor; a node alone: {ours.alone:.3f} cores"
-    reach = Reach(f"≤ {REACH_CORES} cores", cores <= REACH_CORES) if heartbeat_s == REACH_AT_S else None
-    sitting.note(Row("idle CPU", case, "chatd", "cores", [cores], beside, reach))
+    least, pings = [beat.ping_us for beat in floor], [beat.ping_us for beat in ours]
+    beside = f"{median(least):.0f} µs a ping and its pong"
+    sitting.note(Row("idle CPU", case, "floor", "cores", [beat.cores(sitting) for beat in floor], beside))
+    times, alone = ratio(pings, least), ours[0].alone
+    beside = f"{median(pings):.0f} µs, {times:.1f} × floor; a node alone: {alone:.3f} cores"
+    reach = Reach(f"≤ {REACH_CORES} cores", median(cores) <= REACH_CORES) if heartbeat_s == REACH_AT_S else None
+    sitting.note(Row("idle CPU", case, "chatd", "cores", cores, beside, reach))
