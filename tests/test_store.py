@@ -671,6 +671,19 @@ async def test_what_need_not_last_waits_for_no_replica(tmp_path: Path) -> None:
             await store.revoke(("jti", "one"), until=9e9)
 
 
+async def test_who_waits_for_replicas_holds_up_nobody_else(tmp_path: Path) -> None:
+    async with (
+        redis_sentinel(tmp_path) as group,
+        Store(group.master.url, prefix="test", timeout=PATIENCE_S, replicas=1) as store,
+    ):
+        group.replica.pause()
+        revoking = asyncio.create_task(store.revoke(("jti", "one"), until=9e9))
+        assert await store.renew("node.1", 1000, {}) is False
+        assert not revoking.done()
+        group.replica.resume()
+        await revoking
+
+
 @pytest.fixture
 def published(store: Store) -> Published:
     """Waits until `store` has asked its nodes so many times."""

@@ -47,10 +47,10 @@ class Servers(Protocol):
 
     async def close(self) -> None: ...
 
-    def exchange(self, commands: Sequence[Command], then: Then) -> None:
+    def exchange(self, commands: Sequence[Command], then: Then, *, apart: bool = False) -> None:
         """Send these together, and tell `then` their replies, or any exception of redis-py's or TimeoutError.
 
-        All lie on one server, as `server_of` has it; one exchange at a time for each.
+        All lie on one server, as `server_of` has it; one exchange at a time for each, and beside it one `apart`.
         """
 
     def server_of(self, channel: str) -> str:
@@ -84,20 +84,21 @@ class Standalone:
         self._watchers = watchers
         # redis-py says nothing of this object's types.
         self._pool: Any = client.connection_pool
-        self._exchange = Exchange(lambda: self.dial(""), self.hang_up, timeout)
+        self._exchange, self._apart = (Exchange(lambda: self.dial(""), self.hang_up, timeout) for _ in range(2))
 
     async def open(self) -> None:
         await self.client.ping()
 
     async def close(self) -> None:
         await self._exchange.close()
+        await self._apart.close()
         await self.client.aclose()
         await self._pool.disconnect()
         for watcher in self._watchers:
             await watcher.aclose()
 
-    def exchange(self, commands: Sequence[Command], then: Then) -> None:
-        self._exchange.begin(commands, then)
+    def exchange(self, commands: Sequence[Command], then: Then, *, apart: bool = False) -> None:
+        (self._apart if apart else self._exchange).begin(commands, then)
 
     def server_of(self, channel: str) -> str:
         return ""
@@ -133,7 +134,7 @@ class Cluster:
         await asyncio.gather(*self._under_way, return_exceptions=True)
         await self.client.aclose()
 
-    def exchange(self, commands: Sequence[Command], then: Then) -> None:
+    def exchange(self, commands: Sequence[Command], then: Then, *, apart: bool = False) -> None:
         task = asyncio.create_task(self._exchange(commands, then), name="store exchange")
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)

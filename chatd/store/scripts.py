@@ -101,10 +101,11 @@ class _Call:
 class _Lane:
     """What waits for one server; nobody waits for another's, which may hang."""
 
-    __slots__ = ("busy", "failed", "key", "sent_at", "under_way", "waiting")
+    __slots__ = ("apart", "busy", "failed", "key", "sent_at", "under_way", "waiting")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, *, apart: bool) -> None:
         self.key = key  # one that lies there
+        self.apart = apart  # of what waits for replicas, and holds up nothing else
         self.waiting: list[_Call] = []
         self.under_way: list[_Call] = []
         self.busy = False  # something is under way, or will be in a moment
@@ -127,7 +128,7 @@ class Batch:
     def __init__(self, servers: Servers, copies: Copies | None = None) -> None:
         self._servers = servers
         self._copies = copies
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[tuple[str, bool], _Lane] = {}
         self._closed = False
         self.round_trip_s: float | None = None
         self.reconnects = 0
@@ -151,31 +152,39 @@ class Batch:
     def _enter(
         self, name: str, key: str, command: tuple[Argument, ...], script: Script | None, *, lasting: bool
     ) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Any] = loop.create_future()
-        lane = self._lane(key)
-        if self._closed or len(lane.waiting) >= BACKLOG:
-            why = "this process has left it" if self._closed else "too many requests wait for it already"
-            reply.set_exception(StoreUnavailable(f"the store is not asked: {why}"))
-            return reply
-        lane.waiting.append(_Call(name, command, reply, perf_counter(), script, lasting))
-        if not lane.busy:
-            lane.busy = True
-            loop.call_soon(self._send, lane)  # not at once: what else this turn of the loop asks for goes along
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        lane = self._lane(key, apart=lasting and self._copies is not None)
+        self._queue(lane, _Call(name, command, reply, perf_counter(), script, lasting))
         return reply
 
-    def _lane(self, key: str) -> _Lane:
+    def _queue(self, lane: _Lane, call: _Call) -> None:
+        if self._closed or len(lane.waiting) >= BACKLOG:
+            why = "this process has left it" if self._closed else "too many requests wait for it already"
+            call.reply.set_exception(StoreUnavailable(f"the store is not asked: {why}"))
+            return
+        lane.waiting.append(call)
+        if not lane.busy:
+            lane.busy = True
+            # Not at once: what else this turn of the loop asks for goes along.
+            asyncio.get_running_loop().call_soon(self._send, lane)
+
+    def _lane(self, key: str, *, apart: bool) -> _Lane:
         try:
             server = self._servers.server_of(key) if key else ""
         except StoreUnavailable:  # who holds it is found out as it is asked
             server = ""
-        if (lane := self._lanes.get(server)) is None:
-            lane = self._lanes[server] = _Lane(key)
+        if (lane := self._lanes.get((server, apart))) is None:
+            lane = self._lanes[server, apart] = _Lane(key, apart=apart)
         return lane
 
     async def carried_out(self) -> None:
         """Return when every server has done what was asked of it until now, be it cancelled since; errors as above."""
-        await asyncio.gather(*(self.command("EXISTS", lane.key) for lane in self._lanes.values() if lane.busy))
+        await asyncio.gather(*(self._passed(lane) for lane in self._lanes.values() if lane.busy))
+
+    def _passed(self, lane: _Lane) -> asyncio.Future[Any]:
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue(lane, _Call("exists", ("EXISTS", lane.key), reply, perf_counter(), None, lasting=False))
+        return reply
 
     def close(self) -> None:
         """Cancel whoever waits; nobody is answered any more."""
@@ -203,9 +212,10 @@ class Batch:
         lane.under_way = calls
         lane.sent_at = perf_counter()
         if self._copies is None or not any(call.lasting for call in calls):
-            self._servers.exchange(commands, partial(self._answered, lane))
+            self._servers.exchange(commands, partial(self._answered, lane), apart=lane.apart)
         else:
-            self._servers.exchange([*commands, *self._copies.awaited()], partial(self._copied, lane, self._copies))
+            awaited = [*commands, *self._copies.awaited()]
+            self._servers.exchange(awaited, partial(self._copied, lane, self._copies), apart=lane.apart)
 
     def _copied(self, lane: _Lane, copies: Copies, outcome: Outcome) -> None:
         """As `_answered`, with the replies to what `copies` awaited; without them what lasts has not been done."""
@@ -219,7 +229,8 @@ class Batch:
     def _answered(self, lane: _Lane, outcome: Outcome) -> None:
         calls, lane.under_way = lane.under_way, []
         now = perf_counter()
-        self._note(lane, outcome, now)
+        if not lane.apart:  # what is known of the server by the others, without the time of its replicas
+            self._note(lane, outcome, now)
         unknown = []
         replies = [outcome] * len(calls) if isinstance(outcome, Exception) else outcome
         for call, reply in zip(calls, replies, strict=True):
@@ -236,7 +247,7 @@ class Batch:
         if isinstance(outcome, Exception):
             lane.failed = True
             # What no key leads to a server with is asked too seldom to tell of any.
-            named = [each for server, each in self._lanes.items() if server] or [lane]
+            named = [each for (server, apart), each in self._lanes.items() if server and not apart] or [lane]
             if all(each.failed for each in named):
                 self.round_trip_s = None
         else:
