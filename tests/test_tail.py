@@ -178,6 +178,14 @@ def test_nor_does_it_if_it_is_heard_while_history_is_read() -> None:
     assert fill(tail, kept(*other), at(4)) == (other, None)
 
 
+def test_nothing_is_given_out_twice_if_the_clock_is_set_back_while_history_is_read() -> None:
+    tail = placed()
+    tail.take([timed(1, ms=101), timed(2, ms=102)])
+    assert tail.take([timed(3, ms=103), timed(4, ms=4)]) == [timed(3, ms=103), timed(4, ms=4)]
+    assert not tail.rewind(at(2), kept(timed(2, ms=102), timed(3, ms=103)), at(3))
+    assert tail.position == at(4)
+
+
 def test_numbers_that_were_given_out_are_given_out_again_once_something_has_them() -> None:
     tail = placed()
     tail.take([timed(n, ms=n) for n in (1, 2, 3)])

@@ -81,9 +81,12 @@ class Tail:
         epoch, offset = self.position
         said = {number: _said_ms(body) for number, body in page if number <= offset}
         # Not only what is later took a number: a master that hung goes on for a moment, and is heard after the new one.
-        taken = [number for number, ms in said.items() if ms > last_ms or (ms < last_ms and last == (epoch, number))]
-        # What has come meanwhile may be above a top that was read before.
-        reached = min([top.offset if self.position == since else offset, offset, *(number - 1 for number in taken)])
+        taken = [number for number, ms in said.items() if ms != last_ms and last == (epoch, number)]
+        below = offset  # what has come meanwhile may be above a top that was read before
+        if self.position == since:  # else it may be dated before what the page has, for clocks are set back
+            taken += [number for number, ms in said.items() if ms > last_ms]
+            below = top.offset
+        reached = min([below, offset, *(number - 1 for number in taken)])
         if reached == offset:
             return False
         self.position, self.behind = Position(epoch, reached), True
