@@ -202,6 +202,13 @@ async def test_a_store_with_fewer_replicas_than_are_waited_for_is_told(tmp_path:
     assert few["finding"].startswith("1 of the 2 replicas that redis.wait_replicas wants copy the store; until then")
 
 
+@pytest.mark.parametrize("replica", ["state=online,offset=42,lag=9,type=replica", "state=wait_bgsave,offset=0,lag=0"])
+def test_a_replica_that_hangs_or_is_not_there_yet_copies_nothing(replica: str) -> None:
+    place, there = "ip=127.0.0.1,port=6380", "state=online,offset=42,lag=1"
+    judged = checks.copies({"connected_slaves": "2", "slave0": f"{place},{there}", "slave1": f"{place},{replica}"}, 2)
+    assert (judged.state, judged.finding.partition(" that")[0]) == ("fail", "1 of the 2 replicas")
+
+
 def test_a_drained_node_is_told_with_what_takes_it_back(tmp_path: Path) -> None:
     with running(tmp_path, "--port", "0") as chatd:
         node = chatd.ask("drain")["node"]

@@ -25,6 +25,8 @@ SKEW_NOTICED_S = 1.0
 SKEW_HARMFUL_S = 30.0
 # Of a store's memory; past it, it is time to do something.
 NEARLY = 0.9
+# A replica says every second how far it has come; one that has not for so long hangs, or cannot be reached.
+SILENT_REPLICA_S = 3
 
 
 class State(StrEnum):
@@ -102,7 +104,9 @@ def writes(facts: Mapping[str, str]) -> Check:
 
 def copies(facts: Mapping[str, str], wanted: int) -> Check:
     """Whether as many replicas copy the store as redis.wait_replicas wants."""
-    there = int(facts.get("connected_slaves", "0"))
+    lines = (line for name, line in facts.items() if re.fullmatch(r"slave\d+", name))
+    lags = [int(found[1]) for line in lines if (found := re.search(r"\bstate=online,.*\blag=(\d+)", line))]
+    there = sum(lag < SILENT_REPLICA_S for lag in lags)
     finding = f"{there} of the {wanted} replicas that redis.wait_replicas wants copy the store"
     if there >= wanted:
         return Check("replicas", State.OK, finding)
