@@ -82,7 +82,10 @@ class Copies(NamedTuple):
                 return StoreUnavailable(f"the store's replicas cannot be waited for: {translated(refusal)}")
         if copies >= self.replicas:
             return None
-        return StoreUnavailable(f"{copies} of the store's replicas have it, where {self.replicas} must")
+        return StoreUnavailable(
+            f"{copies} of the store's replicas have it, where {self.replicas} must: it was done, and a failover may "
+            "undo it; `chatd doctor` looks at the replicas"
+        )
 
 
 @dataclass(slots=True, eq=False)
