@@ -24,7 +24,7 @@ from chatd.store.errors import StoreUnavailable
 from chatd.store.messages import Keep
 from chatd.store.redis import Registration, Store
 from chatd.store.reports import Report
-from tests.servers import redis_sentinel
+from tests.servers import redis_sentinel, redis_server
 from tests.stores import FOR_EVER, PATIENCE_S, head, heard, in_milliseconds, listening, opened, texts
 
 ANYBODY = 1000
@@ -682,6 +682,20 @@ async def test_who_waits_for_replicas_holds_up_nobody_else(tmp_path: Path) -> No
         assert not revoking.done()
         group.replica.resume()
         await revoking
+
+
+async def test_a_server_that_left_does_not_stand_for_those_of_which_none_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with redis_server(tmp_path) as server, opened(server.url) as store:
+        for holder in ("one that leaves", "its successor"):
+            monkeypatch.setattr(store._servers, "server_of", lambda key, holder=holder: holder)
+            await store.ping()
+        assert store.batch.round_trip_s is not None
+        server.kill()
+        with pytest.raises(StoreUnavailable):
+            await store.ping()
+        assert store.batch.round_trip_s is None
 
 
 @pytest.fixture

@@ -172,13 +172,16 @@ class Batch:
             asyncio.get_running_loop().call_soon(self._send, lane)
 
     def _lane(self, key: str, *, apart: bool) -> _Lane:
-        try:
-            server = self._servers.server_of(key) if key else ""
-        except StoreUnavailable:  # who holds it is found out as it is asked
-            server = ""
+        server = self._holder(key)
         if (lane := self._lanes.get((server, apart))) is None:
             lane = self._lanes[server, apart] = _Lane(key, apart=apart)
         return lane
+
+    def _holder(self, key: str) -> str:
+        try:
+            return self._servers.server_of(key) if key else ""
+        except StoreUnavailable:  # who holds it is found out as it is asked
+            return ""
 
     async def carried_out(self) -> None:
         """Return when every server has done what was asked of it until now, be it cancelled since; errors as above."""
@@ -249,6 +252,7 @@ class Batch:
     def _note(self, lane: _Lane, outcome: Outcome, now: float) -> None:
         if isinstance(outcome, Exception):
             lane.failed = True
+            self._forget_who_left()
             # What no key leads to a server with is asked too seldom to tell of any.
             named = [each for (server, apart), each in self._lanes.items() if server and not apart] or [lane]
             if all(each.failed for each in named):
@@ -257,6 +261,13 @@ class Batch:
             self.round_trip_s = now - lane.sent_at
             self.reconnects += lane.failed
             lane.failed = False
+
+    def _forget_who_left(self) -> None:
+        """A cluster's server that holds nothing any more is not asked again, and would count as one that answers."""
+        idle = [(at, lane.key) for at, lane in self._lanes.items() if not lane.busy]
+        for at, key in idle:
+            if at[0] != self._holder(key):
+                del self._lanes[at]
 
     def _settle(self, call: _Call, reply: Any, now: float) -> None:
         failed = isinstance(reply, Exception)
