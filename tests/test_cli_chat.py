@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from tests.conftest import Daemon, running
 from tests.people import cluster, token
+from tests.test_transport import certificate
 
 CHATD = (sys.executable, "-m", "chatd")
 
@@ -112,7 +115,7 @@ def test_who_shows_anothers_token_is_not_let_in(tmp_path: Path) -> None:
         cluster(tmp_path, nodes=1) as [d],
         talker(d, "ana", "--token-file", str(written(tmp_path, token("ben")))) as ana,
     ):
-        ana.reads("chatd: not let in: ")
+        ana.reads("chatd: not let in: the token is not for the user named in the path (403)")
         assert ana.ended() == 1
 
 
@@ -147,10 +150,45 @@ def written(directory: Path, text: str) -> Path:
 def test_where_nobody_is_one_sentence_says_so(tmp_path: Path) -> None:
     for url, code, sentence in (
         ("ws://127.0.0.1:1", 3, "expected a chatd at ws://127.0.0.1:1, got: Connection refused"),
+        ("ws://nobody.invalid", 3, "expected a chatd at ws://nobody.invalid, got: Name or service not known"),
         ("http://127.0.0.1", 2, "expected a URL like wss://chat.example, got 'http://127.0.0.1'"),
+        ("ws://127.0.0.1:99999", 2, "expected a URL like wss://chat.example, got 'ws://127.0.0.1:99999'"),
+        ("ws://chat..example", 2, "expected a URL like wss://chat.example, got 'ws://chat..example'"),
     ):
         done = subprocess.run([*CHATD, "chat", "ana", "--url", url], input="", capture_output=True, text=True)
         assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
+
+
+def test_whose_certificate_is_not_trusted_and_who_sends_elsewhere_is_named(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    with (
+        running(tmp_path, "--port", "0", CHATD_TLS__CERTIFICATE=cert, CHATD_TLS__KEY=key) as d,
+        answering(b"HTTP/1.1 301 Moved\r\nLocation: https://chat.example/\r\nContent-Length: 0\r\n\r\n") as elsewhere,
+        answering(b"HTTP/1.1 404 No\r\nContent-Length: 900\r\n\r\n" + b"<p>" * 300) as page,
+    ):
+        for url, code, sentence in (
+            (f"wss://{d.address}", 3, "got: a certificate that is not to be trusted, self-signed certificate"),
+            (f"ws://{elsewhere}", 3, "got: a redirection to https://chat.example/, which is no WebSocket's"),
+            (f"ws://{page}", 1, f"chatd: not let in: {'<p>' * 66}<p (404)"),
+        ):
+            done = subprocess.run([*CHATD, "chat", "ana", "--url", url], input="", capture_output=True, text=True)
+            assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
+
+
+@contextmanager
+def answering(response: bytes) -> Iterator[str]:
+    """The address of a server that has this to say to the first who asks it anything."""
+
+    def answer() -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(1 << 16)
+            connection.sendall(response)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answerer = Thread(target=answer)
+        answerer.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        answerer.join()
 
 
 def test_top_draws_the_status_again_and_again_until_interrupted(tmp_path: Path) -> None:

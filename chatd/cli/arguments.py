@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 import click
 
@@ -29,9 +30,18 @@ def websocket_url(_: click.Context, __: click.Parameter, text: str | None) -> st
     """A server's URL up to its path, in which nothing of another kind stands."""
     if text is None:
         return None
-    if not re.fullmatch(r"wss?://[^/?#@\s]+(/[^?#\s]*)?", text):
+    if not re.fullmatch(r"wss?://[^/?#@\s]+(/[^?#\s]*)?", text) or not is_address(text):
         raise click.BadParameter(f"expected a URL like wss://chat.example, got {text!r}")
     return text.rstrip("/")
+
+
+def is_address(url: str) -> bool:
+    """Whether its host could be looked up, and its port be connected to."""
+    try:
+        parts = urlsplit(url)
+        return bool((parts.hostname or "").encode("idna")) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def ports(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket as sockets
+import ssl
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -18,8 +20,9 @@ from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import click
+import orjson
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 
 from chatd import control
 from chatd.control import Status
@@ -37,6 +40,8 @@ from .token import minted
 # Seconds: between two tries to come back, at first and at most; and for which a token of ours is good.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 TOKEN_S = 86400.0
+# Characters of a page that is none of ours.
+SHOWN = 200
 # HTTP's words for "not now".
 NOT_NOW = (429, 502, 503, 504)
 
@@ -197,15 +202,32 @@ async def visit(settings: Settings, visitor: Visitor) -> AsyncIterator[ClientCon
     try:
         socket = await knock(settings, address, visitor.target, headers)
     except InvalidStatus as refusal:
-        response = refusal.response
-        said = printable(response.body.decode(errors="replace").strip()) if response.body else "no reason given"
-        temporary = response.status_code in NOT_NOW
-        fail(f"not let in: {said} ({response.status_code})", STORE_UNAVAILABLE if temporary else 1)
-    except (OSError, EOFError, InvalidHandshake) as error:  # TimeoutError is an OSError
-        number = getattr(error, "errno", None)
-        fail(f"expected a chatd at {address}, got: {os.strerror(number) if number else error}", NO_DAEMON)
+        code = refusal.response.status_code
+        said = printable(reason(refusal.response.body or b""))
+        fail(f"not let in: {said} ({code})", STORE_UNAVAILABLE if code in NOT_NOW else 1)
+    except (OSError, EOFError, ImportError, WebSocketException) as error:  # TimeoutError is an OSError
+        fail(f"expected a chatd at {address}, got: {printable(trouble(error))}", NO_DAEMON)
     async with socket:
         yield socket
+
+
+def reason(body: bytes | bytearray) -> str:
+    """What a server says to whom it does not let in: chatd's own sentence, or the beginning of another's page."""
+    try:
+        return str(orjson.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace").strip()[:SHOWN] or "no reason given"
+
+
+def trouble(error: Exception) -> str:
+    """Why nothing came of a handshake; ImportError: of what a proxy of the environment's would need."""
+    if isinstance(error, InvalidURI):
+        return f"a redirection to {error.uri}, which is no WebSocket's"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"a certificate that is not to be trusted, {error.verify_message}"
+    if isinstance(error, OSError) and error.errno and not isinstance(error, (ssl.SSLError, sockets.gaierror)):
+        return os.strerror(error.errno)  # asyncio puts words of its own into strerror
+    return str(getattr(error, "strerror", None) or error)
 
 
 def knock(settings: Settings, address: str, target: str, headers: dict[str, str]) -> connect:
