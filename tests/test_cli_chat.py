@@ -97,6 +97,24 @@ def test_what_is_piped_is_said_line_by_line(tmp_path: Path) -> None:
         assert said == ["hi", "\ufffd", "there"]
 
 
+def test_whoever_pastes_more_than_a_node_takes_at_once_loses_no_line(tmp_path: Path) -> None:
+    lines = [f"line {number}" for number in range(75)]
+    limits = {"CHATD_LIMITS__MESSAGES_PER_SECOND": "20", "CHATD_LIMITS__USER_MESSAGES_PER_SECOND": "0"}
+    with running(tmp_path, "--port", "0", **limits) as d:
+        done = subprocess.run(
+            [*CHATD, "chat", "ana"], env=d.environ, input="\n".join(lines), capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == (0, "")
+        assert [each["data"]["text"] for each in d.ask("history", "lobby", "--limit", "100")["messages"]] == lines
+
+
+def test_whose_last_line_is_refused_hears_it_before_he_leaves(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0") as d:
+        d.ask("mute", "add", "ana")
+        done = subprocess.run([*CHATD, "chat", "ana"], env=d.environ, input="hi", capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "! muted\n")
+
+
 def test_who_is_thrown_out_hears_why_and_stays_out(tmp_path: Path) -> None:
     with running(tmp_path, "--port", "0") as d:
         with talker(d, "ana") as ana:

@@ -28,7 +28,8 @@ from chatd import control
 from chatd.control import Status
 from chatd.errors import Disconnect
 from chatd.names import printable
-from chatd.settings import Settings, host_and_port, unix_path
+from chatd.rules import pace
+from chatd.settings import Limits, Settings, host_and_port, unix_path
 from chatd.store.errors import StoreError
 
 from .arguments import named, websocket_url
@@ -40,6 +41,8 @@ from .token import minted
 # Seconds: between two tries to come back, at first and at most; and for which a token of ours is good.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 TOKEN_S = 86400.0
+# Seconds within which a node has refused what it does not take.
+ANSWERED_S = 1.0
 # Characters of a page that is none of ours.
 SHOWN = 200
 # HTTP's words for "not now".
@@ -111,7 +114,7 @@ async def talked(settings: Settings, visitor: Visitor) -> None:
             async with visit(settings, visitor) as socket:
                 note(f"connected {'again ' * been}to {printable(visitor.room)} as {printable(visitor.user)}")
                 been, pause = True, FIRST_PAUSE_S
-                if await conversed(socket, typed):
+                if await conversed(socket, typed, settings.limits):
                     return
             why = goodbye(socket)
         except (Failure, StoreError) as error:
@@ -161,10 +164,10 @@ def lines_of(descriptor: int) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-async def conversed(socket: ClientConnection, typed: Typed) -> bool:
+async def conversed(socket: ClientConnection, typed: Typed, limits: Limits) -> bool:
     """Say what is typed and print what is heard; whether it was who types that ended it."""
     ended = asyncio.Event()
-    speaking = asyncio.create_task(speak(socket, typed, ended), name="speaking")
+    speaking = asyncio.create_task(speak(socket, typed, limits, ended), name="speaking")
     try:
         with suppress(ConnectionClosed):
             async for text in socket:
@@ -176,14 +179,20 @@ async def conversed(socket: ClientConnection, typed: Typed) -> bool:
         await asyncio.gather(speaking, return_exceptions=True)
 
 
-async def speak(socket: ClientConnection, typed: Typed, ended: asyncio.Event) -> None:
+async def speak(socket: ClientConnection, typed: Typed, limits: Limits, ended: asyncio.Event) -> None:
+    """Say what is typed or pasted, as fast as a node takes it; who ends it hears first what was refused."""
+    loop, due, said_at = asyncio.get_running_loop(), 0.0, 0.0
     while (line := await typed.get()) is not None:
         try:
             await socket.send(line)
         except ConnectionClosed:
             note(f"not said, for the connection has ended: {printable(line.strip())}")
             return
+        said_at = loop.time()
+        due, early = pace(due, said_at, 1, limits.messages_per_second, limits.messages_burst)
+        await asyncio.sleep(early)
     ended.set()
+    await asyncio.sleep(said_at + ANSWERED_S - loop.time())
     await socket.close()
 
 
