@@ -15,6 +15,7 @@ from threading import Thread
 
 import pytest
 
+from chatd.cli.top import ANEW
 from tests.conftest import Daemon, running
 from tests.people import cluster, token
 from tests.test_transport import certificate
@@ -115,6 +116,14 @@ def test_whose_last_line_is_refused_hears_it_before_he_leaves(tmp_path: Path) ->
         assert (done.returncode, done.stdout) == (0, "! muted\n")
 
 
+def test_whoever_ends_it_while_nobody_is_there_is_not_kept(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0") as d, talker(d, "ana") as ana:
+        ana.reads("connected to lobby")
+        d.stop()
+        ana.reads("coming back")
+        assert ana.ends() == 0
+
+
 def test_who_is_thrown_out_hears_why_and_stays_out(tmp_path: Path) -> None:
     with running(tmp_path, "--port", "0") as d:
         with talker(d, "ana") as ana:
@@ -213,7 +222,7 @@ def test_top_draws_the_status_again_and_again_until_interrupted(tmp_path: Path) 
     with running(tmp_path, "--port", "0") as d:
         terminal, end = pty.openpty()
         with os.fdopen(terminal, "rb", buffering=0) as screen, os.fdopen(end, "wb") as stdout:
-            top = subprocess.Popen([*CHATD, "top", "--every", "100ms"], env=d.environ, stdout=stdout)
+            top = subprocess.Popen([*CHATD, "top", "--every", "100ms"], env={**d.environ, "LINES": "4"}, stdout=stdout)
             shown = b""
             while shown.count(b"1 node, 0 connections") < 2:
                 shown += screen.read(4096)
@@ -222,5 +231,6 @@ def test_top_draws_the_status_again_and_again_until_interrupted(tmp_path: Path) 
                 shown += screen.read(4096)
             top.send_signal(signal.SIGINT)
             assert top.wait(timeout=20) == 0
+    assert max(drawn.count(b"\n") for drawn in shown.split(ANEW.encode())) == 3  # and the cursor is in the fourth
     done = subprocess.run([*CHATD, "top"], env=d.environ, capture_output=True, text=True)
     assert (done.returncode, "expected a terminal to draw on" in done.stderr) == (1, True)

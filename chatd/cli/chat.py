@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import choice, uniform
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 from urllib.parse import quote
 
 import click
@@ -48,8 +48,15 @@ SHOWN = 200
 # HTTP's words for "not now".
 NOT_NOW = (429, 502, 503, 504)
 
-Typed: TypeAlias = asyncio.Queue[str | None]
-"""Lines as they were typed; None: nothing more is."""
+
+class Typed(asyncio.Queue[str | None]):
+    """Lines as they were typed; the last is None, and `ended` says that it is there."""
+
+    ended = False
+
+    def end(self) -> None:
+        self.ended = True
+        self.put_nowait(None)
 
 
 class Visitor(NamedTuple):
@@ -123,6 +130,8 @@ async def talked(settings: Settings, visitor: Visitor) -> None:
                 raise
         note(f"{why}; coming back")
         await asyncio.sleep(uniform(pause / 2, pause))  # at random, or all would come at once
+        if typed.ended and typed.qsize() == 1:  # with nothing left to say
+            return
         pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
@@ -147,7 +156,7 @@ def keyboard() -> Typed:
         with suppress(RuntimeError):  # the loop is over
             for line in lines_of(stdin):
                 loop.call_soon_threadsafe(typed.put_nowait, line)
-            loop.call_soon_threadsafe(typed.put_nowait, None)
+            loop.call_soon_threadsafe(typed.end)
 
     threading.Thread(target=read, name="keyboard", daemon=True).start()  # nobody waits for its last line
     return typed

@@ -49,4 +49,6 @@ async def watched(settings: Settings, every: float) -> None:
 
 
 def draw(text: str) -> None:
-    click.echo(f"{ANEW}{datetime.now(UTC):%H:%M:%S}Z  {text}", nl=False)
+    """As much as the screen has lines for, from the top; more would push the top away."""
+    lines = text.splitlines()[: get_terminal_size().lines - 1]
+    click.echo(f"{ANEW}{datetime.now(UTC):%H:%M:%S}Z  " + "\n".join(lines))
