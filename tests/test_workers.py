@@ -248,6 +248,13 @@ class Manager:
         self._socket.close()
 
 
+def test_workers_that_are_stopped_do_not_keep_their_supervisor_from_its_end(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0", "--workers", "2") as chatd:
+        os.kill(process_of(chatd, "worker 2"), signal.SIGSTOP)
+        os.kill(process_of(chatd, "store"), signal.SIGSTOP)
+        assert chatd.stop() == 0
+
+
 async def test_a_worker_that_hangs_is_aborted_and_a_supervisor_that_is_killed_leaves_nobody(tmp_path: Path) -> None:
     # As systemd has it from WatchdogSec=: after so many microseconds of silence.
     with running(tmp_path, *TWO, **FAST, WATCHDOG_USEC="3000000") as chatd:

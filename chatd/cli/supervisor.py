@@ -258,14 +258,14 @@ class Supervisor:
         self.ending, self.code = True, code
         notify.tell(*notify.words("stopping", "", "", 0))
         for worker in self.workers:
-            worker.send(signal.SIGTERM)
+            worker.send(signal.SIGTERM, signal.SIGCONT)  # it may have been stopped
 
     def _end_store(self) -> None:
         if not any(worker.process for worker in self.workers):
             for keeper in self.children[: len(self.children) - len(self.workers)]:
                 if keeper.state != "stopping":
                     keeper.state = "stopping"
-                    keeper.send(signal.SIGTERM)
+                    keeper.send(signal.SIGTERM, signal.SIGCONT)
 
     def _judge_end(self, child: Child, status: int, said: Mapping[str, object]) -> None:
         """SIGTERM ends one that has not come to the point of draining as it ends any process."""
