@@ -405,6 +405,12 @@ def test_what_works_but_is_unwise_is_warned_of(write: Write, toml: str, word: st
     assert word in said
 
 
+def test_a_variable_that_lacks_an_underscore_is_warned_of_and_none_of_kubernetes():
+    environ = {"CHATD_LIMITS_FRAME": "1", "CHATD_SERVER_PORT": "tcp://10.0.0.1:80", "CHATD_SERVER_SERVICE_HOST": "a"}
+    said = "CHATD_LIMITS_FRAME is no setting and is ignored; CHATD_LIMITS__FRAME is one"
+    assert warnings(load(None, environ), environ) == [said]
+
+
 def test_a_password_of_the_store_that_everybody_may_read_is_warned_of(write: Write, tmp_path: Path):
     path = write(f'[redis]\nurl = "rediss://:{SECRET}@10.0.0.1"\n')
     assert warnings(load(path, {})) == []

@@ -40,7 +40,7 @@ def check(context: click.Context, as_json: bool) -> None:
     if settings.redis.url:
         servers(settings.redis.url, settings.redis.timeout)
     tls.context(settings.tls)
-    unwise = [*warnings(settings), *unread(settings), *ending(settings), *vain_scopes(settings)]
+    unwise = [*warnings(settings, os.environ), *unread(settings), *ending(settings), *vain_scopes(settings)]
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "ok": True, "warnings": unwise})
     else:

@@ -32,7 +32,7 @@ def serve_node(settings: Settings, start: Start) -> None:
     usable(settings)
     found = around(settings)
     if start.place is None or start.place.number == 1:  # the others would say the same
-        for sentence in (*warnings(settings), *found):
+        for sentence in (*warnings(settings, os.environ), *found):
             log.warning(sentence)
     sock = start.passed or listening_socket(settings, shared=start.place is not None)
     admin = admin_socket(settings)

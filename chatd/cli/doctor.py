@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import resource
 import socket
 import sys
@@ -109,7 +110,7 @@ async def examined(context: click.Context, proxy_file: Path | None) -> list[Chec
         tls.context(settings.tls)
     except (SettingsError, ValueError) as error:
         return [Check("configuration", State.FAIL, str(error), "mend it; `chatd config check` says when it is right")]
-    unwise = [Check("configuration", State.WARN, sentence) for sentence in warnings(settings)]
+    unwise = [Check("configuration", State.WARN, sentence) for sentence in warnings(settings, os.environ)]
     right = Check("configuration", State.OK, f"is right; {settings.auth.effective_mode} mode")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = settings.limits.connections + OWN_FILES if hard == resource.RLIM_INFINITY else hard

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
+from .declaring import options
 from .keys import ApiKey, Key, SigningKey
 from .kinds import host_and_port, is_loopback, show_seconds, show_text
-from .tree import Limits, Settings
+from .tree import SECTIONS, Limits, Settings
 
 # NGINX, the Elastic Load Balancers and many home routers wait so long; mobile networks about as long.
 PATIENCE_OF_NATS_S = 60.0
 
 
-def warnings(settings: Settings) -> list[str]:
-    """What works, but is unwise: one sentence each. Looks at the modes of the files that hold secrets."""
+def warnings(settings: Settings, environ: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """What works, but is unwise: one sentence each. Looks at the modes of the files that hold secrets.
+
+    Args:
+        environ: as in `os.environ`.
+    """
     found = (
         *_exposed_secrets(settings),
         *_exposed_traffic(settings),
         *_unbounded(settings.limits),
         *_cut_off(settings),
         *_silent(settings),
+        *_misspelt(environ),
     )
     return list(dict.fromkeys(found))  # of several secrets in one file it is said once
 
@@ -97,3 +104,12 @@ def _silent(settings: Settings) -> Iterator[str]:
                 f"[rooms.{show_text(pattern)}] takes signed messages only and there are no [[signatures.keys]], so "
                 "nobody can speak there; add one"
             )
+
+
+def _misspelt(environ: Mapping[str, str]) -> Iterator[str]:
+    """Variables that would be settings if they had two underscores; no Kubernetes service's, as CHATD_SERVER_PORT."""
+    for section, kind in SECTIONS.items():
+        for key in options(kind):
+            name = f"CHATD_{section}_{key}".upper()
+            if not environ.get(name, "tcp://").startswith(("tcp://", "udp://", "sctp://")):
+                yield f"{name} is no setting and is ignored; CHATD_{section.upper()}__{key.upper()} is one"
