@@ -76,17 +76,24 @@ def role_in(
     return max(member, granted(identity.grants, room, matches), Role.GUEST if public or invited else Role.NOBODY)
 
 
-def require(act: Act, role: Role) -> None:
-    """Refuse whoever is less than `act` takes.
+def require(act: Act, role: Role, room: str) -> None:
+    """Refuse whoever is less in `room` than `act` takes.
 
     Raises:
         Reject 103.
     """
     if role is Role.NOBODY:
-        ways = "a membership, a subscription token, or a `rooms` claim"
-        raise PERMISSION_DENIED.because(f"this room needs an invitation: {ways}")
+        raise PERMISSION_DENIED.because(_closed(room))
     if role < LEAST[act]:
         raise PERMISSION_DENIED.because(f"to {act.value} here takes the role {LEAST[act].word}, yours is {role.word}")
+
+
+def _closed(room: str) -> str:
+    if room.startswith("#"):
+        return "this is the personal channel of somebody else, and nobody else reads it"
+    if room.startswith("dm#"):
+        return "this direct room is between two others"
+    return "this room needs an invitation: a membership, a subscription token, or a `rooms` claim"
 
 
 def require_above(role: Role, target: Role) -> None:
@@ -107,7 +114,7 @@ def may_speak(room: str, role: Role) -> None:
     """
     if room.startswith("#") and role is not Role.OWNER:
         raise PERMISSION_DENIED.because("only the server writes into personal channels")
-    require(Act.SPEAK, role)
+    require(Act.SPEAK, role, room)
 
 
 def granted(grants: Iterable[Grant], room: str, matches: Callable[[str, str], bool]) -> Role:

@@ -37,7 +37,7 @@ def allowed(rule: str, identity: Identity, room: str, *, public: bool = False, k
     role = role_in(identity, room, public=public, invited=known, matches=matches)
     try:
         if rule == "enter":
-            require(Act.READ, role)
+            require(Act.READ, role, room)
         else:
             may_speak(room, role)
     except Reject as refusal:
@@ -89,11 +89,15 @@ def test_who_may_enter_and_who_may_post(
 
 def test_a_refusal_says_what_is_missing() -> None:
     with pytest.raises(Reject, match="invitation: a membership, "):
-        require(Act.READ, role_in(ANA, "vault", public=False, matches=matches))
+        require(Act.READ, role_in(ANA, "vault", public=False, matches=matches), "vault")
+    with pytest.raises(Reject, match="this is the personal channel of somebody else"):
+        require(Act.READ, Role.NOBODY, personal_room("ben"))
+    with pytest.raises(Reject, match="this direct room is between two others"):
+        may_speak(dm_room("ben", "zoe"), Role.NOBODY)
     with pytest.raises(Reject, match="only the server"):
         may_speak(personal_room("ana"), Role.GUEST)
     with pytest.raises(Reject, match="takes the role moderator, yours is member"):
-        require(Act.MODERATE, Role.MEMBER)
+        require(Act.MODERATE, Role.MEMBER, "vault")
 
 
 @pytest.mark.parametrize("role", [Role.MODERATOR, Role.OWNER])

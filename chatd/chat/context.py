@@ -378,7 +378,7 @@ class Context:
             Reject 103, 403.
         """
         self.refuse_banned(session, room)
-        rules.require(rules.Act.READ, await self.role(self.who(session), room, invited=invited))
+        rules.require(rules.Act.READ, await self.role(self.who(session), room, invited=invited), room)
 
     async def reads_above(self, session: Session, room: str) -> int:
         """The offset above which this client may read the history of `room`; 0: all of it."""

@@ -110,7 +110,7 @@ async def _rank_over(chat: Context, session: Session, room: str, user: str) -> R
         return Role.NOBODY
     chat.refuse_banned(session, room)
     _, role = await chat.place(session, room)
-    rules.require(rules.Act.MODERATE, role)
+    rules.require(rules.Act.MODERATE, role, room)
     standing = await chat.store.rooms.standing(room, user)
     answers = await chat.office(session).ask(Granted(room, user))
     theirs = max([standing.role, *(Role(answer["role"]) for answer in answers.by_node.values())])

@@ -329,7 +329,7 @@ class Doors:
         """To read `room`, and all that is said there once the handshake is over."""
         name = self._name(room)
         try:
-            rules.require(rules.Act.READ, await self._chat.role(identity, name))
+            rules.require(rules.Act.READ, await self._chat.role(identity, name), name)
             return await self._chat.from_now_on(name)
         except Reject as refusal:
             raise Refusal(HTTPStatus.FORBIDDEN, refusal.text) from None
