@@ -211,7 +211,7 @@ class DeleteRoom:
 
 @dataclass(frozen=True, slots=True)
 class Typing:
-    """Show in `room` that you are typing, or (`on` false) no more; answers {}. Told at most once per 3 s."""
+    """Show in `room` that you are typing, or (`on` false) no more; answers {}. Going on is told once per 3 s."""
 
     room: str
     on: bool

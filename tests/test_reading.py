@@ -60,6 +60,16 @@ async def test_typing_is_told_to_readers_on_every_node_once_in_a_while_and_kept_
         assert heard(ben, "typing") == []
 
 
+async def test_who_stops_typing_and_begins_anew_is_seen_at_it_again(nodes: tuple[Daemon, ...]) -> None:
+    async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben:
+        await ben.joins("typed-anew")
+        for on in True, False, True, True:
+            await ana.call("typing", room="typed-anew", on=on)
+        await ana.says("typed-anew", "done")
+        await ben.hears("message", "typed-anew")
+        assert heard(ben, "typing") == [{"on": True}, {"on": False}, {"on": True}]
+
+
 async def test_only_who_may_speak_is_seen_typing(nodes: tuple[Daemon, ...]) -> None:
     async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben, person(nodes[0], "eve") as eve:
         await ana.call("room.create", room="private-typing", public=False, members=["ben"])

@@ -138,7 +138,7 @@ class Messages:
         """Tell the room's readers something that is not kept, if `by` may speak there now (signal.lua).
 
         Args:
-            pause_ms: how long the author's next signals are swallowed; 0: this one is told in any case.
+            pause_ms: how long the author's next signals are swallowed; 0: this one is told in any case, and the next.
         Returns:
             Whether it was told.
         Raises:
