@@ -227,7 +227,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """How much there is after your cursor in each of `rooms`; answers {room: count}, without rooms you may not read."""
+    """How much you may read after your cursor in each of `rooms`; answers {room: count}, without rooms not for you."""
 
     rooms: tuple[str, ...]
 

@@ -130,6 +130,22 @@ async def test_unread_is_counted_for_many_rooms_at_once(nodes: tuple[Daemon, ...
         assert await ana.call("unread", rooms=["private-unread"]) == {"private-unread": 2}
 
 
+async def test_unread_leaves_out_what_one_may_not_read(nodes: tuple[Daemon, ...]) -> None:
+    async with person(nodes[0], "ana") as ana, person(nodes[1], "ben") as ben, person(nodes[1], "eve") as eve:
+        rooms = ["later-unread", "now-unread"]
+        for room in rooms:
+            await ana.call("room.create", room=room, public=True)
+            await ana.says(room, "one")
+            await ana.call("room.invite", room=room, user="ben")
+            await ana.says(room, "two")
+        assert await ana.call("unread", rooms=rooms) == {"later-unread": 2, "now-unread": 2}
+        assert await ben.call("unread", rooms=rooms) == {"later-unread": 1, "now-unread": 0}
+        assert await eve.call("unread", rooms=rooms) == {"later-unread": 0, "now-unread": 0}
+        await eve.joins("later-unread")
+        await ana.says("later-unread", "three")
+        assert await eve.call("unread", rooms=rooms) == {"later-unread": 1, "now-unread": 0}
+
+
 @pytest.mark.parametrize(
     ("method", "data", "code"),
     [
@@ -151,17 +167,20 @@ async def test_what_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("since", "cursor", "unread"),
+    ("since", "cursor", "floor", "unread"),
     [
-        (0, NOWHERE, 9),
-        (0, Position("e", 4), 5),
-        (6, Position("e", 4), 3),
-        (0, Position("other", 8), 9),
-        (0, Position("e", 12), 0),
+        (0, NOWHERE, 0, 9),
+        (0, Position("e", 4), 0, 5),
+        (6, Position("e", 4), 0, 3),
+        (0, Position("e", 4), 7, 2),
+        (0, Position("other", 8), 0, 9),
+        (0, Position("e", 12), 0, 0),
     ],
 )
-def test_unread_is_what_came_after_the_cursor_in_this_epoch(since: int, cursor: Position, unread: int) -> None:
-    assert unread_in(Standing(since=since, top=Position("e", 9)), cursor) == unread
+def test_unread_is_what_came_after_the_cursor_in_this_epoch(
+    since: int, cursor: Position, floor: int, unread: int
+) -> None:
+    assert unread_in(Standing(since=since, top=Position("e", 9)), cursor, floor) == unread
 
 
 # --- who may read what was said before --------------------------------------------------------------------------------

@@ -382,11 +382,15 @@ class Context:
 
     async def reads_above(self, session: Session, room: str) -> int:
         """The offset above which this client may read the history of `room`; 0: all of it."""
-        history_for = self.rules(room).history_for
-        if history_for == "all" or is_reserved(room):
+        if self.rules(room).history_for == "all" or is_reserved(room):
             return 0
-        standing, role = await self.place(session, room)
-        subscription = session.rooms.get(room)
+        return self.floor(session, room, *await self.place(session, room))
+
+    def floor(self, session: Session, room: str, standing: Standing, role: Role) -> int:
+        """As reads_above, for whom it is known what he is in `room`."""
+        if is_reserved(room):
+            return 0
+        history_for, subscription = self.rules(room).history_for, session.rooms.get(room)
         return rules.reads_above(history_for, standing, role, None if subscription is None else subscription.since)
 
     def forget_quiet_speakers(self) -> None:

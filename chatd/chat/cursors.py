@@ -61,7 +61,7 @@ async def unread(chat: Context, session: Session, args: Unread) -> Mapping[str, 
         chat.store.cursors.of(reader, rooms), asyncio.gather(*(chat.place(session, room) for room in rooms))
     )
     return {
-        room: unread_in(standing, cursor)
+        room: unread_in(standing, cursor, chat.floor(session, room, standing, role))
         for room, cursor, (standing, role) in zip(rooms, cursors, places, strict=True)
         if role > Role.NOBODY and chat.covering(What.BAN, session, room) is None
     }
@@ -77,7 +77,10 @@ def _reader(session: Session) -> str:
     return session.user
 
 
-def unread_in(standing: Standing, cursor: Position) -> int:
-    """How much came after the cursor, and after one became a member; a cursor of another epoch counts for nothing."""
+def unread_in(standing: Standing, cursor: Position, floor: int) -> int:
+    """How much came after the cursor, after one became a member, and above `floor`, from where on one may read.
+
+    A cursor of another epoch counts for nothing.
+    """
     read = cursor.offset if cursor.epoch == standing.top.epoch else 0
-    return max(0, standing.top.offset - max(read, standing.since))
+    return max(0, standing.top.offset - max(read, standing.since, floor))
