@@ -11,7 +11,7 @@ from socket import create_connection
 from typing import Any, Protocol
 from urllib.error import HTTPError
 from urllib.parse import unquote
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -383,6 +383,15 @@ def test_where_a_proxy_lost_the_handshake_the_refusal_says_what_it_must_pass_on(
     with refused.value as answer:
         assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
         assert "`Upgrade` and `Connection`" in json.loads(answer.read())["error"]
+
+
+@pytest.mark.parametrize("path", ["/connection/websocket", "/chat/ana?room=lobby"])
+def test_a_plain_request_hears_why_a_handshake_would_be_refused(chatd: Daemon, path: str) -> None:
+    with pytest.raises(HTTPError) as refused:
+        urlopen(Request(chatd.url + path, b"", {"Origin": "https://elsewhere.example"}), timeout=PATIENCE_S)
+    with refused.value as answer:
+        assert answer.status == 403
+        assert "see server.origins" in json.loads(answer.read())["error"]
 
 
 async def test_a_page_of_our_own_host_may_connect(chatd: Daemon) -> None:

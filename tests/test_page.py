@@ -147,6 +147,29 @@ def test_who_may_not_speak_now_is_told_why_and_whether_it_will_come(
         bob.until(bob.waiting, shows=[])
 
 
+def test_who_is_refused_at_the_door_is_told_why_and_comes_in_once_it_is_open(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
+    with daemon(tmp_path, "--port", "0") as chatd:
+        chatd.cli("lockdown", "3")
+        bob = browser.open(f"{chatd.url}/?user=bob")
+        told = "The server does not let this page in; trying again. The reason given: {}."
+        bob.until(bob.whisper, shows=told.format("lockdown: nobody new is let in for now"))
+        assert bob.state() == "reconnecting…"
+        chatd.cli("lockdown", "0")
+        bob.until(bob.state, shows="connected")
+        assert bob.whisper() == ""
+
+
+def test_a_page_of_another_origin_is_told_that_it_may_not_connect(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
+    with daemon(tmp_path, "--port", "0") as chatd:
+        bob = browser.open(f"{chatd.url.replace('127.0.0.1', 'chat.localhost')}/?user=bob")
+        reason = "pages of this origin may not connect; see server.origins"
+        bob.until(bob.whisper, shows=f"The server does not let this page in; trying again. The reason given: {reason}.")
+
+
 def test_who_waits_for_a_turn_in_a_slow_room_speaks_once_it_is_slow_no_more(
     browser: Browser, daemon: Daemon, tmp_path: Path
 ) -> None:

@@ -17,10 +17,11 @@ from chatd.chat import Chat
 from chatd.node import Node
 
 from .api import api_routes
-from .doors import Doors
+from .doors import Doors, Refusal
 from .health import Health
 from .streams import Emulation, HttpStream, preflight
 
+SDK, PLAIN = "/connection/websocket", "/chat/{username:path}"
 PAGE = files(__package__).joinpath("page.html").read_text("utf-8")
 # Only the page's own script and style run, and nothing is loaded from anywhere: user text cannot become code.
 POLICY = (
@@ -42,8 +43,14 @@ async def page(request: Request) -> Response:
     )
 
 
-async def no_handshake(_: Request) -> Response:
-    """Who comes to a door's path with a plain request, as through a proxy that is not told of WebSockets."""
+async def no_handshake(doors: Doors, request: Request) -> Response:
+    """Who comes to a door's path with a plain request: through a proxy that is not told of WebSockets, or to hear why a
+    handshake was refused, which browsers tell no page."""
+    try:
+        with doors.admitted(request):
+            await doors.identity(request)
+    except Refusal as refusal:
+        return refusal.response()
     sentence = (
         "expected a WebSocket handshake, a plain request came; a proxy between must pass on `Upgrade` and `Connection`"
     )
@@ -55,11 +62,11 @@ async def no_handshake(_: Request) -> Response:
 def build(node: Node) -> ASGIApp:
     """What the public listener serves."""
     doors = Doors(node.hub, node.chat, node.meters, lambda: node.state if node.state != "ready" else "")
-    health = Health(node)
+    health, plain = Health(node), functools.partial(no_handshake, doors)
     sockets = Router(
         [
-            WebSocketRoute("/connection/websocket", doors.sdk),
-            WebSocketRoute("/chat/{username:path}", doors.plain),
+            WebSocketRoute(SDK, doors.sdk),
+            WebSocketRoute(PLAIN, doors.plain),
         ],
         default=doors.nowhere,
     )
@@ -69,7 +76,7 @@ def build(node: Node) -> ASGIApp:
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
             Route("/metrics", health.metrics_for_the_allowed),
-            *(Route(path, no_handshake) for path in ("/connection/websocket", "/chat/{username:path}")),
+            *(Route(path, plain, methods=["GET", "POST"]) for path in (SDK, PLAIN)),
             *stream_routes(doors, node.chat),
             *(api_routes(node) if node.settings.api.public else ()),
         ]
