@@ -272,7 +272,7 @@ class Steward:
             yield
         except Reject as refusal:
             if refusal == errors.NO_SUCH and self._is_hidden(room, by):
-                raise REFUSALS[why] from None
+                raise REFUSALS[why].anew() from None
             raise
 
     def _is_hidden(self, room: str, by: Actor | None) -> bool:

@@ -13,9 +13,10 @@ from chatd.model import Actor, Role
 from chatd.names import dm_room
 from chatd.office import Office
 from chatd.settings import Settings
+from chatd.settings.rooms import Rooms
 from chatd.steward import Steward
 from chatd.store.redis import Store
-from chatd.store.rooms import RECORD_KEYS
+from chatd.store.rooms import RECORD_KEYS, REFUSALS
 from tests.stores import FOR_EVER, head, in_milliseconds
 from tests.test_store import ROOMS
 
@@ -169,6 +170,15 @@ async def test_who_is_removed_and_invited_at_once_finds_the_room_among_his(
     await halved()
     assert (await store.rooms.standing("den", "ben")).role is Role.MEMBER
     assert await store.rooms.rooms_of("ben") == ["den"]
+
+
+async def test_strangers_refused_again_and_again_do_not_make_a_refusal_grow(store: Store) -> None:
+    hidden = Settings(rooms=Rooms({"*": {"public": False}}))
+    steward = Steward(Office(store, patience=0.1, by="root"), hidden)
+    for _ in range(3):
+        with pytest.raises(Reject, match="higher role"):
+            await steward.invite("nowhere", "ben", by=Actor("eve"))
+    assert REFUSALS[b"rank"].__traceback__ is None
 
 
 async def test_a_member_is_there_since_the_offset_at_which_they_came_in_this_epoch(store: Store) -> None:
