@@ -54,7 +54,7 @@ class Servers(Protocol):
         """
 
     def server_of(self, channel: str) -> str:
-        """The name of the server that holds `channel`; one line of the feed goes to each such name.
+        """The name of the server that holds `channel`, or a key; one line of the feed goes to each such name.
 
         Raises:
             StoreUnavailable: no server holds it now.
