@@ -649,7 +649,7 @@ async def test_what_no_replica_has_is_not_done_and_said_again_it_counts_once(tmp
         assert await said("one") == 1
         group.replica.pause()
         for _ in range(2):
-            with pytest.raises(StoreUnavailable, match="0 of the store's replicas have it, where 1 must: it was done"):
+            with pytest.raises(StoreUnavailable, match="0 of the store's replicas have it, where 1 must: it stands"):
                 await said("two")
         group.replica.resume()
         assert [await said("two"), await said("three")] == [2, 3]

@@ -83,8 +83,8 @@ class Copies(NamedTuple):
         if copies >= self.replicas:
             return None
         return StoreUnavailable(
-            f"{copies} of the store's replicas have it, where {self.replicas} must: it was done, and a failover may "
-            "undo it; `chatd doctor` looks at the replicas"
+            f"{copies} of the store's replicas have it, where {self.replicas} must: it stands for now, and a failover "
+            "may undo it; `chatd doctor` looks at the replicas"
         )
 
 
