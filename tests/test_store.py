@@ -671,6 +671,17 @@ async def test_what_need_not_last_waits_for_no_replica(tmp_path: Path) -> None:
             await store.revoke(("jti", "one"), until=9e9)
 
 
+async def test_what_is_removed_or_forgotten_is_waited_for_as_well(tmp_path: Path) -> None:
+    async with (
+        redis_sentinel(tmp_path) as group,
+        Store(group.master.url, prefix="test", timeout=0.5, replicas=1) as store,
+    ):
+        group.replica.pause()
+        for taking in (store.messages.remove("lobby"), store.traces.forget_personal("ana", "#ana")):
+            with pytest.raises(StoreUnavailable, match="0 of the store's replicas"):
+                await taking
+
+
 async def test_who_waits_for_replicas_holds_up_nobody_else(tmp_path: Path) -> None:
     async with (
         redis_sentinel(tmp_path) as group,

@@ -200,7 +200,7 @@ class Messages:
 
     async def remove(self, room: str) -> None:
         """Remove what is kept of `room`. Its count goes on, so that who missed something learns that it is gone."""
-        await self._batch.command("DEL", *self._keys.history(room)[1:])
+        await self._batch.command("DEL", *self._keys.history(room)[1:], lasting=True)
 
     async def kept(self, room: str) -> Kept | None:
         """What is kept of `room`, to the last trimming; None: nobody ever was there. Only looks, unlike `history`."""

@@ -105,7 +105,7 @@ class Traces:
         """Forget what stands under a user's own name: their personal channel `room`, their rooms and cursors."""
         cursors = await self._batch.command("HLEN", self._keys.cursors(user))
         await self._retention.sweep(room, Keep(0, 0))
-        await self._batch.command("DEL", *self._keys.all_of_user(user))
+        await self._batch.command("DEL", *self._keys.all_of_user(user), lasting=True)
         return Forgotten(cursors=cursors)
 
     async def _forget(self, room: str, user: str, keep: Keep, epoch: str, offsets: list[int]) -> Forgotten:
