@@ -239,6 +239,11 @@ def must_be_heard(question: Question) -> bool:
     return isinstance(question, Kick | Enter)
 
 
+def only_looks(question: Question) -> bool:
+    """Whether nobody relies, once it is answered, on what the answering node sends no more."""
+    return isinstance(question, Status | Alive | Who | Rooms | Granted | Relay)
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
     """What the nodes said: node id to its answer.

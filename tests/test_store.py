@@ -695,6 +695,24 @@ async def test_who_waits_for_replicas_holds_up_nobody_else(tmp_path: Path) -> No
         await revoking
 
 
+async def test_a_node_that_waits_for_replicas_says_meanwhile_how_it_is(tmp_path: Path) -> None:
+    async with (
+        redis_sentinel(tmp_path) as group,
+        opened(group.master.url) as asking,
+        Store(group.master.url, prefix="test", timeout=2 * PATIENCE_S, replicas=1) as store,
+        listening(store),
+    ):
+        await store.enroll("n.1", 60_000, {})
+        await serving(store, "n.1", lambda question: {})
+        group.replica.pause()
+        revoking = asyncio.create_task(store.revoke(("jti", "one"), until=9e9))
+        await store.ping()
+        assert (await asking.request(Status(), patience=PATIENCE_S / 2, by="")).by_node == {"n": {}}
+        assert not revoking.done()
+        group.replica.resume()
+        await revoking
+
+
 async def test_a_server_that_left_does_not_stand_for_those_of_which_none_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -326,11 +326,13 @@ class Store:
         request, _, question = payload.partition(b"\n")
         try:
             key = self.keys.reply(request.decode())
-            if (found := await respond(control.decode(orjson.loads(question)))) is None:
+            asked = control.decode(orjson.loads(question))
+            if (found := await respond(asked)) is None:
                 return
             answer = orjson.dumps(found)
             # Whoever asks may rely on it from now on: what we sent before we knew better has been carried out first.
-            await self.batch.carried_out()
+            if not control.only_looks(asked):
+                await self.batch.carried_out()
             # Together: if the store went away in between, the answer would stay there for ever.
             told = self.batch.command("RPUSH", key, lease().encode() + b"\n" + answer)
             await asyncio.gather(told, self.batch.command("PEXPIRE", key, REPLY_MS))
