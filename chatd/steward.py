@@ -149,6 +149,7 @@ class Steward:
         await self._office.recheck(room)  # whoever was on the way in has been let in by what is there no more
         for told in batched(members, AT_ONCE):
             await asyncio.gather(*(self._tell_role(room, user, Role.NOBODY, by) for user in told))
+        await self._rooms.lasting(room)
         return answers
 
     # --- who belongs to it --------------------------------------------------------------------------------------------

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Daemon
 from tests.people import Person, Refused, cluster, person, token
+from tests.servers import redis_sentinel
 
 CONFIG = """
 [rooms."*"]
@@ -443,3 +445,15 @@ async def test_the_muted_put_neither_words_nor_people_into_a_room(nodes: tuple[D
         ):
             assert await refused(asking) == 401
         await mod.call("room.role", room="hushed", user="ben", role="nobody")
+
+
+async def test_a_room_that_is_deleted_without_a_replica_puts_its_readers_out_all_the_same(tmp_path: Path) -> None:
+    async with redis_sentinel(tmp_path) as group:
+        environ = {"CHATD_REDIS__URL": group.master.url, "CHATD_REDIS__WAIT_REPLICAS": "1"}
+        with cluster(tmp_path, nodes=1, **environ) as (node,):
+            node.cli("room", "create", "club", "--public")
+            async with person(node, "ana") as ana:
+                await ana.joins("club")
+                group.replica.pause()
+                await asyncio.to_thread(node.cli, "room", "delete", "club", "--yes", check=75)
+                assert await ana.sees("unsubscribe", "club")

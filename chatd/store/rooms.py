@@ -24,7 +24,8 @@ from .keys import REGISTRY_SHARDS, Keys, registry_shard
 from .scripts import Batch, Script
 
 STANDING, BELONG = Script("standing"), Script("belong")
-CREATE, PLACE, ALTER, DISSOLVE = (Script(name, lasting=True) for name in ("create", "place", "alter", "dissolve"))
+CREATE, PLACE, ALTER = (Script(name, lasting=True) for name in ("create", "place", "alter"))
+DISSOLVE = Script("dissolve")  # not lasting: a second try could not put out who reads there, so that goes before
 
 # Keys of the application's own in a room's record.
 RECORD_KEYS: Final = 16
@@ -220,6 +221,10 @@ class Rooms:
         for some in batched(users, AT_ONCE):
             await asyncio.gather(*(self.belong_no_more(user, room) for user in some))
         return users
+
+    async def lasting(self, room: str) -> None:
+        """Return once replicas have what was done to `room` until now, where they are waited for."""
+        await self._batch.command("EXISTS", self._keys.room(room), lasting=True)
 
     async def _list(self, room: str) -> None:
         await self._batch.command("ZADD", self._keys.created(registry_shard(room)), 0, room)
