@@ -124,6 +124,8 @@ def test_what_may_be_left_out_may_be_null_as_many_libraries_write_it(nodes: Any)
     assert (status, answer["result"]["offset"]) == (200, 1)
     status, answer = post(nodes[0], "history", {"channel": "nulls", "limit": 1, "reverse": None, "since": None})
     assert (status, [each["data"] for each in answer["result"]["publications"]]) == (200, [None])
+    batch = {"commands": [{"publish": {"channel": "nulls", "data": 1, "tags": None}}], "parallel": None}
+    assert post(nodes[0], "batch", batch)[1]["replies"][0]["publish"]["offset"] == 2
 
 
 async def test_history_has_pages_and_can_be_removed(client: cent.AsyncClient) -> None:

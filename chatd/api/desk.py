@@ -185,10 +185,10 @@ class Desk:
 
     async def _batch(self, key: ApiKey, members: dict[str, Any]) -> list[dict[str, Any]]:
         """Each command's reply under its method's name, or {error}; in order, and in parallel if asked for."""
-        commands, parallel = members.get("commands"), members.get("parallel", False)
+        commands, parallel = members.get("commands"), members.get("parallel")
         if not isinstance(commands, list) or not all(isinstance(each, dict) and len(each) == 1 for each in commands):
             raise ApiError(400, 'expected "commands", a list of objects such as {"publish": {...}}')
-        if not isinstance(parallel, bool):
+        if not isinstance(parallel, bool | None):
             raise ApiError(400, 'expected "parallel" to be true or false')
         turn = asyncio.Semaphore(AT_ONCE if parallel else 1)
 

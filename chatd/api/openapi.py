@@ -33,7 +33,7 @@ BATCH_SCHEMA: Final = {
     "required": ["commands"],
     "properties": {
         "commands": {"type": "array", "items": {"type": "object", "minProperties": 1, "maxProperties": 1}},
-        "parallel": {"type": "boolean", "default": False},
+        "parallel": {"type": ["boolean", "null"], "default": False},
     },
 }
 
@@ -69,7 +69,7 @@ def _operation(name: str, row: Method, by_kind: Schemas) -> dict[str, Any]:
     schema = by_kind[row.args]
     if row.as_user is not As.CANNOT:
         must = row.as_user is As.MUST
-        user = {**AS_USER, "type": "string"} if must else AS_USER
+        user = {**AS_USER, "type": "string", "description": "User as whom to act."} if must else AS_USER
         member = {"type": "object", "properties": {AS: user}, **({"required": [AS]} if must else {})}
         schema = {"allOf": [schema, member]}
     result = by_kind[row.result] if row.result is not None else {"type": "object"}
