@@ -336,6 +336,20 @@ class BehindAProxy:
                         assert [(await each.next("publication")).pub.data["text"] for _ in texts] == texts
                 await until(lambda: connections(second) == [2])
 
+    async def test_nobody_who_is_in_is_silenced_by_those_who_are_not_let_in(
+        self, start: StartProxy, tmp_path: Path
+    ) -> None:
+        with proxied(tmp_path, start) as (site, first, _):
+            url = f"http://127.0.0.1:{site.port}"
+            async with streaming(url, {"id": 2, "subscribe": {"channel": "lobby"}}) as client:
+                await client.hear("subscribe")
+                await asyncio.to_thread(first.cli, "lockdown", "3")
+                for _ in range(6):
+                    with pytest.raises(InvalidStatus):
+                        await connect(f"{site.ws}/chat/new?room=lobby")
+                assert (await client.say(url, {"id": 3, "unsubscribe": {"channel": "lobby"}})).status_code == 204
+                await client.hear("unsubscribe")
+
     async def test_clients_of_a_killed_node_come_back_on_the_other_and_miss_nothing(
         self, start: StartProxy, tmp_path: Path
     ) -> None:

@@ -62,6 +62,14 @@ upstream chatd {
 @servers
     keepalive 16;
 }
+
+# The same nodes for what those say who are in by plain HTTP: also a node that is left alone above, since it lets nobody
+# in, hears it.
+upstream chatd_heard {
+    zone chatd_heard 256k;
+@servers
+    keepalive 16;
+}
 @head
     access_log /var/log/nginx/chatd.log chatd;
     # The error log quotes whole requests, query string and all. What went wrong with one is in the access log too.
@@ -72,20 +80,26 @@ upstream chatd {
         return 404;
     }
 
+    proxy_http_version 1.1;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection $chatd_connection;
+    proxy_set_header Host $http_host;
+    # Set, not added to: what a client wrote there itself is worth nothing.
+    proxy_set_header X-Forwarded-For $remote_addr;
+
+    proxy_buffering off;
+    proxy_connect_timeout 3s;
+    # More than two heartbeats of @heartbeat, so that only the dead are cut here.
+    proxy_read_timeout @silence;
+    proxy_send_timeout @silence;
+
+    location = /emulation {
+        proxy_pass http://chatd_heard;
+        proxy_next_upstream error timeout;
+    }
+
     location / {@limits
         proxy_pass http://chatd;
-        proxy_http_version 1.1;
-        proxy_set_header Upgrade $http_upgrade;
-        proxy_set_header Connection $chatd_connection;
-        proxy_set_header Host $http_host;
-        # Set, not added to: what a client wrote there itself is worth nothing.
-        proxy_set_header X-Forwarded-For $remote_addr;
-
-        proxy_buffering off;
-        proxy_connect_timeout 3s;
-        # More than two heartbeats of @heartbeat, so that only the dead are cut here.
-        proxy_read_timeout @silence;
-        proxy_send_timeout @silence;
         proxy_next_upstream error timeout http_503;
     }
 }
