@@ -680,6 +680,12 @@ def test_config_show_names_the_settings_of_each_list_of_tables_from_nought(chatd
     assert f'name = "desk"  # {keyed}:12\n' in chatd("config", "show", "--origin", "--config", keyed).stdout
 
 
+def test_config_init_wants_its_path_without_config(chatd: Chatd, tmp_path: Path):
+    result = chatd("--config", tmp_path / "chatd.toml", "config", "init")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "say where to write as PATH" in result.stderr
+
+
 def test_config_init_begins_a_file_that_is_right_private_and_never_overwritten(chatd: Chatd, tmp_path: Path):
     file = tmp_path / "new.toml"
     assert chatd("config", "init", file).exit_code == 0

@@ -18,7 +18,7 @@ from chatd.control import SCHEMA_VERSION
 from chatd.names import printable
 from chatd.settings import HEAD, TABLES, Settings, matches, options, origin, to_toml, warnings
 
-from .common import fail, loaded, note
+from .common import fail, loaded, note, settings_file
 from .output import json_option, print_json
 
 
@@ -96,7 +96,10 @@ def show(context: click.Context, with_origin: bool, as_json: bool) -> None:
 
 @config.command(help="Write a configuration with every setting at its default and explained, to PATH or to stdout.")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
-def init(path: Path | None) -> None:
+@click.pass_context
+def init(context: click.Context, path: Path | None) -> None:
+    if settings_file(context) is not None:
+        raise click.UsageError("expected no --config, since nothing is read; say where to write as PATH")
     manual = HEAD + to_toml(Settings())
     if path is None:
         click.echo(manual, nl=False)
