@@ -12,6 +12,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import socket
 import stat
@@ -326,6 +327,14 @@ def test_a_reader_who_has_seen_enough_ends_us_quietly():
     with os.fdopen(writer, "wb") as closed:
         done = subprocess.run([sys.executable, "-m", "chatd", "config", "init"], stdout=closed, stderr=subprocess.PIPE)
     assert done.stderr == b""
+
+
+def test_too_few_open_files_for_a_node_are_one_sentence(tmp_path: Path) -> None:
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    command = f"ulimit -n 20; exec {shlex.quote(sys.executable)} -m chatd serve --port 0"
+    done = subprocess.run(["/bin/sh", "-c", command], env=environ, capture_output=True, text=True)
+    sentence = "chatd: expected 64 open files to be allowed, got 20; raise `ulimit -n`\n"
+    assert (done.returncode, done.stderr) == (78, sentence)
 
 
 @pytest.mark.parametrize("command", [["config", "init"], ["config", "show"], ["--help"]])

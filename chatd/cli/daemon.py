@@ -21,7 +21,8 @@ from chatd.web.app import build, build_admin
 from chatd.web.server import Listener
 
 from . import notify
-from .checks import certificate, open_files
+from .checks import OWN_FILES, certificate, open_files
+from .common import BAD_CONFIGURATION, fail
 from .start import Start, admin_socket, listening_socket, reread, say_hello
 
 log = structlog.get_logger("chatd")
@@ -52,6 +53,8 @@ def around(settings: Settings) -> list[str]:
     with suppress(ValueError, OSError):  # macOS: the hard limit is none at all, and the soft one may not be
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= allowed < OWN_FILES:  # -1: no limit
+        fail(f"expected {OWN_FILES} open files to be allowed, got {allowed}; raise `ulimit -n`", BAD_CONFIGURATION)
     found = [open_files(allowed, settings.limits.connections)]
     if settings.tls.certificate:
         found.append(certificate(tls.expires_at(settings.tls.certificate), datetime.now(UTC)))
