@@ -146,6 +146,16 @@ def test_who_shows_anothers_token_is_not_let_in(tmp_path: Path) -> None:
         assert ana.ended() == 1
 
 
+@pytest.mark.parametrize("text", ["", "two secrets", "a secret\nin lines", "secret\0"])
+def test_what_is_no_token_is_said_in_a_sentence_that_does_not_tell_it(tmp_path: Path, text: str) -> None:
+    file = written(tmp_path, text)
+    arguments = ["--url", "ws://127.0.0.1:1", "--token-file", str(file)]
+    done = subprocess.run([*CHATD, "chat", "ana", *arguments], input="", capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"chatd: expected a token and no more in {file}, got ")
+    assert "secret" not in done.stderr
+
+
 def test_who_talks_by_token_comes_back_at_another_node_and_says_what_was_typed_meanwhile(tmp_path: Path) -> None:
     with cluster(tmp_path) as nodes, talker(nodes[0], "ana") as ana:
         ana.reads("connected to lobby as ana")

@@ -36,6 +36,7 @@ from .arguments import named, websocket_url
 from .cluster import ask, opened, until_interrupted
 from .common import NO_DAEMON, STORE_UNAVAILABLE, Failure, explained, fail, loaded, note
 from .here import anybody, reachable
+from .output import plural
 from .token import minted
 
 # Seconds: between two tries to come back, at first and at most; and for which a token of ours is good.
@@ -101,9 +102,12 @@ def chat(context: click.Context, user: str, room: str, url: str | None, token_fi
 def token_of(settings: Settings, user: str, file: Path | None) -> str | None:
     if file is not None:
         try:
-            return file.read_text().strip()
+            words = file.read_text().split()
         except (OSError, UnicodeDecodeError) as error:
             fail(f"expected to read a token from {file}, got: {getattr(error, 'strerror', 'bytes that are no text')}")
+        if len(words) != 1 or not words[0].isprintable():
+            fail(f"expected a token and no more in {file}, got {plural(len(words), 'word')}")
+        return words[0]
     if settings.auth.effective_mode == "open":
         return None
     return minted(settings, {"sub": user}, TOKEN_S)
