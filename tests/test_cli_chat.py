@@ -51,6 +51,11 @@ class Talker:
     def ended(self) -> int:
         return self._process.wait(timeout=20)
 
+    def interrupted(self) -> int:
+        """Its exit code; the patience is less than the 10 s for which websockets waits for a goodbye."""
+        self._process.send_signal(signal.SIGINT)
+        return self._process.wait(timeout=8)
+
 
 @contextmanager
 def talker(daemon: Daemon, *arguments: str) -> Iterator[Talker]:
@@ -122,6 +127,16 @@ def test_whoever_ends_it_while_nobody_is_there_is_not_kept(tmp_path: Path) -> No
         d.stop()
         ana.reads("coming back")
         assert ana.ends() == 0
+
+
+def test_whoever_leaves_does_not_wait_for_a_node_that_hangs(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0") as d, talker(d, "ana") as ana:
+        ana.reads("connected to lobby")
+        d.signal(signal.SIGSTOP)
+        try:
+            assert ana.interrupted() == 0
+        finally:
+            d.signal(signal.SIGCONT)
 
 
 def test_who_is_thrown_out_hears_why_and_stays_out(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 TOKEN_S = 86400.0
 # Seconds within which a node has refused what it does not take.
 ANSWERED_S = 1.0
+# Seconds for which who leaves waits for a node that says no more.
+CLOSING_S = 1.0
 # Characters of a page that is none of ours.
 SHOWN = 200
 # HTTP's words for "not now".
@@ -255,14 +257,15 @@ def trouble(error: Exception) -> str:
 def knock(settings: Settings, address: str, target: str, headers: dict[str, str]) -> connect:
     """`address` is a URL, or where a node says that it listens: on this machine."""
     if "://" in address:
-        return connect(f"{address}{target}", additional_headers=headers)
+        return connect(f"{address}{target}", additional_headers=headers, close_timeout=CLOSING_S)
     s, context = ("s", anybody()) if settings.tls.certificate else ("", None)
     if path := unix_path(address):
-        return unix_connect(path, f"ws{s}://localhost{target}", additional_headers=headers, ssl=context)
+        where = f"ws{s}://localhost{target}"
+        return unix_connect(path, where, additional_headers=headers, ssl=context, close_timeout=CLOSING_S)
     host, port = host_and_port(address)
     host = reachable(host)
     where = f"ws{s}://{f'[{host}]' if ':' in host else host}:{port}{target}"
-    return connect(where, additional_headers=headers, ssl=context, proxy=None)
+    return connect(where, additional_headers=headers, ssl=context, proxy=None, close_timeout=CLOSING_S)
 
 
 async def a_node(settings: Settings) -> str:
