@@ -906,6 +906,9 @@ def test_a_key_that_leaked_takes_all_that_it_signed_with_it(daemon: StartDaemon,
             for user, kid in (("ana", "main"), ("bob", "other"))
         )
         with enter(d, "ana", Authorization=f"Bearer {ana}") as gone, enter(d, "bob", Authorization=f"Bearer {bob}"):
+            command = [sys.executable, "-m", "chatd", "token", "revoke", *d.arguments[-2:], "--kid", "mian"]
+            done = subprocess.run(command, env=d.environ, capture_output=True, text=True)
+            assert "no key of this configuration has the kid mian" in done.stderr
             assert d.cli("token", "revoke", "--kid", "main") == "revoked key main; closed 1 connection\n"
             assert goodbye(gone)[0] == 4501
             assert [each["user"] for each in d.ask("who")["connections"]] == ["bob"]

@@ -24,7 +24,7 @@ from chatd.store.errors import StoreError
 
 from .arguments import named, seconds_of
 from .cluster import office, opened, run
-from .common import Failure, fail, loaded
+from .common import Failure, fail, loaded, note
 from .output import Column, json_option, moment, plural, print_json, print_rows, span
 from .token import see_tokens
 
@@ -174,8 +174,15 @@ def revoke(
         )
     else:
         click.echo(f"revoked {row.kind} {printable(row.id)}; closed {plural(closed, 'connection')}")
+    if kid is not None and not may_be_key(settings, kid):
+        note(f"no key of this configuration has the kid {printable(kid)}; see that it is not another's misspelt")
     if unsure:
         fail(f"written down, but not confirmed by {', '.join(sorted(unsure))}; a node that lives soon reads it")
+
+
+def may_be_key(settings: Settings, kid: str) -> bool:
+    """Whether a key is called so; what those of a key set are called is not known here."""
+    return any(kid == key.kid or key.jwks_file or key.jwks_url for key in settings.auth.keys)
 
 
 def row_of(
