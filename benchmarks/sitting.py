@@ -49,10 +49,10 @@ QUICK = Scale(
     turns=2,
     turn_s=0.2,
     readers=(1_000,),
-    crowd=2_000,
+    crowd=1_000,
     heartbeat_s=2,
     heartbeats=4,
-    storm=1_000,
+    storm=500,
     stored=50_000,
     rooms=1_000,
 )

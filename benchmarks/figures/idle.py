@@ -22,7 +22,7 @@ from benchmarks.sitting import Reach, Row, Sitting, ratio
 SHORT_HEARTBEAT_S = 2
 CROWD = 100_000
 # Seconds for which a node without anybody is measured, one by one: in its first it may still have to do with its start.
-ALONE_S = 3
+ALONE_S = 2
 REACH_KB, REACH_CORES, REACH_AT_S = 8.0, 0.2, 25
 # Pages that an allocator keeps for later may be so much of what the connections take.
 GROWTH = 1.02
