@@ -24,6 +24,7 @@ it back to every node, and hub, cast and outlets bring it out:
     reaper, sweep     the quiet, the expired and the dead; what rooms keep no longer
     node, drain       one daemon: owns every task; how it empties itself
     membership        a node's lease in the cluster, and what it must know to hold it
+    basic             user and password of an address, as a header
     errands, batched  short tasks that nobody waits for; what is many, some at a time
     store             Redis or Valkey; the only place that knows redis-py
     transport, web    the socket, the doors

@@ -69,6 +69,7 @@ MISSING = {
     "outlets": {"*"},
     "errands": {"*"},
     "batched": {"*"},
+    "basic": {"*"},
     "hub": {"transport", "store", "web", "cli", "node", "chat"},
     "store": {"hub", "session", "transport", "web", "cli", "node", "chat"},
     "chat": {"transport", "web", "cli", "node"},

@@ -10,7 +10,6 @@ import math
 import urllib.error
 import urllib.parse
 import urllib.request
-from base64 import b64encode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -19,6 +18,8 @@ from typing import IO, Any, NoReturn, TypeAlias
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
+
+from chatd.basic import authorization
 
 from .claims import Parts, members_of, text_of
 
@@ -237,8 +238,8 @@ def _read_url(url: str) -> bytes:
 def _request(url: str) -> urllib.request.Request:
     """A GET of `url`; user and password go from there into a header (RFC 7617), as urllib takes them for a host."""
     parts = urllib.parse.urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
+    host = parts.netloc.rpartition("@")[2]
     request = urllib.request.Request(parts._replace(netloc=host).geturl())  # noqa: S310 -- see _check_key_set
-    if user:
-        request.add_header("Authorization", f"Basic {b64encode(urllib.parse.unquote(user).encode()).decode()}")
+    if (login := authorization(url)) is not None:
+        request.add_header("Authorization", login)
     return request

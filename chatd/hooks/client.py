@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from base64 import b64encode
 from collections.abc import Iterable
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 import httpcore
 
 from chatd import __version__
+from chatd.basic import authorization
 from chatd.model import Json
 
 from .addresses import is_public
@@ -78,9 +77,8 @@ def _addressed(url: str) -> Iterable[tuple[bytes, bytes]]:
     target = httpcore.URL(url)
     standard = {b"http": 80, b"https": 443}.get(target.scheme)
     port = b"" if target.port in (None, standard) else b":%d" % target.port
-    user = urlsplit(url).netloc.rpartition("@")[0]
-    login = [(b"Authorization", b"Basic " + b64encode(unquote(user).encode()))] if user else []
-    return [(b"Host", target.host + port), *login]
+    login = authorization(url)
+    return [(b"Host", target.host + port), *([(b"Authorization", login.encode())] if login else [])]
 
 
 async def _bounded(response: httpcore.Response) -> bytes:
