@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 import click
 
-from chatd.settings import KINDS
+from chatd.settings import KINDS, is_url
 
 
 def seconds_of(text: str) -> float:
@@ -30,18 +29,9 @@ def websocket_url(_: click.Context, __: click.Parameter, text: str | None) -> st
     """A server's URL up to its path, in which nothing of another kind stands."""
     if text is None:
         return None
-    if not re.fullmatch(r"wss?://[^/?#@\s]+(/[^?#\s]*)?", text) or not is_address(text):
+    if not re.fullmatch(r"wss?://[^/?#@\s]+(/[^?#\s]*)?", text) or not is_url(text, ("ws", "wss")):
         raise click.BadParameter(f"expected a URL like wss://chat.example, got {text!r}")
     return text.rstrip("/")
-
-
-def is_address(url: str) -> bool:
-    """Whether its host could be looked up, and its port be connected to."""
-    try:
-        parts = urlsplit(url)
-        return bool((parts.hostname or "").encode("idna")) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def ports(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:

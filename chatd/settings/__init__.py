@@ -19,7 +19,7 @@ from .advice import warnings
 from .complaints import REDIS_SCHEMES
 from .declaring import SettingsError, options
 from .keys import HMAC_KEY_BYTES, ApiKey, Key, SigningKey
-from .kinds import KINDS, Bytes, host_and_port, is_loopback, moment, numbered, seconds_in, unix_path
+from .kinds import KINDS, Bytes, host_and_port, is_loopback, is_url, moment, numbered, seconds_in, unix_path
 from .reading import DEFAULT_FILE, NO_FLAGS, load
 from .rendering import HEAD, changed_needing_restart, in_mode, origin, reloaded, to_toml
 from .rooms import RoomRules, matches
@@ -53,6 +53,7 @@ __all__ = [
     "host_and_port",
     "in_mode",
     "is_loopback",
+    "is_url",
     "load",
     "matches",
     "moment",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from .keys import API_KEY_BYTES, ApiKeys, SigningKeys
-from .kinds import host_and_port, is_host, is_loopback, is_web, show_bytes, show_seconds, show_text, unix_path
+from .kinds import host_and_port, is_host, is_loopback, is_url, show_bytes, show_seconds, show_text, unix_path
 from .tree import HOOK_EVENTS, Settings
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
@@ -111,7 +111,7 @@ def _hook_complaints(settings: Settings) -> Iterator[tuple[str, str]]:
     secret = "hooks.secret_file" if hooks.secret_file else "hooks.secret"
     for key in ("url", "before_publish"):
         url = getattr(hooks, key)
-        if url and not is_web(url):
+        if url and not is_url(url):
             yield (
                 f"hooks.{key}",
                 f"expected hooks.{key} to start with https:// or http://, and a host, got something else",

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -339,13 +339,13 @@ def is_host(host: str) -> bool:
         return False
 
 
-def is_web(url: str) -> bool:
-    """Whether it is an address of HTTP; who cannot be asked by one is told so before it is tried."""
+def is_url(url: str, schemes: Container[str] = ("https", "http")) -> bool:
+    """Whether it is an address of one of `schemes`; who cannot be asked by one is told so before it is tried."""
     try:
         parts = urlsplit(url)
         # What cannot be written so, as with an empty label in it, no resolver takes.
         host = (parts.hostname or "").encode("idna")
-        return parts.scheme in ("https", "http") and bool(host) and parts.port != 0
+        return parts.scheme in schemes and bool(host) and parts.port != 0
     except ValueError:
         return False
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .declaring import SettingsError
 from .keys import ALGORITHMS, API_KEY_BYTES, HMAC_KEY_BYTES, KEY_SOURCES, ApiKey, Key, SigningKey
-from .kinds import is_web, moment, show_text
+from .kinds import is_url, moment, show_text
 from .tree import Hooks
 
 
@@ -129,6 +129,6 @@ def _key_complaint(key: Key) -> str:
     if key.algorithm not in wanted and (key.algorithm or not source.startswith("jwks")):
         came = key.algorithm or "none"
         return f"expected {name}, which has a {source}, to have algorithm {' or '.join(wanted)}, got {came}"
-    if key.jwks_url and not is_web(key.jwks_url):
+    if key.jwks_url and not is_url(key.jwks_url):
         return f"expected jwks_url of {name} to start with https://, and a host, got something else"
     return ""
