@@ -10,6 +10,7 @@ from chatd import control
 from chatd.control import Answers, Object, Status
 from chatd.names import printable
 from chatd.settings import Settings
+from chatd.store.redis import Store
 
 from .cluster import ask, living, opened, own_up, run
 from .common import loaded
@@ -61,8 +62,13 @@ def status(context: click.Context, as_json: bool) -> None:
 
 async def asked_how(settings: Settings) -> tuple[Answers, Object]:
     async with opened(settings) as store:
-        answers = await ask(store, settings, Status())
-        return answers, control.status(answers, await living(store))
+        return await how(store, settings)
+
+
+async def how(store: Store, settings: Settings) -> tuple[Answers, Object]:
+    """What the nodes answer, and of that the reply to `chatd status --json`."""
+    answers = await ask(store, settings, Status())
+    return answers, control.status(answers, await living(store))
 
 
 def in_person(reply: Object, width: int) -> str:

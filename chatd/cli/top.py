@@ -8,16 +8,14 @@ from shutil import get_terminal_size
 
 import click
 
-from chatd import control
-from chatd.control import Status
 from chatd.settings import Settings
 from chatd.store.errors import StoreError
 
 from .arguments import duration
-from .cluster import ask, living, opened, silence, until_interrupted
+from .cluster import opened, silence, until_interrupted
 from .common import Failure, explained, fail, loaded
 from .output import on_terminal
-from .status import in_person
+from .status import how, in_person
 
 # ECMA-48: the cursor to the first place (CUP), and all that stands there away (ED).
 ANEW = "\x1b[H\x1b[2J"
@@ -39,8 +37,8 @@ async def watched(settings: Settings, every: float) -> None:
         try:
             async with opened(settings) as store:
                 while True:
-                    answers = await ask(store, settings, Status())
-                    seen = in_person(control.status(answers, await living(store)), get_terminal_size().columns)
+                    answers, reply = await how(store, settings)
+                    seen = in_person(reply, get_terminal_size().columns)
                     draw(f"{seen}\n{silence(answers)}\n" if answers.missing else seen)
                     await asyncio.sleep(every)
         except (Failure, StoreError) as error:
