@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import choice, uniform
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import click
@@ -256,16 +256,16 @@ def trouble(error: Exception) -> str:
 
 def knock(settings: Settings, address: str, target: str, headers: dict[str, str]) -> connect:
     """`address` is a URL, or where a node says that it listens: on this machine."""
+    always: dict[str, Any] = {"additional_headers": headers, "close_timeout": CLOSING_S}
     if "://" in address:
-        return connect(f"{address}{target}", additional_headers=headers, close_timeout=CLOSING_S)
+        return connect(f"{address}{target}", **always)
     s, context = ("s", anybody()) if settings.tls.certificate else ("", None)
     if path := unix_path(address):
-        where = f"ws{s}://localhost{target}"
-        return unix_connect(path, where, additional_headers=headers, ssl=context, close_timeout=CLOSING_S)
+        return unix_connect(path, f"ws{s}://localhost{target}", ssl=context, **always)
     host, port = host_and_port(address)
     host = reachable(host)
     where = f"ws{s}://{f'[{host}]' if ':' in host else host}:{port}{target}"
-    return connect(where, additional_headers=headers, ssl=context, proxy=None, close_timeout=CLOSING_S)
+    return connect(where, ssl=context, proxy=None, **always)
 
 
 async def a_node(settings: Settings) -> str:
